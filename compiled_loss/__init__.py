@@ -1,0 +1,31 @@
+"""Detection losses that compile: one graph, no sync, no recompile, the same numbers everywhere."""
+
+from compiled_loss import sources
+from compiled_loss.assign.dense import to_dense
+from compiled_loss.assign.task_aligned import assign_task_aligned
+from compiled_loss.collate import collate
+from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.pose import PoseLoss
+from compiled_loss.plan import TargetPlan, pad_rows
+from compiled_loss.ragged import Filled, fill, unfill
+from compiled_loss.targets import Targets
+from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
+
+__all__ = [
+    "Assignment",
+    "DenseAssignment",
+    "DetectionLoss",
+    "Filled",
+    "LossOutput",
+    "PoseLoss",
+    "Predictions",
+    "TargetPlan",
+    "Targets",
+    "assign_task_aligned",
+    "collate",
+    "fill",
+    "pad_rows",
+    "sources",
+    "to_dense",
+    "unfill",
+]

@@ -1,0 +1,1 @@
+"""Target assignment: which anchors learn which target row, and how much."""

@@ -1,0 +1,48 @@
+"""From samples to a batch: the `collate_fn` of a DataLoader.
+
+Letters: B images, H and W their height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from compiled_loss.checks import check_shape, require
+from compiled_loss.plan import TargetPlan, join_images
+from compiled_loss.targets import Targets
+
+
+def collate(samples: Sequence[tuple[Tensor, Targets]], plan: TargetPlan) -> tuple[Tensor, Targets]:
+    """Join samples into a batch: stack the images, number the rows by image, pad and plan.
+
+    Use as `DataLoader(dataset, collate_fn=functools.partial(collate, plan=plan))`, with workers and pinned memory.
+
+    Args:
+        samples: (image `[3, H, W]`, Targets of that image with `batch_idx` 0 and without padding) of each image.
+        plan: the plan of the run; its `image_size` is (H, W).
+
+    Returns:
+        Images `[B, 3, H, W]` and Targets as from `plan.apply`.
+
+    Raises:
+        ValueError: naming the sample, for images of another size, several images' or padded rows in one sample,
+            keypoints in only some of the samples, or what `Targets.validate` finds.
+
+    Example:
+        >>> import torch
+        >>> one = Targets(torch.zeros(2).long(), torch.tensor([5, 6]), torch.full((2, 4), 0.5))
+        >>> images, t = collate([(torch.rand(3, 64, 64), one)] * 2, TargetPlan((64, 64), (8, 16, 32), rows=6))
+        >>> images.shape, t.batch_idx
+        (torch.Size([2, 3, 64, 64]), tensor([ 0,  0,  1,  1, -1, -1]))
+    """
+    images, targets = [image for image, _ in samples], [target for _, target in samples]
+    joined = join_images(targets, "samples")
+    for i, image in enumerate(images):
+        check_shape(f"samples[{i}]", image, ["channels", *plan.image_size])
+        same = image.shape == images[0].shape and image.dtype == images[0].dtype
+        expected = f"an image {list(images[0].shape)} {images[0].dtype} as in samples[0]"
+        require(same, f"samples[{i}]", expected, f"{list(image.shape)} {image.dtype}")
+    return default_collate(images), plan.apply(joined)

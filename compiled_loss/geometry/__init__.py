@@ -1,0 +1,1 @@
+"""Boxes and keypoints: conversions and overlaps, element by element."""

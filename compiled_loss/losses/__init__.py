@@ -1,0 +1,1 @@
+"""The losses: thin modules, each the same few steps in the same order."""

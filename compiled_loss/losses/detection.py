@@ -1,0 +1,179 @@
+"""The detection loss.
+
+Letters: B images, N rows, A anchors, C classes, R distance bins, P positive slots.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compiled_loss.assign.task_aligned import assign_task_aligned
+from compiled_loss.checks import check_shape, require
+from compiled_loss.geometry.boxes import ciou
+from compiled_loss.grid import boxes_to_distances, decode_distances, distances_to_boxes
+from compiled_loss.losses.scene import Scene, check_inputs, gather_positives, gather_rows, make_scene
+from compiled_loss.numerics import at_least_float32, total
+from compiled_loss.reduce import score_normaliser, weighted_sum
+from compiled_loss.targets import Targets
+from compiled_loss.terms.box import distribution_focal, scaled_l1
+from compiled_loss.terms.classification import classification_sum
+from compiled_loss.types import Assignment, LossOutput, Predictions
+
+
+class DetectionLoss(nn.Module):
+    """Boxes and classes of a dense, anchor-free head, task-aligned, as one graph.
+
+    With target scores t of the positives and `S = max(1, sum t)`:
+    `cls = sum BCE(score, one-hot t) / S`, `box = sum t (1 - CIoU) / S`, and over the distance bins
+    `dfl = sum t mean over sides of cross-entropy / S` (`R = 1`: `l1`, the distance error as a fraction of the
+    image). Each term is returned times its gain and times B. Computed in float32 at least.
+
+    Args:
+        num_classes: C.
+        strides: pixels per grid unit of each level, finest first.
+        reg_max: distance bins R per side.
+        top_k: anchors per target row.
+        alpha: power of the class score in the alignment.
+        beta: power of the overlap in the alignment.
+        box_gain: factor of the box term.
+        cls_gain: factor of the classification term.
+        dfl_gain: factor of the distance term.
+        class_weights: `[C]` factor of every logit's classification loss, or None.
+        distributed: average the normaliser over the ranks of the default process group.
+
+    Raises:
+        ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
+
+    Source: TOOD (arXiv 2108.07755), CIoU (arXiv 1911.08287), Generalized Focal Loss (arXiv 2006.04388).
+
+    Example:
+        >>> criterion = DetectionLoss(num_classes=2, strides=(8, 16))
+        >>> predictions = Predictions(torch.zeros(1, 64, 20), torch.zeros(1, 2, 20), ((4, 4), (2, 2)))
+        >>> targets = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
+        >>> out = criterion(predictions, targets)
+        >>> list(out.terms), out.num_positives
+        (['box', 'cls', 'dfl'], tensor(4))
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        num_classes: int,
+        strides: Sequence[int] = (8, 16, 32),
+        reg_max: int = 16,
+        *,
+        top_k: int = 10,
+        alpha: float = 0.5,
+        beta: float = 6.0,
+        box_gain: float = 7.5,
+        cls_gain: float = 0.5,
+        dfl_gain: float = 1.5,
+        class_weights: Tensor | None = None,
+        distributed: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, size in (("num_classes", num_classes), ("reg_max", reg_max), ("top_k", top_k)):
+            require(isinstance(size, int) and size >= 1, name, "an integer of at least 1", size)
+        whole = len(strides) >= 1 and all(s >= 1 and s == int(s) for s in strides)
+        require(whole, "strides", "positive whole numbers, finest level first", tuple(strides))
+        if class_weights is not None:
+            class_weights = torch.as_tensor(class_weights, dtype=torch.float32)
+            check_shape("class_weights", class_weights, [num_classes])
+        self.num_classes = num_classes
+        self.strides = tuple(int(s) for s in strides)
+        self.reg_max = reg_max
+        self.top_k = top_k
+        self.alpha = alpha
+        self.beta = beta
+        self.box_gain = box_gain
+        self.cls_gain = cls_gain
+        self.dfl_gain = dfl_gain
+        self.distributed = distributed
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def forward(self, predictions: Predictions, targets: Targets) -> LossOutput:
+        """Loss of a batch.
+
+        Args:
+            predictions: the head's raw output.
+            targets: the batch's rows; padding rows count nothing.
+
+        Returns:
+            `LossOutput(total, terms, num_positives, overflow)`.
+
+        Raises:
+            ValueError: for a wrong rank, size, dtype or device.
+        """
+        self._check(predictions, targets)
+        scene = make_scene(predictions, targets, self.strides)
+        assignment = self._assign(predictions, targets, scene)
+        gained = self._terms(predictions, targets, scene, assignment)
+        batch = predictions.scores.shape[0]
+        terms = {name: term * batch for name, term in gained.items()}
+        summed = torch.stack(list(terms.values())).sum()
+        return LossOutput(summed, terms, assignment.valid.sum(), assignment.overflow)
+
+    def assign(self, predictions: Predictions, targets: Targets) -> Assignment:
+        """The positives that the loss would train on, without a gradient.
+
+        Args:
+            predictions: the head's raw output.
+            targets: the batch's rows.
+
+        Returns:
+            `Assignment` with `P = N*k` slots.
+
+        Raises:
+            ValueError: for a wrong rank, size, dtype or device.
+        """
+        self._check(predictions, targets)
+        return self._assign(predictions, targets, make_scene(predictions, targets, self.strides))
+
+    def _check(self, predictions: Predictions, targets: Targets) -> None:
+        check_inputs(predictions, targets, self.num_classes, self.reg_max, len(self.strides))
+
+    @torch.no_grad()
+    def _assign(self, predictions: Predictions, targets: Targets, scene: Scene) -> Assignment:
+        logits = at_least_float32(predictions.boxes).transpose(1, 2).unflatten(-1, (4, self.reg_max))
+        boxes = distances_to_boxes(scene.anchors.points, decode_distances(logits)) * scene.anchors.strides[:, None]
+        return assign_task_aligned(
+            predictions.scores,
+            boxes.float(),
+            targets.batch_idx,
+            targets.labels,
+            scene.boxes,
+            predictions.grid_sizes,
+            self.strides,
+            window=targets.window,
+            top_k=self.top_k,
+            alpha=self.alpha,
+            beta=self.beta,
+        )
+
+    def _terms(
+        self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment
+    ) -> dict[str, Tensor]:
+        """Every term times its gain."""
+        scores = at_least_float32(predictions.scores)
+        normaliser = score_normaliser(total(assignment.score), over_ranks=self.distributed)
+        classification = classification_sum(scores, assignment, targets.labels, self.class_weights)
+
+        points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
+        logits = gather_positives(predictions.boxes, assignment).unflatten(-1, (4, self.reg_max))
+        true_boxes = gather_rows(scene.boxes, assignment) / strides[:, None]
+        distances = decode_distances(logits)
+        true_distances = boxes_to_distances(points, true_boxes)
+        box = 1 - ciou(distances_to_boxes(points, distances), true_boxes)
+        if self.reg_max > 1:
+            name, side = "dfl", distribution_focal(logits, true_distances)
+        else:
+            name, side = "l1", scaled_l1(distances, true_distances, strides, scene.image_size)
+
+        weights, valid = assignment.score, assignment.valid
+        return {
+            "box": self.box_gain * weighted_sum(box, weights, valid) / normaliser,
+            "cls": self.cls_gain * classification / normaliser,
+            name: self.dfl_gain * weighted_sum(side, weights, valid) / normaliser,
+        }

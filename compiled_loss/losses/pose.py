@@ -1,0 +1,122 @@
+"""The pose loss: detection plus keypoints.
+
+Letters: B images, N rows, A anchors, K keypoints, D values per keypoint, P positive slots.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compiled_loss.checks import check_floating, check_same_device, check_shape, require
+from compiled_loss.geometry.boxes import xyxy_to_cxcywh
+from compiled_loss.geometry.keypoints import COCO_SIGMAS
+from compiled_loss.grid import decode_keypoints
+from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.scene import Scene, gather_positives, gather_rows, keypoints_in_pixels
+from compiled_loss.numerics import binary_cross_entropy
+from compiled_loss.reduce import mean_over_positives
+from compiled_loss.targets import Targets
+from compiled_loss.terms.keypoints import keypoint_location
+from compiled_loss.types import Assignment, Predictions
+
+
+class PoseLoss(DetectionLoss):
+    """Detection plus keypoint location and visibility, as one graph.
+
+    Over positives and keypoints: `pose = mean of K / visible (1 - exp(-e))` on visible keypoints, with
+    `e = d^2 / ((2 sigma)^2 area 2)`, and `kobj = mean of BCE(visibility logit, visible)`, 0 for heads without a
+    visibility output. A keypoint is visible when its flag is not 0; without flags all are.
+
+    Args:
+        num_classes: C.
+        num_keypoints: K.
+        keypoint_dims: values per keypoint D of the head's output: 2, or 3 with a visibility logit.
+        sigmas: `[K]` per-keypoint spread, or None: COCO's for 17 keypoints with visibility, else 1/K.
+        pose_gain: factor of the location term.
+        kobj_gain: factor of the visibility term.
+        options: every other argument of `DetectionLoss`.
+
+    Raises:
+        ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
+
+    Source: YOLO-Pose, arXiv 2204.06806; COCO keypoint evaluation.
+
+    Example:
+        >>> criterion = PoseLoss(num_classes=1, num_keypoints=5, strides=(8, 16))
+        >>> maps = torch.zeros(1, 64, 20), torch.zeros(1, 1, 20), ((4, 4), (2, 2)), torch.zeros(1, 15, 20)
+        >>> targets = Targets(torch.tensor([0]), torch.tensor([0]), torch.tensor([[0.5, 0.5, 0.5, 0.5]]),
+        ...                   torch.full((1, 5, 3), 0.5))
+        >>> list(criterion(Predictions(*maps), targets).terms)
+        ['box', 'pose', 'kobj', 'cls', 'dfl']
+    """
+
+    sigmas: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_keypoints: int,
+        keypoint_dims: int = 3,
+        *,
+        sigmas: Tensor | None = None,
+        pose_gain: float = 12.0,
+        kobj_gain: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_classes, **options)
+        whole = isinstance(num_keypoints, int) and num_keypoints >= 1
+        require(whole, "num_keypoints", "an integer of at least 1", num_keypoints)
+        require(keypoint_dims in (2, 3), "keypoint_dims", "2 or 3", keypoint_dims)
+        if sigmas is None:
+            coco = num_keypoints == len(COCO_SIGMAS) and keypoint_dims == 3
+            sigmas = torch.tensor(COCO_SIGMAS) if coco else torch.full((num_keypoints,), 1 / num_keypoints)
+        sigmas = torch.as_tensor(sigmas, dtype=torch.float32)
+        check_shape("sigmas", sigmas, [num_keypoints])
+        self.num_keypoints = num_keypoints
+        self.keypoint_dims = keypoint_dims
+        self.pose_gain = pose_gain
+        self.kobj_gain = kobj_gain
+        self.register_buffer("sigmas", sigmas, persistent=False)
+
+    def _check(self, predictions: Predictions, targets: Targets) -> None:
+        super()._check(predictions, targets)
+        batch, _, anchors = predictions.scores.shape
+        channels = self.num_keypoints * self.keypoint_dims
+        require(predictions.keypoints is not None, "predictions.keypoints", "a tensor", None)
+        require(targets.keypoints is not None, "targets.keypoints", "a tensor", None)
+        assert predictions.keypoints is not None
+        assert targets.keypoints is not None
+        check_shape("predictions.keypoints", predictions.keypoints, [batch, channels, anchors])
+        check_floating("predictions.keypoints", predictions.keypoints)
+        check_shape("targets.keypoints", targets.keypoints, ["N", self.num_keypoints, "2 or 3"])
+        check_same_device(predictions=predictions.keypoints, sigmas=self.sigmas)
+
+    def _terms(
+        self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment
+    ) -> dict[str, Tensor]:
+        detection = super()._terms(predictions, targets, scene, assignment)
+        assert predictions.keypoints is not None
+        assert targets.keypoints is not None
+        points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
+        raw = gather_positives(predictions.keypoints, assignment)
+        raw = raw.unflatten(-1, (self.num_keypoints, self.keypoint_dims))
+        true = gather_rows(keypoints_in_pixels(targets.keypoints, scene.image_size), assignment)
+        size = xyxy_to_cxcywh(gather_rows(scene.boxes, assignment) / strides[:, None])[:, 2:]
+        visible = self._visible(targets.keypoints)[assignment.row]
+        location = keypoint_location(
+            decode_keypoints(raw[..., :2], points), true / strides[:, None, None], visible, size.prod(-1), self.sigmas
+        )
+        pose = self.pose_gain * mean_over_positives(location, assignment.valid)
+        kobj = torch.zeros_like(pose)
+        if self.keypoint_dims == 3:
+            visibility = binary_cross_entropy(raw[..., 2], visible.to(raw.dtype))
+            kobj = self.kobj_gain * mean_over_positives(visibility, assignment.valid)
+        return {"box": detection.pop("box"), "pose": pose, "kobj": kobj, **detection}
+
+    @staticmethod
+    def _visible(keypoints: Tensor) -> Tensor:
+        """`[N, K]` bool: flag not 0; without flags, every keypoint."""
+        if keypoints.shape[-1] == 3:
+            return keypoints[..., 2] != 0
+        return torch.ones_like(keypoints[..., 0], dtype=torch.bool)

@@ -1,0 +1,87 @@
+"""Steps that every loss begins with: check, place targets on the image, gather the positives' predictions.
+
+Letters: B images, N rows, A anchors, C classes, P positive slots.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from compiled_loss.checks import check_floating, check_same_device, check_shape, require
+from compiled_loss.geometry.boxes import cxcywh_to_xyxy
+from compiled_loss.grid import Anchors, make_anchors
+from compiled_loss.numerics import at_least_float32, masked
+from compiled_loss.targets import Targets, check_structure
+from compiled_loss.types import Assignment, Predictions
+
+
+class Scene(NamedTuple):
+    """Anchors and targets of one batch, on the image's own scale.
+
+    Args:
+        anchors: points and strides of all levels.
+        boxes: `[N, 4]` target boxes, xyxy float32 pixels.
+        image_size: (height, width) in pixels.
+    """
+
+    anchors: Anchors
+    boxes: Tensor
+    image_size: tuple[int, int]
+
+
+def check_inputs(predictions: Predictions, targets: Targets, num_classes: int, reg_max: int, levels: int) -> None:
+    """Check ranks, sizes, dtypes and devices of a loss's two arguments; no value is read.
+
+    Raises:
+        ValueError: naming the argument, what was expected and what came.
+    """
+    check_shape("predictions.boxes", predictions.boxes, ["B", 4 * reg_max, "A"])
+    batch, _, anchors = predictions.boxes.shape
+    check_shape("predictions.scores", predictions.scores, [batch, num_classes, anchors])
+    check_floating("predictions.boxes", predictions.boxes)
+    check_floating("predictions.scores", predictions.scores)
+    grid_sizes = predictions.grid_sizes
+    require(len(grid_sizes) == levels, "predictions.grid_sizes", "as many levels as strides", grid_sizes)
+    cells = sum(height * width for height, width in grid_sizes)
+    require(cells == anchors, "predictions.grid_sizes", "as many cells as predictions.boxes has anchors", grid_sizes)
+    check_structure(targets, "targets")
+    check_same_device(
+        boxes=predictions.boxes, scores=predictions.scores, keypoints=predictions.keypoints, targets=targets.batch_idx
+    )
+
+
+def make_scene(predictions: Predictions, targets: Targets, strides: tuple[int, ...]) -> Scene:
+    """Anchors in the predictions' precision, target boxes in float32 pixels."""
+    anchors = make_anchors(
+        predictions.grid_sizes,
+        strides,
+        dtype=at_least_float32(predictions.boxes).dtype,
+        device=predictions.boxes.device,
+    )
+    height, width = predictions.grid_sizes[0]
+    image_size = (height * strides[0], width * strides[0])
+    boxes = cxcywh_to_xyxy(_to_pixels(targets.boxes, image_size))
+    return Scene(anchors, boxes, image_size)
+
+
+def keypoints_in_pixels(keypoints: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """`[N, K, 2]` float32 pixel positions of normalised keypoints; a third value is left aside."""
+    return _to_pixels(keypoints[..., :2], image_size)
+
+
+def gather_positives(x: Tensor, assignment: Assignment) -> Tensor:
+    """`[P, channels]` of a `[B, channels, A]` output at the positives; 0, in value and gradient, in empty slots."""
+    return masked(at_least_float32(x[assignment.image, :, assignment.anchor]), assignment.valid)
+
+
+def gather_rows(x: Tensor, assignment: Assignment) -> Tensor:
+    """`[P, ...]` of a `[N, ...]` target field at the positives; 0 in empty slots."""
+    return masked(x[assignment.row], assignment.valid)
+
+
+def _to_pixels(normalised: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Even coordinates times the image's width, odd ones times its height."""
+    height, width = image_size
+    x, y = normalised.float().unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([x * width, y * height], -1).flatten(-2)

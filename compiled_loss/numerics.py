@@ -1,0 +1,76 @@
+"""Small numeric helpers that behave the same eager, compiled and exported."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half and bfloat16 become float32; float32 and float64 stay.
+
+    Example:
+        >>> at_least_float32(torch.zeros(2, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def power(x: Tensor, exponent: float) -> Tensor:
+    """`x ** exponent` for `x >= 0`, from multiplications and square roots where the exponent allows.
+
+    Those round alike on every backend, whereas `pow` does not: equal inputs must stay equal for ties.
+
+    Example:
+        >>> power(torch.tensor([2.0]), 6.0)
+        tensor([64.])
+    """
+    if exponent == 0.5:
+        return x.sqrt()
+    if exponent != int(exponent) or not 1 <= exponent <= 16:
+        return x.pow(exponent)
+    result, square, bits = None, x, int(exponent)
+    while bits:
+        if bits & 1:
+            result = square if result is None else result * square
+        bits >>= 1
+        if bits:
+            square = square * square
+    assert result is not None
+    return result
+
+
+def masked(x: Tensor, mask: Tensor) -> Tensor:
+    """`x` where the mask holds, else 0, in the value and in the gradient, NaN and inf included.
+
+    The mask lines up with the leading dimensions of `x`.
+
+    Example:
+        >>> masked(torch.tensor([1.0, float("nan")]), torch.tensor([True, False]))
+        tensor([1., 0.])
+    """
+    return torch.where(mask.reshape(mask.shape + (1,) * (x.dim() - mask.dim())), x, 0.0)
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Unreduced `-t log s(x) - (1-t) log(1-s(x)) = softplus(x) - t x`, finite at every finite logit.
+
+    `F.binary_cross_entropy_with_logits` exports as Log(Sigmoid), which loses precision from about -11.
+
+    Example:
+        >>> binary_cross_entropy(torch.tensor([-100.0]), torch.tensor([1.0]))
+        tensor([100.])
+    """
+    return F.softplus(logits) - targets * logits
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum of all entries, accumulated in float64 where the device has it.
+
+    Besides the rounding, this keeps one graph: for float32 sums over a dynamic size the CPU code generator
+    picks an algorithm by that size (up to 4096, or more) and guards on the choice.
+
+    Example:
+        >>> total(torch.ones(3))
+        tensor(3.)
+    """
+    return x.sum() if x.device.type == "mps" else x.sum(dtype=torch.float64).to(x.dtype)

@@ -1,0 +1,284 @@
+"""The shape of a batch: padded rows and planned candidate windows, so that a training run is one graph.
+
+Host side: everything here runs in the data loading workers and reads values, so that the device never has to.
+
+Letters: B images, N rows, K keypoints, A anchors.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compiled_loss.assign.windows import candidate_counts
+from compiled_loss.checks import require
+from compiled_loss.geometry.boxes import cxcywh_to_xyxy
+from compiled_loss.targets import Targets, check_structure
+
+_SMALLEST_WINDOW = 32
+
+# The device may round the pixel sides of a box differently (fused multiply-add), and then an anchor that lies on a side
+# here lies inside there. Sides are within 5 image sizes of the origin (`Targets.validate`) and come from a handful of
+# float32 operations, each off by at most 2^-24 of that: together below 3e-6 of the image size. Windows are counted with
+# every side moved outwards by more than that; anchors are whole or half pixels, so it adds only those on a side.
+_SLACK = 1e-5
+
+
+def pad_rows(
+    targets: Targets,
+    rows: int | None = None,
+    *,
+    multiple_of: int = 16,
+    power_of_two: bool = False,
+) -> Targets:
+    """Append padding rows, so that N takes few values and is never 0 or 1, the sizes that `torch.compile` specialises.
+
+    N becomes `rows`, or else the least multiple of `multiple_of` that holds all rows, at least 2; with `power_of_two`
+    rounded up to a power of two. Padding rows have `batch_idx` -1, label 0 and zero boxes and keypoints.
+
+    Args:
+        targets: N rows; those that are padding already count as rows.
+        rows: the N to reach, at least 2; None rounds up.
+        multiple_of: the step of N where `rows` is None.
+        power_of_two: buckets for static shapes (CUDA graphs): 16, 32, 64, ... rows.
+
+    Returns:
+        The targets with padding at the end, sorted if they were.
+
+    Raises:
+        ValueError: if `rows` is below 2 or below N, or `multiple_of` below 1.
+
+    Example:
+        >>> import torch
+        >>> t = Targets(torch.tensor([1, 0]), torch.tensor([3, 4]), torch.rand(2, 4))
+        >>> pad_rows(t, 4).batch_idx
+        tensor([ 1,  0, -1, -1])
+        >>> len(pad_rows(t).labels)
+        16
+    """
+    given = len(targets.batch_idx)
+    require(multiple_of >= 1, "multiple_of", "at least 1", multiple_of)
+    if rows is None:
+        rows = _rounded(given, multiple_of, power_of_two)
+    require(rows >= max(given, 2), "rows", f"at least {max(given, 2)} for {given} target rows", rows)
+
+    def pad(x: Tensor, value: int = 0) -> Tensor:
+        return torch.cat([x, x.new_full((rows - given, *x.shape[1:]), value)])
+
+    return targets._replace(
+        batch_idx=pad(targets.batch_idx, -1),
+        labels=pad(targets.labels),
+        boxes=pad(targets.boxes),
+        keypoints=None if targets.keypoints is None else pad(targets.keypoints),
+    )
+
+
+@dataclass(frozen=True)
+class TargetPlan:
+    """How many rows a batch is padded to and how many candidate anchors a row keeps.
+
+    With `rows` and `window` given (`from_dataset`) every batch has one shape, and a run one graph. Where they are None,
+    each batch takes the smallest bucket that holds it: rows in multiples of 16, or in powers of two; windows in powers
+    of two from 32 up to the number of anchors. A batch that exceeds the plan loses nothing: it takes a larger bucket,
+    and a warning says so once. For other image sizes (multi-scale), `dataclasses.replace(plan, image_size=...)`.
+
+    Args:
+        image_size: (height, width) in pixels, multiples of every stride.
+        strides: pixels per grid cell of each level, finest first.
+        rows: N of every batch; None plans it for each batch.
+        window: candidate anchors kept per row; None plans it for each batch.
+        power_of_two: round the number of rows up to a power of two.
+
+    Raises:
+        ValueError: for an image size that a stride does not divide, or numbers that are not positive.
+
+    Example:
+        >>> import torch
+        >>> t = Targets(torch.tensor([1, 0]), torch.tensor([3, 4]), torch.full((2, 4), 0.5))
+        >>> planned = TargetPlan((64, 64), (8, 16, 32)).apply(t)
+        >>> len(planned.labels), planned.window, planned.labels[:2]
+        (16, 32, tensor([4, 3]))
+    """
+
+    image_size: tuple[int, int]
+    strides: tuple[int, ...] = (8, 16, 32)
+    rows: int | None = None
+    window: int | None = None
+    power_of_two: bool = False
+
+    def __post_init__(self) -> None:
+        size, strides = tuple(self.image_size), tuple(self.strides)
+        require(len(strides) > 0 and min(strides) >= 1, "strides", "positive integers, finest level first", strides)
+        fits = len(size) == 2 and min(size) >= 1 and not any(side % s for side in size for s in strides)
+        require(fits, "image_size", f"(height, width), multiples of the strides {strides}", size)
+        require(self.rows is None or self.rows >= 2, "rows", "None or at least 2", self.rows)
+        require(self.window is None or self.window >= 1, "window", "None or at least 1", self.window)
+        object.__setattr__(self, "image_size", size)
+        object.__setattr__(self, "strides", strides)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        targets: Iterable[Targets],
+        *,
+        batch_size: int,
+        image_size: tuple[int, int],
+        strides: tuple[int, ...] = (8, 16, 32),
+        margin: float = 0.0,
+        power_of_two: bool = False,
+    ) -> TargetPlan:
+        """One plan for a whole data set: no batch drawn from it without replacement exceeds it.
+
+        `rows` is the sum of the `batch_size` largest images' row counts, rounded up; `window` the widest box's.
+
+        Args:
+            targets: the Targets of each image (`batch_idx` 0), as the model will see them.
+            batch_size: images in a batch.
+            image_size: (height, width) in pixels, after resizing.
+            strides: pixels per grid cell of each level, finest first.
+            margin: room for augmentation: 0.25 plans for a quarter more rows, and for sides a quarter longer.
+            power_of_two: round the number of rows up to a power of two.
+
+        Returns:
+            A plan with `rows` and `window` fixed.
+
+        Raises:
+            ValueError: for an empty data set, Targets that are not one image's, or arguments out of range.
+
+        Example:
+            >>> import torch
+            >>> one = Targets(torch.zeros(20).long(), torch.zeros(20).long(), torch.full((20, 4), 0.5))
+            >>> plan = TargetPlan.from_dataset([one, one, one], batch_size=2, image_size=(64, 64))
+            >>> plan.rows, plan.window
+            (48, 32)
+        """
+        plan = cls(image_size, strides, power_of_two=power_of_two)
+        require(batch_size >= 1, "batch_size", "at least 1", batch_size)
+        require(margin >= 0, "margin", "0 or more", margin)
+        images = list(targets)
+        joined = join_images(images, "targets").validate()
+        counts = torch.bincount(joined.batch_idx, minlength=len(images))
+        largest = int(counts.topk(min(batch_size, len(images))).values.sum())
+        rows = _rounded(math.ceil(largest * (1 + margin)), 16, power_of_two)
+        widest = plan._widest(joined.boxes, margin)
+        return cls(image_size, strides, rows, plan._window_for(widest), power_of_two)
+
+    def apply(self, targets: Targets) -> Targets:
+        """Sort by image, keeping the order inside each; drop old padding; pad anew; set the window.
+
+        Args:
+            targets: the rows of one batch, in any order.
+
+        Returns:
+            Targets with `is_sorted` and `window` set, ready for the device.
+
+        Raises:
+            ValueError: what `Targets.validate` finds.
+        """
+        targets.validate()
+        batch_idx, labels, boxes, keypoints, _, _ = targets
+        order = torch.argsort(batch_idx, stable=True)
+        order = order[int((batch_idx < 0).sum()) :]
+        boxes, keypoints = boxes[order], None if keypoints is None else keypoints[order]
+        window = self._fitting_window(self._widest(boxes))
+        kept = Targets(batch_idx[order], labels[order], boxes, keypoints, window, is_sorted=True)
+        return pad_rows(kept, self._fitting_rows(len(order)), power_of_two=self.power_of_two)
+
+    @property
+    def _grid_sizes(self) -> tuple[tuple[int, int], ...]:
+        return tuple((self.image_size[0] // s, self.image_size[1] // s) for s in self.strides)
+
+    def _widest(self, boxes: Tensor, margin: float = 0.0) -> int:
+        """Most candidate anchors of any of the boxes `[N, 4]`, an upper bound under rounding."""
+        if len(boxes) == 0:
+            return 0
+        height, width = self.image_size
+        pixels = boxes.float() * boxes.new_tensor([width, height, width, height], dtype=torch.float32)
+        # Short sides are enlarged here already: after that the slack counts for them too.
+        sides = (pixels[:, 2:] * (1 + margin)).clamp(min=self.strides[:2][-1]) + 2 * _SLACK * max(self.image_size)
+        grown = cxcywh_to_xyxy(torch.cat([pixels[:, :2], sides], dim=1))
+        return int(candidate_counts(grown, self._grid_sizes, self.strides).max())
+
+    def _window_for(self, count: int) -> int:
+        """The bucket of a window that has to hold `count` anchors."""
+        return min(_power_of_two(max(count, _SMALLEST_WINDOW)), sum(h * w for h, w in self._grid_sizes))
+
+    def _fitting_window(self, count: int) -> int:
+        if self.window is None:
+            return self._window_for(count)
+        if count > self.window:
+            _warn_once(self, "window", self.window, count)
+            return self._window_for(count)
+        return self.window
+
+    def _fitting_rows(self, count: int) -> int | None:
+        if self.rows is None:
+            return None
+        rows = self.rows
+        while rows < count:
+            rows *= 2
+        if rows > self.rows:
+            _warn_once(self, "rows", self.rows, count)
+        return rows
+
+
+def join_images(images: Sequence[Targets], argument: str) -> Targets:
+    """Put the rows of single images one after the other, numbered by image. Values other than `batch_idx` are not read.
+
+    Args:
+        images: the Targets of each image, `batch_idx` 0 and no padding.
+        argument: what the images are called in messages.
+
+    Raises:
+        ValueError: naming the image, for padding or several images in one, or keypoints unlike those of the first.
+    """
+    require(len(images) > 0, argument, "at least one image", "none")
+    for i, image in enumerate(images):
+        name = f"{argument}[{i}]"
+        require(isinstance(image, Targets), name, "Targets", type(image).__name__)
+        check_structure(image, name)
+        require(not image.batch_idx.any(), name, "one image's rows (batch_idx 0), no padding", image.batch_idx.tolist())
+        got, expected = _keypoint_shape(image), _keypoint_shape(images[0])
+        require(got == expected, f"{name}.keypoints", f"{expected} as in the first (images without objects too)", got)
+    batch_idx, labels, boxes, keypoints, _, _ = zip(*images, strict=True)
+    return Targets(
+        torch.cat([x + i for i, x in enumerate(batch_idx)]),
+        torch.cat(labels),
+        torch.cat(boxes),
+        None if keypoints[0] is None else torch.cat(keypoints),
+        is_sorted=True,
+    )
+
+
+def _keypoint_shape(image: Targets) -> str:
+    return "None" if image.keypoints is None else "[N, {}, {}]".format(*image.keypoints.shape[1:])
+
+
+def _rounded(rows: int, multiple_of: int, power_of_two: bool) -> int:
+    size = max(-(-rows // multiple_of), 1) * multiple_of
+    return _power_of_two(size) if power_of_two else max(size, 2)
+
+
+def _power_of_two(count: int) -> int:
+    """The least power of two that is at least `count`, and at least 2."""
+    return max(2, 1 << (count - 1).bit_length())
+
+
+_warned: set[tuple[TargetPlan, str]] = set()
+
+
+def _warn_once(plan: TargetPlan, field: str, planned: int, count: int) -> None:
+    if (plan, field) in _warned:
+        return
+    warnings.warn(
+        f"a batch needs {field}={count}, more than the {planned} of its TargetPlan. It is given a larger bucket, so no "
+        "target is lost, but the compiled step meets a new shape. Make the plan larger: TargetPlan.from_dataset(..., "
+        "margin=0.5), or from targets that are augmented as in training. This is said once.",
+        stacklevel=4,
+    )
+    _warned.add((plan, field))

@@ -1,0 +1,244 @@
+"""Targets from the label formats in use: YOLO-style batches, torchvision-style dicts, COCO annotations.
+
+Everything here runs on the host and reads values. The result has float32 boxes and keypoints and int64 `labels`
+and `batch_idx`; it has passed `Targets.validate`; and `is_sorted` is set where the rows are in image order.
+
+Letters: B images, N rows of the batch, n rows of one image, K keypoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compiled_loss.checks import check_shape, require
+from compiled_loss.targets import Targets, out_of_order
+
+ImageSizes = tuple[int, int] | Sequence[tuple[int, int]]
+
+
+def from_yolo(batch: Mapping[str, Any]) -> Targets:
+    """Targets from a batch dict as YOLO trainers collate it: everything flat and normalised.
+
+    Args:
+        batch: `batch_idx` `[N]` or `[N, 1]`, integer or whole floats; `cls` `[N]` or `[N, 1]`, class ids, likewise;
+            `bboxes` `[N, 4]`, (cx, cy, w, h) as fractions of the image; optionally `keypoints` `[N, K, 2 or 3]`,
+            x and y as fractions. Other keys are ignored.
+
+    Returns:
+        Targets with the rows in the order given.
+
+    Raises:
+        ValueError: for a missing key, a `batch_idx` or `cls` that is not whole, or what `Targets.validate` finds.
+
+    Example:
+        >>> import torch
+        >>> batch = {"batch_idx": torch.tensor([0.0, 1.0]), "cls": torch.tensor([[3.0], [5.0]]),
+        ...          "bboxes": torch.full((2, 4), 0.5)}
+        >>> from_yolo(batch).labels
+        tensor([3, 5])
+    """
+    batch_idx, labels, boxes = (_get(batch, key, "batch") for key in ("batch_idx", "cls", "bboxes"))
+    keypoints = batch.get("keypoints")
+    return _targets(
+        _whole(batch_idx, "batch['batch_idx']"),
+        _whole(labels, "batch['cls']"),
+        _rows_of_four(boxes, "batch['bboxes']"),
+        None if keypoints is None else torch.as_tensor(keypoints),
+    )
+
+
+def from_torchvision(
+    targets: Sequence[Mapping[str, Any]],
+    image_sizes: ImageSizes,
+    *,
+    num_keypoints: int | None = None,
+) -> Targets:
+    """Targets from a list of dicts, one an image, as torchvision's detection models take them.
+
+    Labels are used as they are. Where class 0 is torchvision's background, subtract 1 from the labels first.
+
+    Args:
+        targets: per image `boxes` `[n, 4]`, (x1, y1, x2, y2) in pixels; `labels` `[n]`; optionally `keypoints`
+            `[n, K, 3]`, (x, y, flag) in pixels. Images without keypoints, where others have some, get zeros, flag 0.
+        image_sizes: (height, width) in pixels of every image, or a list with one for each.
+        num_keypoints: K, so that a batch in which no image has keypoints still gets `[N, K, 3]` zeros; None takes K
+            from the first image that has keypoints.
+
+    Returns:
+        Targets with the rows in image order.
+
+    Raises:
+        ValueError: for no images, a missing key, shapes that do not fit each other, or what `Targets.validate` finds.
+
+    Example:
+        >>> import torch
+        >>> image = {"boxes": torch.tensor([[0.0, 0.0, 32.0, 16.0]]), "labels": torch.tensor([1])}
+        >>> from_torchvision([image], (64, 64)).boxes
+        tensor([[0.2500, 0.1250, 0.5000, 0.2500]])
+    """
+    tables = []
+    for i, target in enumerate(targets):
+        name = f"targets[{i}]"
+        boxes = _rows_of_four(_get(target, "boxes", name), f"{name}['boxes']").double()
+        labels = _whole(_get(target, "labels", name), f"{name}['labels']")
+        keypoints = target.get("keypoints")
+        if keypoints is not None:
+            keypoints = torch.as_tensor(keypoints)
+            check_shape(f"{name}['keypoints']", keypoints, ["n", "K", 3])
+        cxcywh = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
+        tables.append((name, labels, cxcywh, keypoints))
+    return _from_pixels(tables, image_sizes, num_keypoints)
+
+
+def from_coco(
+    annotations: Sequence[Sequence[Mapping[str, Any]]],
+    image_sizes: ImageSizes,
+    *,
+    category_ids: Sequence[int] | None = None,
+    num_keypoints: int | None = None,
+    keep_crowd: bool = False,
+) -> Targets:
+    """Targets from COCO annotations, one list of annotation dicts per image.
+
+    Crowd regions (`iscrowd` 1) outline groups, not objects, and are skipped unless `keep_crowd` is set.
+
+    Args:
+        annotations: per image a list, empty where nothing is labelled, of dicts with `bbox` (x, y, width, height) in
+            pixels; `category_id`; optionally `keypoints`, flat `x, y, flag` times K in pixels, and `iscrowd`.
+            Annotations without keypoints, where others have some, get zeros with flag 0.
+        image_sizes: (height, width) in pixels of every image, or a list with one for each.
+        category_ids: the data set's category ids in the order of the classes: the first is class 0. None: the ids
+            are classes already, counted from 0.
+        num_keypoints: K, so that a batch in which nothing has keypoints still gets `[N, K, 3]` zeros; None takes K
+            from the first annotation that has keypoints.
+        keep_crowd: keep crowd regions as ordinary objects.
+
+    Returns:
+        Targets with the rows in image order.
+
+    Raises:
+        ValueError: for no images, a missing key, an unknown category id, lengths that do not fit each other, or
+            what `Targets.validate` finds.
+
+    Example:
+        >>> dog = {"bbox": [0, 0, 32, 16], "category_id": 18}
+        >>> t = from_coco([[], [dog]], (64, 64), category_ids=[1, 18])
+        >>> t.batch_idx, t.labels, t.boxes
+        (tensor([1]), tensor([1]), tensor([[0.2500, 0.1250, 0.5000, 0.2500]]))
+    """
+    classes = None if category_ids is None else {category: i for i, category in enumerate(category_ids)}
+    require(len(classes or ()) == len(category_ids or ()), "category_ids", "every id once", category_ids)
+    tables = []
+    for i, image in enumerate(annotations):
+        kept = [(f"annotations[{i}][{j}]", a) for j, a in enumerate(image) if keep_crowd or not a.get("iscrowd", 0)]
+        labels = [_class_of(_get(a, "category_id", name), classes, name) for name, a in kept]
+        for name, a in kept:
+            require(len(_get(a, "bbox", name)) == 4, f"{name}['bbox']", "(x, y, width, height)", a["bbox"])
+        boxes = torch.tensor([list(a["bbox"]) for _, a in kept], dtype=torch.float64).reshape(-1, 4)
+        cxcywh = torch.cat([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], dim=1)
+        keypoints = _coco_keypoints(kept, num_keypoints)
+        tables.append((f"annotations[{i}]", torch.tensor(labels, dtype=torch.int64), cxcywh, keypoints))
+    return _from_pixels(tables, image_sizes, num_keypoints)
+
+
+def _class_of(category: Any, classes: dict[int, int] | None, name: str) -> int:
+    if classes is None:
+        require(isinstance(category, int), f"{name}['category_id']", "a whole number", repr(category))
+        return category
+    require(category in classes, f"{name}['category_id']", f"one of the category_ids {list(classes)}", repr(category))
+    return classes[category]
+
+
+def _coco_keypoints(kept: list[tuple[str, Mapping[str, Any]]], num_keypoints: int | None) -> Tensor | None:
+    """`[n, K, 3]` pixels, zeros for annotations without keypoints; None when no annotation has any."""
+    flat = [(name, a.get("keypoints") or ()) for name, a in kept]
+    length = max((len(values) for _, values in flat), default=0) if num_keypoints is None else 3 * num_keypoints
+    if length == 0:
+        return None
+    for name, values in flat:
+        fits = len(values) in (0, length) and length % 3 == 0
+        require(fits, f"{name}['keypoints']", f"{length // 3} times x, y, flag", f"{len(values)} numbers")
+    rows = [list(values) or [0.0] * length for _, values in flat]
+    return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), length // 3, 3)
+
+
+def _from_pixels(
+    tables: Sequence[tuple[str, Tensor, Tensor, Tensor | None]],  # per image: name, labels, cxcywh, keypoints
+    image_sizes: ImageSizes,
+    num_keypoints: int | None,
+) -> Targets:
+    """Normalise in float64, so that float32 rounds once, and join the images."""
+    require(len(tables) > 0, "images", "at least one", "none")
+    sizes = _sizes(image_sizes, len(tables))
+    count = num_keypoints or next((k.shape[1] for *_, k in tables if k is not None), None)
+    batch_idx, labels, boxes, keypoints = [], [], [], []
+    for i, ((name, label, box, points), (height, width)) in enumerate(zip(tables, sizes, strict=True)):
+        require(len(label) == len(box), name, f"{len(box)} labels as boxes", len(label))
+        batch_idx.append(torch.full_like(label, i))
+        labels.append(label)
+        boxes.append(box / box.new_tensor([width, height, width, height]))
+        if count is None:
+            continue
+        if points is None:
+            points = box.new_zeros(len(box), count, 3)
+        check_shape(f"{name}['keypoints']", points, [len(box), count, 3])
+        keypoints.append(points.double() / box.new_tensor([width, height, 1]))
+    return _targets(
+        torch.cat(batch_idx),
+        torch.cat(labels),
+        torch.cat(boxes),
+        torch.cat(keypoints) if keypoints else None,
+    )
+
+
+def _targets(batch_idx: Tensor, labels: Tensor, boxes: Tensor, keypoints: Tensor | None) -> Targets:
+    return Targets(
+        batch_idx,
+        labels,
+        boxes.float(),
+        None if keypoints is None else keypoints.float(),
+        is_sorted=not out_of_order(batch_idx).any(),
+    ).validate()
+
+
+def _sizes(image_sizes: ImageSizes, batch_size: int) -> list[tuple[int, int]]:
+    sizes: list[Any] = list(image_sizes)
+    if len(sizes) == 2 and not any(isinstance(side, Sequence) for side in sizes):
+        sizes = [tuple(sizes)] * batch_size
+    require(len(sizes) == batch_size, "image_sizes", f"one (height, width) or a list of {batch_size}", len(sizes))
+    for size in sizes:
+        fits = isinstance(size, Sequence) and len(size) == 2 and min(size) > 0
+        require(fits, "image_sizes", "(height, width), both positive", size)
+    return sizes
+
+
+def _get(mapping: Mapping[str, Any], key: str, name: str) -> Any:
+    require(isinstance(mapping, Mapping), name, "a dict", type(mapping).__name__)
+    require(key in mapping, name, f"the key {key!r}", sorted(map(str, mapping)))
+    return mapping[key]
+
+
+def _rows_of_four(values: Any, name: str) -> Tensor:
+    boxes = torch.as_tensor(values)
+    if boxes.numel() == 0:
+        return boxes.reshape(0, 4)
+    check_shape(name, boxes, ["N", 4])
+    return boxes
+
+
+def _whole(values: Any, name: str) -> Tensor:
+    """`[N]` int64 from `[N]` or `[N, 1]` integers or whole floats."""
+    x = torch.as_tensor(values)
+    if x.dim() == 2 and x.shape[1] == 1:
+        x = x[:, 0]
+    require(x.dim() == 1, name, "shape [N] or [N, 1]", tuple(x.shape))
+    whole = x.to(torch.int64)
+    broken = whole.to(x.dtype) != x
+    if broken.any():
+        row = int(broken.nonzero()[0])
+        raise ValueError(f"{name}: expected whole numbers, got {x[row].item()} in row {row}")
+    return whole

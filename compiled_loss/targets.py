@@ -1,0 +1,188 @@
+"""Targets: every object of a batch as one flat table of rows.
+
+Letters: B images, N rows, C classes, K keypoints.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from compiled_loss.checks import check_floating, check_integer, check_same_device, check_shape, require
+
+# How many image sizes a box may reach beyond the image: crops and shifts that were not clipped stay well below,
+# coordinates in pixels lie far above.
+_REACH = 4.0
+_IN_REACH = (
+    f"fractions of the image's width and height, at most {_REACH:g} image sizes outside the image "
+    "(are these pixels? divide x by the width and y by the height)"
+)
+
+
+class Targets(NamedTuple):
+    """The labelled objects of a batch, all images together, one row each.
+
+    A NamedTuple, so it passes as it is through `torch.compile`, `torch.export` and a `DataLoader`
+    with `pin_memory=True`. Coordinates are fractions of the image's width and height.
+
+    Args:
+        batch_idx: `[N]` integer, image of each row; a row outside `[0, B)` is padding (by convention -1).
+        labels: `[N]` integer, class id of each row, in `[0, C)`.
+        boxes: `[N, 4]` float, (centre x, centre y, width, height), each divided by image width or height.
+        keypoints: `[N, K, 2]` normalised (x, y), or `[N, K, 3]` with a visibility flag (0: not labelled); or None.
+        window: candidate anchors kept per row, planned by the host; None keeps room for every anchor.
+        is_sorted: a promise that real rows come in image order with the padding last; lets `fill` skip a sort.
+
+    Example:
+        >>> import torch
+        >>> t = Targets(torch.tensor([0, 0, 1]), torch.tensor([2, 0, 1]), torch.rand(3, 4))
+        >>> t.to("cpu").boxes.shape
+        torch.Size([3, 4])
+    """
+
+    batch_idx: Tensor
+    labels: Tensor
+    boxes: Tensor
+    keypoints: Tensor | None = None
+    window: int | None = None
+    is_sorted: bool = False
+
+    def to(self, *args: Any, **kwargs: Any) -> Targets:
+        """Move every tensor, as `Tensor.to` does for a device; dtypes are kept."""
+        return self._map(lambda x: x.to(*args, **kwargs))
+
+    def pin_memory(self) -> Targets:
+        """Copy every tensor into page-locked memory, as `Tensor.pin_memory` does."""
+        return self._map(lambda x: x.pin_memory())
+
+    def validate(self, batch_size: int | None = None, num_classes: int | None = None) -> Targets:
+        """Check shapes, types and values on the host, and name the first row at fault.
+
+        For data loading and debugging: it reads values, so it waits for a device and cannot be traced. Checked are
+        ranks, dtypes, row counts and devices; `batch_idx` in `[-1, B)`; the order that `is_sorted` promises; that boxes
+        and keypoints are finite; and in real rows (`batch_idx >= 0`) that labels are in `[0, C)`, that widths, heights
+        and visibility flags are not negative, and that coordinates are fractions and not pixels. Boxes may be of size
+        zero and may reach outside the image. Padding rows may hold anything finite (a weight of 0 times NaN is NaN).
+
+        Args:
+            batch_size: B, the number of images; None leaves `batch_idx` without an upper bound.
+            num_classes: C; None leaves `labels` without an upper bound.
+
+        Returns:
+            These targets, unchanged.
+
+        Raises:
+            ValueError: naming the field, what was expected, what came, the first bad row and how many rows are bad.
+
+        Example:
+            >>> import torch
+            >>> t = Targets(torch.tensor([0, 1]), torch.tensor([0, 7]), torch.full((2, 4), 0.5))
+            >>> t.validate(batch_size=2, num_classes=8).labels
+            tensor([0, 7])
+            >>> t.validate(num_classes=5)
+            Traceback (most recent call last):
+            ValueError: Targets.labels: expected a class id in [0, 5), got 7 in row 1 (image 1); bad rows: 1 of 2
+        """
+        check_structure(self, "Targets")
+        _check_values(self, batch_size, num_classes)
+        return self
+
+    def mark_dynamic(self) -> Targets:
+        """Tell `torch.compile` that the number of rows varies, so that the first graph serves every batch.
+
+        Call it on the tensors that enter the compiled function, after `.to(device)`: a copy loses the mark.
+        Rows must be padded (`pad_rows`, `collate`), since torch makes graphs of their own for the sizes 0 and 1.
+        """
+        import torch._dynamo  # noqa: PLC0415  (slow to import, and only compiling users need it)
+
+        for x in self:
+            if isinstance(x, Tensor):
+                torch._dynamo.mark_dynamic(x, 0)
+        return self
+
+    def _map(self, function: Any) -> Targets:
+        fields: list[Any] = [function(x) if isinstance(x, Tensor) else x for x in self]
+        return Targets(*fields)
+
+
+def out_of_order(batch_idx: Tensor) -> Tensor:
+    """Rows of `batch_idx` `[N]` int64 that come after a row of a later image, or after padding: `[N]` bool."""
+    key = torch.where(batch_idx >= 0, batch_idx, torch.iinfo(torch.int64).max)
+    return key < torch.cat([key[:1], key[:-1]])
+
+
+def check_structure(targets: Targets, argument: str) -> None:
+    """Check ranks, dtypes, row counts and devices, the part of `Targets.validate` that reads no values.
+
+    Raises:
+        ValueError: naming the field as `argument.field`.
+    """
+    batch_idx, labels, boxes, keypoints, window, _ = targets
+    check_shape(f"{argument}.batch_idx", batch_idx, ["N"])
+    rows = batch_idx.shape[0]
+    check_shape(f"{argument}.labels", labels, [rows])
+    check_shape(f"{argument}.boxes", boxes, [rows, 4])
+    check_integer(f"{argument}.batch_idx", batch_idx)
+    check_integer(f"{argument}.labels", labels)
+    check_floating(f"{argument}.boxes", boxes)
+    tensors = {f"{argument}.batch_idx": batch_idx, f"{argument}.labels": labels, f"{argument}.boxes": boxes}
+    if keypoints is not None:
+        check_shape(f"{argument}.keypoints", keypoints, [rows, "K >= 1", "2 or 3"])
+        fits = keypoints.shape[1] > 0 and keypoints.shape[2] in (2, 3)
+        require(fits, f"{argument}.keypoints", [rows, "K >= 1", "2 or 3"], tuple(keypoints.shape))
+        check_floating(f"{argument}.keypoints", keypoints)
+        tensors[f"{argument}.keypoints"] = keypoints
+    check_same_device(**tensors)
+    whole = isinstance(window, int) and not isinstance(window, bool) and window >= 1
+    require(window is None or whole, f"{argument}.window", "None or a positive integer", window)
+
+
+def _check_values(targets: Targets, batch_size: int | None, num_classes: int | None) -> None:
+    _, _, boxes, keypoints, _, is_sorted = targets
+    batch_idx, labels = targets.batch_idx.long(), targets.labels.long()  # an unsigned dtype has no -1 to compare with
+    real = batch_idx >= 0
+
+    def check(name: str, values: Tensor, bad: Tensor, expected: str) -> None:
+        _raise_for_first(name, values, bad, batch_idx, expected)
+
+    end = "" if batch_size is None else f" below the batch size {batch_size}"
+    bad = batch_idx < -1 if batch_size is None else (batch_idx < -1) | (batch_idx >= batch_size)
+    check("batch_idx", batch_idx, bad, f"-1 (padding) or an image index{end}")
+    if is_sorted:
+        expected = "rows in image order with the padding last, as is_sorted=True promises"
+        check("batch_idx", batch_idx, out_of_order(batch_idx), expected)
+
+    bad = labels < 0 if num_classes is None else (labels < 0) | (labels >= num_classes)
+    check("labels", labels, bad & real, f"a class id in [0, {'C' if num_classes is None else num_classes})")
+
+    check("boxes", boxes, ~boxes.isfinite().all(1), "finite numbers")
+    check("boxes", boxes, (boxes[:, 2:] < 0).any(1) & real, "(centre x, centre y, width, height) with no negative size")
+    reach = (boxes[:, :2] - 0.5).abs() + boxes[:, 2:] / 2
+    check("boxes", boxes, (reach > 0.5 + _REACH).any(1) & real, _IN_REACH)
+
+    if keypoints is None:
+        return
+    check("keypoints", keypoints, ~keypoints.isfinite().all(2), "finite numbers (also where the flag is 0)")
+    labelled = real[:, None].expand(keypoints.shape[:2])
+    if keypoints.shape[2] == 3:
+        check(
+            "keypoints", keypoints, (keypoints[..., 2] < 0) & labelled, "(x, y, flag) with a flag that is not negative"
+        )
+        labelled = labelled & (keypoints[..., 2] > 0)
+    reach = (keypoints[..., :2] - 0.5).abs().amax(2)
+    check("keypoints", keypoints, (reach > 0.5 + _REACH) & labelled, _IN_REACH)
+
+
+def _raise_for_first(name: str, values: Tensor, bad: Tensor, batch_idx: Tensor, expected: str) -> None:
+    """Raise if `bad` (`[N]` rows or `[N, K]` keypoints) holds a True, telling the first one's place and value."""
+    if not bad.any():
+        return
+    row, *keypoint = index = bad.nonzero()[0].tolist()
+    got = values[tuple(index)].tolist()
+    if isinstance(got, list):
+        got = [float(f"{x:.6g}") for x in got]
+    place = f"row {row} (image {int(batch_idx[row])})" + "".join(f", keypoint {k}" for k in keypoint)
+    count = int(bad.reshape(len(bad), -1).any(1).sum())
+    raise ValueError(f"Targets.{name}: expected {expected}, got {got} in {place}; bad rows: {count} of {len(bad)}")

@@ -1,0 +1,40 @@
+"""Keypoint terms.
+
+Letters: P positive slots, K keypoints.
+"""
+
+import torch
+from torch import Tensor
+
+from compiled_loss.geometry.keypoints import keypoint_errors
+
+
+def keypoint_location(
+    predicted: Tensor,  # [P, K, 2]
+    target: Tensor,  # [P, K, 2]
+    visible: Tensor,  # [P, K] bool
+    area: Tensor,  # [P]
+    sigmas: Tensor,  # [K]
+) -> Tensor:
+    """`K / (visible + 1e-9) (1 - exp(-e))` on visible keypoints, 0 on others: one minus OKS, spread over K.
+
+    Args:
+        predicted: `[P, K, 2]` (x, y), grid units.
+        target: `[P, K, 2]` (x, y), grid units.
+        visible: `[P, K]` bool.
+        area: `[P]` box area, grid units squared.
+        sigmas: `[K]` per-keypoint spread.
+
+    Returns:
+        `[P, K]`; its mean is the loss.
+
+    Source: YOLO-Pose, arXiv 2204.06806.
+
+    Example:
+        >>> keypoint_location(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2), torch.ones(1, 2), torch.ones(1),
+        ...                   torch.ones(2))
+        tensor([[0., 0.]])
+    """
+    mask = visible.to(predicted.dtype)
+    factor = mask.shape[-1] / (mask.sum(-1, keepdim=True) + 1e-9)
+    return factor * mask * -torch.expm1(-keypoint_errors(predicted, target, area, sigmas))

@@ -1,0 +1,88 @@
+"""The values that travel between the parts: fixed-field tuples, so that compile and export see through them.
+
+Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypoints, P positive slots.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Predictions(NamedTuple):
+    """Raw output of a dense detection head, levels concatenated finest first.
+
+    Args:
+        boxes: `[B, 4*R, A]` side-distance logits, channel `side*R + bin`, sides left, top, right, bottom.
+            With `R = 1` the distances themselves, in grid units.
+        scores: `[B, C, A]` class logits.
+        grid_sizes: rows and columns `(h, w)` of each level, finest first; `A` is the sum of `h*w`.
+        keypoints: `[B, K*D, A]` raw keypoints, channel `keypoint*D + d`, `D` 2 or 3 (third: visibility logit).
+
+    Example:
+        >>> import torch
+        >>> p = Predictions(torch.zeros(2, 64, 5), torch.zeros(2, 3, 5), ((2, 2), (1, 1)))
+        >>> p.scores.shape
+        torch.Size([2, 3, 5])
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    grid_sizes: tuple[tuple[int, int], ...]
+    keypoints: Tensor | None = None
+
+
+class Assignment(NamedTuple):
+    """Which anchors are positive, for which target row and with what weight: `P` flat slots, most of them empty.
+
+    Every positive anchor stands in exactly one slot. Empty slots have `valid` False, `score` 0 and
+    indices that are safe to gather with.
+
+    Args:
+        image: `[P]` image of the slot.
+        anchor: `[P]` anchor index within the image.
+        row: `[P]` target row that the anchor was given to.
+        valid: `[P]` bool, True where the slot holds a positive.
+        score: `[P]` float, target score of the positive (the weight of its terms); 0 in empty slots.
+        overflow: scalar, target rows with more candidate anchors than the planned window holds.
+    """
+
+    image: Tensor
+    anchor: Tensor
+    row: Tensor
+    valid: Tensor
+    score: Tensor
+    overflow: Tensor
+
+
+class DenseAssignment(NamedTuple):
+    """The same assignment, one entry per anchor.
+
+    Args:
+        labels: `[B, A]` class of the anchor; `C` on background.
+        boxes: `[B, A, 4]` target box, xyxy pixels; 0 on background.
+        scores: `[B, A, C]` class targets: one-hot times target score.
+        foreground: `[B, A]` bool.
+        row: `[B, A]` target row of the anchor; -1 on background.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    scores: Tensor
+    foreground: Tensor
+    row: Tensor
+
+
+class LossOutput(NamedTuple):
+    """What every loss returns.
+
+    Args:
+        total: scalar, differentiable: the sum of `terms`.
+        terms: named scalars, each already times its gain and times the batch size.
+        num_positives: scalar, anchors that were given to a target.
+        overflow: scalar, target rows cut short by the planned candidate window; 0 when the plan fits.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    num_positives: Tensor
+    overflow: Tensor
