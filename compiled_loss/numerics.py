@@ -39,6 +39,18 @@ def power(x: Tensor, exponent: float) -> Tensor:
     return result
 
 
+def add_epsilon(x: Tensor, epsilon: float) -> Tensor:
+    """`x + epsilon`, in a form that survives ONNX Runtime.
+
+    Its optimiser takes constants below 1e-8 for zero and drops the addition, so that 0/0 becomes NaN there.
+
+    Example:
+        >>> add_epsilon(torch.tensor([0.0, 1.0]), 1e-9)
+        tensor([1.0000e-09, 1.0000e+00])
+    """
+    return (x * (1 / epsilon) + 1) * epsilon
+
+
 def masked(x: Tensor, mask: Tensor) -> Tensor:
     """`x` where the mask holds, else 0, in the value and in the gradient, NaN and inf included.
 

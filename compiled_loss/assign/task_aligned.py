@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compiled_loss.assign.windows import candidate_windows
 from compiled_loss.geometry.boxes import ciou
-from compiled_loss.numerics import power
+from compiled_loss.numerics import add_epsilon, power
 from compiled_loss.types import Assignment
 
 EPS = 1e-9
@@ -102,7 +102,8 @@ def assign_task_aligned(
     logits = scores[image[held.row], labels[held.row], anchor]
     alignment = torch.where(held.valid, _alignment(logits, held.overlap, alpha, beta), 0.0)
     overlap = torch.where(held.valid, held.overlap, 0.0)
-    score = alignment * _row_maximum(overlap, held.row, rows) / (_row_maximum(alignment, held.row, rows) + EPS)
+    largest = add_epsilon(_row_maximum(alignment, held.row, rows), EPS)
+    score = alignment * _row_maximum(overlap, held.row, rows) / largest
     overflow = (windows.counts > windows.anchor.shape[1]).sum()
     return Assignment(image[held.row], anchor, held.row, held.valid, score, overflow)
 

@@ -6,6 +6,8 @@ Letters: K keypoints.
 import torch
 from torch import Tensor
 
+from compiled_loss.numerics import add_epsilon
+
 # Of nose, then left and right: eye, ear, shoulder, elbow, wrist, hip, knee, ankle.
 COCO_SIGMAS = (0.026, *(s for s in (0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089) for _ in range(2)))
 
@@ -29,7 +31,7 @@ def keypoint_errors(predicted: Tensor, target: Tensor, area: Tensor, sigmas: Ten
         tensor([1.])
     """
     squared = (predicted - target).square().sum(-1)
-    return squared / ((2 * sigmas).square() * (area[..., None] + 1e-9) * 2)
+    return squared / ((2 * sigmas).square() * add_epsilon(area, 1e-9)[..., None] * 2)
 
 
 def oks(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, sigmas: Tensor) -> Tensor:
@@ -53,4 +55,4 @@ def oks(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, sigmas
     """
     mask = visible.to(predicted.dtype)
     similarity = torch.exp(-keypoint_errors(predicted, target, area, sigmas))
-    return (similarity * mask).sum(-1) / (mask.sum(-1) + 1e-9)
+    return (similarity * mask).sum(-1) / mask.sum(-1).clamp(min=1)

@@ -29,7 +29,7 @@ def distribution_focal(
         1.3863
     """
     bins = torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
-    target = distances.clamp(0, logits.shape[-1] - 1 - 0.01)
+    target = distances.clamp(0.0, logits.shape[-1] - 1 - 0.01)
     weight = (1 - (target[..., None] - bins).abs()).clamp(min=0)
     return -(weight * logits.log_softmax(-1)).sum(-1).mean(-1)
 

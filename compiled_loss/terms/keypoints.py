@@ -16,7 +16,7 @@ def keypoint_location(
     area: Tensor,  # [P]
     sigmas: Tensor,  # [K]
 ) -> Tensor:
-    """`K / (visible + 1e-9) (1 - exp(-e))` on visible keypoints, 0 on others: one minus OKS, spread over K.
+    """`K / visible (1 - exp(-e))` on visible keypoints, 0 on others: one minus OKS, spread over K.
 
     Args:
         predicted: `[P, K, 2]` (x, y), grid units.
@@ -36,5 +36,5 @@ def keypoint_location(
         tensor([[0., 0.]])
     """
     mask = visible.to(predicted.dtype)
-    factor = mask.shape[-1] / (mask.sum(-1, keepdim=True) + 1e-9)
+    factor = mask.shape[-1] / mask.sum(-1, keepdim=True).clamp(min=1)
     return factor * mask * -torch.expm1(-keypoint_errors(predicted, target, area, sigmas))
