@@ -62,14 +62,15 @@ def make_anchors(
     return Anchors(torch.cat(points), torch.cat(scales))
 
 
-def decode_distances(logits: Tensor) -> Tensor:
+def decode_distances(logits: Tensor, dim: int = -1) -> Tensor:
     """Expected distance over the bins: `d = sum_j j softmax(z)_j`; with one bin the raw value.
 
     Args:
-        logits: `[P, 4, R]` side-distance logits, sides left, top, right, bottom.
+        logits: `[P, 4, R]` side-distance logits, sides left, top, right, bottom; or the bins on another dimension.
+        dim: the dimension of the bins.
 
     Returns:
-        `[P, 4]` distances.
+        `[P, 4]` distances: the shape of `logits` without `dim`.
 
     Source: Generalized Focal Loss, arXiv 2006.04388.
 
@@ -77,10 +78,14 @@ def decode_distances(logits: Tensor) -> Tensor:
         >>> decode_distances(torch.zeros(1, 4, 3))
         tensor([[1., 1., 1., 1.]])
     """
-    if logits.shape[-1] == 1:
-        return logits.squeeze(-1)
-    bins = torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
-    return (logits.softmax(-1) * bins).sum(-1)
+    bins = logits.shape[dim]
+    if bins == 1:
+        return logits.squeeze(dim)
+    # One pass over the bins for both sums; a softmax would be written out first.
+    weights = torch.exp(logits - logits.detach().amax(dim, keepdim=True))
+    bin_index = torch.arange(bins, dtype=logits.dtype, device=logits.device)
+    bin_index = bin_index.view(-1, *(1,) * (logits.dim() - 1 - dim % logits.dim()))
+    return (weights * bin_index).sum(dim) / weights.sum(dim)
 
 
 def distances_to_boxes(points: Tensor, distances: Tensor) -> Tensor:

@@ -136,8 +136,10 @@ class DetectionLoss(nn.Module):
 
     @torch.no_grad()
     def _assign(self, predictions: Predictions, targets: Targets, scene: Scene) -> Assignment:
-        logits = at_least_float32(predictions.boxes).transpose(1, 2).unflatten(-1, (4, self.reg_max))
-        boxes = distances_to_boxes(scene.anchors.points, decode_distances(logits)) * scene.anchors.strides[:, None]
+        # Decoded in the layout that the head writes, [B, 4, R, A]: the anchors are the contiguous dimension.
+        distances = decode_distances(at_least_float32(predictions.boxes).unflatten(1, (4, self.reg_max)), dim=2)
+        points, strides = scene.anchors
+        boxes = distances_to_boxes(points, distances.transpose(1, 2)) * strides[:, None]
         return assign_task_aligned(
             predictions.scores,
             boxes.float(),
