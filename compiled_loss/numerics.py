@@ -75,6 +75,16 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.softplus(logits) - targets * logits
 
 
+def has_float64(device: torch.device) -> bool:
+    """Whether the device computes in float64; Apple's does not.
+
+    Example:
+        >>> has_float64(torch.device("cpu"))
+        True
+    """
+    return device.type != "mps"
+
+
 def total(x: Tensor) -> Tensor:
     """Sum of all entries, accumulated in float64 where the device has it.
 
@@ -85,4 +95,4 @@ def total(x: Tensor) -> Tensor:
         >>> total(torch.ones(3))
         tensor(3.)
     """
-    return x.sum() if x.device.type == "mps" else x.sum(dtype=torch.float64).to(x.dtype)
+    return x.sum(dtype=torch.float64).to(x.dtype) if has_float64(x.device) else x.sum()

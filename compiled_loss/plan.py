@@ -83,8 +83,8 @@ class TargetPlan:
     """How many rows a batch is padded to and how many candidate anchors a row keeps.
 
     With `rows` and `window` given (`from_dataset`) every batch has one shape, and a run one graph. Where they are None,
-    each batch takes the smallest bucket that holds it: rows in multiples of 16, or in powers of two; windows in powers
-    of two from 32 up to the number of anchors. A batch that exceeds the plan loses nothing: it takes a larger bucket,
+    each batch takes the smallest bucket that holds it: rows in multiples of 16, or in powers of two; windows of 32, 48,
+    64, 96, 128, ... up to the number of anchors. A batch that exceeds the plan loses nothing: it takes a larger bucket,
     and a warning says so once. For other image sizes (multi-scale), `dataclasses.replace(plan, image_size=...)`.
 
     Args:
@@ -206,7 +206,10 @@ class TargetPlan:
 
     def _window_for(self, count: int) -> int:
         """The bucket of a window that has to hold `count` anchors."""
-        return min(_power_of_two(max(count, _SMALLEST_WINDOW)), sum(h * w for h, w in self._grid_sizes))
+        bucket = _power_of_two(max(count, _SMALLEST_WINDOW))
+        if count <= bucket * 3 // 4 and bucket > _SMALLEST_WINDOW:
+            bucket = bucket * 3 // 4
+        return min(bucket, sum(h * w for h, w in self._grid_sizes))
 
     def _fitting_window(self, count: int) -> int:
         if self.window is None:

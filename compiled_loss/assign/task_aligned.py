@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.assign.windows import candidate_windows
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.numerics import add_epsilon, power
@@ -74,7 +75,7 @@ def assign_task_aligned(
         >>> a.anchor, a.valid
         (tensor([0, 1, 2]), tensor([True, True, True]))
     """
-    batch, _, num_anchors = scores.shape
+    batch, num_classes, num_anchors = scores.shape
     rows = batch_idx.shape[0]
     real = (batch_idx >= 0) & (batch_idx < batch)
     image = torch.where(real, batch_idx, 0).long()
@@ -85,7 +86,9 @@ def assign_task_aligned(
     overlap = ciou(boxes[:, None], predicted.reshape(-1, 4)[flat])
     # Comparisons with NaN are False: a broken prediction has no overlap and is never picked.
     overlap = torch.where(windows.inside & (overlap > 0), overlap, 0.0)
-    alignment = _alignment(scores[image[:, None], labels[:, None], windows.anchor], overlap, alpha, beta)
+    flat_scores = scores.reshape(-1)
+    score_row = (image * num_classes + labels) * num_anchors  # where the scores of the row's class begin
+    alignment = _alignment(flat_scores[score_row[:, None] + windows.anchor], overlap, alpha, beta)
 
     best, slot = first_top_k(alignment, min(top_k, alignment.shape[1]))
     row = torch.arange(rows, device=boxes.device)
@@ -99,39 +102,13 @@ def assign_task_aligned(
     held = _resolve_conflicts(selection, torch.where(overlap > 0, flat, nowhere), overlap, nowhere + 1)
 
     anchor = torch.where(held.valid, held.flat - image[held.row] * num_anchors, 0)
-    logits = scores[image[held.row], labels[held.row], anchor]
-    alignment = torch.where(held.valid, _alignment(logits, held.overlap, alpha, beta), 0.0)
+    alignment = _alignment(flat_scores[score_row[held.row] + anchor], held.overlap, alpha, beta)
+    alignment = torch.where(held.valid, alignment, 0.0)
     overlap = torch.where(held.valid, held.overlap, 0.0)
     largest = add_epsilon(_row_maximum(alignment, held.row, rows), EPS)
     score = alignment * _row_maximum(overlap, held.row, rows) / largest
     overflow = (windows.counts > windows.anchor.shape[1]).sum()
     return Assignment(image[held.row], anchor, held.row, held.valid, score, overflow)
-
-
-def first_top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest entries of each row of non-negative numbers; of equal ones the first, in every mode.
-
-    `torch.topk` promises no order among equals. k passes of `max`, which does, cost little for small k.
-
-    Args:
-        x: `[N, W]`, 0 or more.
-        k: entries per row, at most W.
-
-    Returns:
-        `(values [N, k], indices [N, k])`.
-
-    Example:
-        >>> first_top_k(torch.tensor([[1.0, 3.0, 3.0]]), 2)
-        (tensor([[3., 3.]]), tensor([[1, 2]]))
-    """
-    slot = torch.arange(x.shape[1], device=x.device)
-    values, indices = [], []
-    for _ in range(k):
-        value, index = x.max(dim=1)
-        values.append(value)
-        indices.append(index)
-        x = torch.where(slot == index[:, None], -1.0, x)
-    return torch.stack(values, 1), torch.stack(indices, 1)
 
 
 def _alignment(logits: Tensor, overlap: Tensor, alpha: float, beta: float) -> Tensor:

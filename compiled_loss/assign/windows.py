@@ -48,18 +48,16 @@ def enlarge_small_sides(boxes: Tensor, smallest: int) -> Tensor:
         smallest: least side, pixels.
 
     Returns:
-        `[N, 4]` xyxy, pixels; longer sides keep their exact coordinates.
+        `[N, 4]` xyxy, pixels; every side is centre plus or minus half, so longer ones may move by a rounding.
 
     Example:
         >>> enlarge_small_sides(torch.tensor([[0.0, 0.0, 2.0, 20.0]]), 16)
         tensor([[-7.,  0.,  9., 20.]])
     """
     low, high = boxes.chunk(2, -1)
-    short = high - low < smallest
-    centre = (low + high) / 2
-    low = torch.where(short, centre - smallest / 2, low)
-    high = torch.where(short, centre + smallest / 2, high)
-    return torch.cat([low, high], -1)
+    side, centre = high - low, (low + high) / 2
+    half = torch.where(side < smallest, smallest, side) / 2
+    return torch.cat([centre - half, centre + half], -1)
 
 
 def candidate_counts(boxes: Tensor, grid_sizes: Sequence[tuple[int, int]], strides: Sequence[int]) -> Tensor:
@@ -112,8 +110,9 @@ def candidate_windows(
     """
     if width is None:
         width = sum(height * columns for height, columns in grid_sizes)
-    slot = torch.arange(width, device=boxes.device)
-    start = torch.zeros(boxes.shape[0], 1, dtype=torch.int64, device=boxes.device)
+    # 32-bit, since 64-bit integers halve the vector width and convert slowly to float; anchors are far fewer than 2^31.
+    slot = torch.arange(width, dtype=torch.int32, device=boxes.device)
+    start = torch.zeros(boxes.shape[0], 1, dtype=torch.int32, device=boxes.device)
     level_start = 0
     # Values of the slot's own level, overwritten level by level.
     local, columns, base, row_length = slot, start + 1, start, start
@@ -123,13 +122,13 @@ def candidate_windows(
         columns = torch.where(here, rectangle.width[:, None].clamp(min=1), columns)
         base = torch.where(here, (level_start + rectangle.y * length + rectangle.x)[:, None], base)
         row_length = torch.where(here, length, row_length)
-        start = start + (real * rectangle.width * rectangle.height)[:, None]
+        start = start + torch.where(real, rectangle.width * rectangle.height, 0)[:, None]
         level_start = level_start + height * length
     # Integer division by a tensor is slow; the half keeps the quotient clear of integers, so floor is exact.
-    y = torch.floor((local + 0.5) / columns).long()
+    y = torch.floor((local + 0.5) / columns).int()
     inside = slot < start
     anchor = torch.where(inside, base + y * (row_length - columns) + local, 0)
-    return Windows(anchor, inside, start.squeeze(1))
+    return Windows(anchor.long(), inside, start.squeeze(1).long())
 
 
 def _rectangles(boxes: Tensor, grid_sizes: Sequence[tuple[int, int]], strides: Sequence[int]) -> list[_Rectangle]:
@@ -156,4 +155,4 @@ def _cells(low: Tensor, high: Tensor, stride: int, size: int) -> tuple[Tensor, T
     count = last.clamp(max=size - 1) - first.clamp(min=0) + 1
     # A NaN or reversed side compares False and counts no cell.
     count = torch.where(count > 0, count, 0)
-    return torch.where(count > 0, first.clamp(min=0), 0).long(), count.long()
+    return torch.where(count > 0, first.clamp(min=0), 0).int(), count.int()

@@ -37,4 +37,5 @@ def keypoint_location(
     """
     mask = visible.to(predicted.dtype)
     factor = mask.shape[-1] / mask.sum(-1, keepdim=True).clamp(min=1)
-    return factor * mask * -torch.expm1(-keypoint_errors(predicted, target, area, sigmas))
+    # Not expm1: its derivative, taken as result + 1, cancels where e is large.
+    return factor * mask * (1 - torch.exp(-keypoint_errors(predicted, target, area, sigmas)))
