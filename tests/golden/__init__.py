@@ -1,0 +1,1 @@
+"""Comparison with a released implementation, stored (golden files) and live (parity)."""

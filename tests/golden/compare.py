@@ -1,0 +1,86 @@
+"""One batch through two criteria: the errors, and whether ties or rounding explain a difference."""
+
+from typing import NamedTuple
+
+from compiled_loss.integrations.ultralytics import Criterion
+from compiled_loss.types import Predictions
+from tests.golden.oracle import Head, Outcome, gradients, preds_and_batch
+from tests.reference.batches import Batch, Raw
+from tests.reference.losses import ReferenceLoss, loss
+
+TOLERANCE = 1e-5
+# The oracle's own distance from float64 beyond which nothing is excused. Its classification item is the largest: with
+# logits near -11, as an untrained head gives, it is off by 1e-4.
+ROUNDING = 5e-4
+
+
+class Verdict(NamedTuple):
+    """How one batch came out."""
+
+    name: str
+    item_error: float
+    gradient_error: float
+    differing: int = 0  # positives that only one of the two has
+    unexplained: int = 0  # positives in which either differs from its own reference
+
+
+def ours(criterion: Criterion, batch: Batch, raw: Raw) -> Outcome:
+    """Our criterion's answer, and the positives it was trained on."""
+    preds, rows = preds_and_batch(batch, raw)
+    vector, items = criterion(preds, rows)
+    predictions = Predictions(raw.boxes, raw.scores, raw.grid_sizes, raw.keypoints)
+    a = criterion.loss.assign(predictions, criterion.targets(rows, raw.boxes.device))
+    slots = zip(a.image.tolist(), a.anchor.tolist(), a.row.tolist(), a.valid.tolist(), strict=True)
+    positives = {(image, anchor, row) for image, anchor, row, valid in slots if valid}
+    return Outcome(vector.detach(), items, gradients(vector, preds), positives)
+
+
+def reference(batch: Batch, raw: Raw, head: Head, *, oracle_ties: bool) -> ReferenceLoss:
+    """The float64 loops' answer."""
+    return loss(
+        raw.boxes,
+        raw.scores,
+        raw.grid_sizes,
+        batch.batch_idx,
+        batch.labels,
+        batch.boxes,
+        raw.keypoints,
+        batch.keypoints,
+        num_keypoints=head.kpt_shape[0] if head.kpt_shape else 0,
+        class_weights=list(head.class_weights) if head.class_weights else None,
+        oracle_ties=oracle_ties,
+    )
+
+
+def errors(got: Outcome, expected: Outcome | ReferenceLoss, batch_size: int) -> tuple[float, float]:
+    """Largest relative error of an item, and of a gradient entry relative to its tensor's largest."""
+    right = expected.terms(batch_size) if isinstance(expected, Outcome) else expected.terms
+    item = max(abs(x - right[name]) / max(abs(right[name]), 1e-3) for name, x in got.terms(batch_size).items())
+    gradient = max(
+        float((x - expected.gradients[name]).abs().max() / expected.gradients[name].abs().max().clamp(min=1e-8))
+        for name, x in got.gradients.items()
+    )
+    return item, gradient
+
+
+def judge(batch: Batch, raw: Raw, head: Head, theirs: Outcome, mine: Outcome) -> Verdict:
+    """Compare the two with each other and, unless they are equal, each with its reference.
+
+    `equal`: every item within 1e-5 relative, every gradient within 1e-5 of the tensor's largest entry, same positives.
+    `ties`: other positives, in anchors of zero or equal alignment alone: the float64 reference gives the oracle's
+    numbers when it breaks ties as a dense `torch.topk` does, and ours when the lowest anchor wins.
+    `float32`: same positives, and ours is no farther from the reference than twice the oracle's distance.
+    `FAILED`: anything else.
+    """
+    found = errors(mine, theirs, batch.batch_size)
+    differing = len(mine.positives ^ theirs.positives)
+    if max(found) <= TOLERANCE and not differing:
+        return Verdict("equal", *found)
+    dense, lowest = (reference(batch, raw, head, oracle_ties=ties) for ties in (True, False))
+    unexplained = len(theirs.positives ^ {p[:3] for p in dense.positives})
+    unexplained += len(mine.positives ^ {p[:3] for p in lowest.positives})
+    rounding = errors(theirs, dense, batch.batch_size)
+    found = errors(mine, lowest, batch.batch_size)
+    close = all(e <= max(TOLERANCE, 2 * limit) for e, limit in zip(found, rounding, strict=True))
+    name = "ties" if differing else "float32"
+    return Verdict(name if close and max(rounding) <= ROUNDING else "FAILED", *found, differing, unexplained)

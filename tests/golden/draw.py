@@ -1,0 +1,95 @@
+"""Batches for the live comparison: random, from annotation files, and with a model's own output."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from tests.golden.oracle import Head
+from tests.reference.batches import KINDS, LAYOUTS, Batch, Raw, make_batch, make_predictions
+
+COUNTS = (0, 0, 1, 2, 5, 12, 30, 80, 300)
+Sizes = tuple[tuple[int, int], ...]
+SIZES: Sizes = ((64, 64), (96, 128), (160, 160), (160, 224), (320, 320))
+
+
+def random_batch(seed: int, head: Head, sizes: Sizes = SIZES) -> tuple[Batch, Raw]:
+    """Everything about the batch follows from the seed."""
+    draw = random.Random(seed)
+    size, images = draw.choice(sizes), draw.choice((1, 2, 4))
+    counts = tuple(draw.choice(COUNTS) for _ in range(images))
+    if seed % 20 == 0 and sizes == SIZES:
+        size, counts = (640, 640), counts[:2]
+    keypoints = head.kpt_shape[0] if head.kpt_shape else 0
+    batch = make_batch(
+        seed,
+        layout=draw.choice(LAYOUTS),
+        counts=counts,
+        size=size,
+        num_classes=head.num_classes,
+        num_keypoints=keypoints,
+        keypoint_values=draw.choice((2, 3)),
+    )
+    return batch, _predictions(seed, batch, head)
+
+
+def labelled_batch(seed: int, head: Head, labels: dict, sizes: Sizes = SIZES) -> tuple[Batch, Raw]:
+    """Four pictures' rows of a COCO annotation file, in pixels of its pictures, scaled to a random size."""
+    draw = random.Random(seed)
+    size = (640, 640) if seed % 20 == 0 and sizes == SIZES else draw.choice(sizes)
+    classes = {category["id"]: i for i, category in enumerate(labels["categories"])}
+    count = head.kpt_shape[0] if head.kpt_shape else 0
+    rows = []
+    for image, picture in enumerate(draw.sample(labels["images"], 4)):
+        width, height = picture["width"], picture["height"]
+        for a in (a for a in labels["annotations"] if a["image_id"] == picture["id"]):
+            x, y, w, h = a["bbox"]
+            box = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
+            flat = a.get("keypoints") or [0] * 51
+            points = [[flat[i] / width, flat[i + 1] / height, flat[i + 2]] for i in range(0, len(flat), 3)]
+            rows.append((image, classes[a["category_id"]] % head.num_classes, box, points[:count]))
+    batch = Batch(
+        size,
+        4,
+        torch.tensor([row[0] for row in rows], dtype=torch.int64),
+        torch.tensor([row[1] for row in rows], dtype=torch.int64),
+        torch.tensor([row[2] for row in rows]).reshape(-1, 4),
+        torch.tensor([row[3] for row in rows]).reshape(-1, count, 3) if count else None,
+    )
+    return batch, _predictions(seed, batch, head)
+
+
+def draw_batches(
+    first: int, number: int, head: Head, files: list[dict], sizes: Sizes = SIZES
+) -> Iterator[tuple[str, Batch, Raw]]:
+    """So many random batches, and as many of each file's rows."""
+    for seed in range(first, first + number * (1 + len(files))):
+        source = seed % (1 + len(files))
+        drawn = labelled_batch(seed, head, files[source - 1], sizes) if source else random_batch(seed, head, sizes)
+        yield f"seed {seed}", *drawn
+
+
+def _predictions(seed: int, batch: Batch, head: Head) -> Raw:
+    keypoints, dims = head.kpt_shape or (0, 3)
+    return make_predictions(
+        seed + 1_000_000,
+        batch,
+        kind=random.Random(seed).choice(KINDS),
+        num_classes=head.num_classes,
+        reg_max=head.reg_max,
+        num_keypoints=keypoints,
+        keypoint_dims=dims,
+    )
+
+
+def forward_batches(model: Any, head: Head) -> Iterator[tuple[str, Batch, Raw]]:
+    """The model's own output for random images, in training and in evaluation."""
+    count, size = head.kpt_shape[0] if head.kpt_shape else 0, (96, 128)
+    batch = make_batch(1, size=size, num_classes=head.num_classes, num_keypoints=count)
+    images = torch.rand(batch.batch_size, 3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        outputs = {"training": model.train()(images), "evaluation": model.eval()(images)[1]}
+    for mode, preds in outputs.items():
+        grid_sizes = tuple((x.shape[2], x.shape[3]) for x in preds["feats"])
+        yield f"forward in {mode}", batch, Raw(preds["boxes"], preds["scores"], grid_sizes, preds.get("kpts"))
