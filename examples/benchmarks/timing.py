@@ -4,13 +4,13 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata, util
 
 import torch
 
 
-def in_turn(contenders: dict[str, Callable[[], object]], rounds: int, warmup: int = 3) -> dict[str, float]:
+def in_turn(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3) -> dict[str, float]:
     """Median milliseconds of each contender; every round runs each of them once, so that noise hits all alike."""
     for run in contenders.values():
         for _ in range(warmup):
