@@ -75,7 +75,7 @@ def assign_task_aligned(
         >>> a.anchor, a.valid
         (tensor([0, 1, 2]), tensor([True, True, True]))
     """
-    batch, num_classes, num_anchors = scores.shape
+    batch, _, num_anchors = scores.shape
     rows = batch_idx.shape[0]
     real = (batch_idx >= 0) & (batch_idx < batch)
     image = torch.where(real, batch_idx, 0).long()
@@ -86,9 +86,7 @@ def assign_task_aligned(
     overlap = ciou(boxes[:, None], predicted.reshape(-1, 4)[flat])
     # Comparisons with NaN are False: a broken prediction has no overlap and is never picked.
     overlap = torch.where(windows.inside & (overlap > 0), overlap, 0.0)
-    flat_scores = scores.reshape(-1)
-    score_row = (image * num_classes + labels) * num_anchors  # where the scores of the row's class begin
-    alignment = _alignment(flat_scores[score_row[:, None] + windows.anchor], overlap, alpha, beta)
+    alignment = _alignment(scores[image[:, None], labels[:, None], windows.anchor], overlap, alpha, beta)
 
     best, slot = first_top_k(alignment, min(top_k, alignment.shape[1]))
     row = torch.arange(rows, device=boxes.device)
@@ -102,7 +100,7 @@ def assign_task_aligned(
     held = _resolve_conflicts(selection, torch.where(overlap > 0, flat, nowhere), overlap, nowhere + 1)
 
     anchor = torch.where(held.valid, held.flat - image[held.row] * num_anchors, 0)
-    alignment = _alignment(flat_scores[score_row[held.row] + anchor], held.overlap, alpha, beta)
+    alignment = _alignment(scores[image[held.row], labels[held.row], anchor], held.overlap, alpha, beta)
     alignment = torch.where(held.valid, alignment, 0.0)
     overlap = torch.where(held.valid, held.overlap, 0.0)
     largest = add_epsilon(_row_maximum(alignment, held.row, rows), EPS)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compiled_loss.assign.task_aligned import assign_task_aligned
-from compiled_loss.checks import check_shape, require
+from compiled_loss.checks import check_same_device, check_shape, require
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.grid import boxes_to_distances, decode_distances, distances_to_boxes
 from compiled_loss.losses.scene import Scene, check_inputs, gather_positives, gather_rows, make_scene
@@ -133,6 +133,7 @@ class DetectionLoss(nn.Module):
 
     def _check(self, predictions: Predictions, targets: Targets) -> None:
         check_inputs(predictions, targets, self.num_classes, self.reg_max, len(self.strides))
+        check_same_device(predictions=predictions.scores, class_weights=self.class_weights)
 
     @torch.no_grad()
     def _assign(self, predictions: Predictions, targets: Targets, scene: Scene) -> Assignment:

@@ -1,0 +1,19 @@
+"""The README's Python runs as it stands."""
+
+import re
+from pathlib import Path
+
+import torch
+from torch._dynamo.utils import counters
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_readmes_python_blocks_run_in_order(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert len(blocks) >= 3
+    torch.compiler.reset()
+    counters.clear()
+    exec("\n".join(blocks), {"__name__": "readme"})
+    assert counters["stats"]["unique_graphs"] == 1
+    assert len(capsys.readouterr().out.splitlines()) == 3
