@@ -18,6 +18,10 @@ class Filled(NamedTuple):
         values: `[B, M, ...]` the rows of each image in input order, then `fill_value`.
         mask: `[B, M]` bool, True where a row stands.
         dropped: `[B]` rows of each image beyond `M`, which were not written.
+
+    Example:
+        >>> fill(torch.tensor([5, 6, 7]), torch.tensor([0, 0, 1]), batch_size=2, capacity=1).dropped
+        tensor([1, 0])
     """
 
     values: Tensor
@@ -98,7 +102,7 @@ def fill(
     require(values.dim() >= 1, "values", "shape [N, ...]", tuple(values.shape))
     require(capacity >= 0, "capacity", "0 or more", capacity)
     slots, counts = positions(batch_idx, batch_size, is_sorted=is_sorted)
-    require(values.shape[0] == batch_idx.shape[0], "values", f"{batch_idx.shape[0]} rows as batch_idx", values.shape[0])
+    check_shape("values", values, [batch_idx.shape[0], *values.shape[1:]])
     check_same_device(batch_idx=batch_idx, values=values)
     flat = values.new_full((batch_size * capacity + 1, *values.shape[1:]), fill_value)
     flat = flat.index_put((_destination(batch_idx, slots, batch_size, capacity),), values)
@@ -136,7 +140,7 @@ def unfill(
         tensor([10, 20, 30])
     """
     require(filled.dim() >= 2, "filled", "shape [B, M, ...]", tuple(filled.shape))
-    require(filled.shape[1] == capacity, "capacity", f"{filled.shape[1]} as in filled", capacity)
+    check_shape("filled", filled, ["B", capacity, *filled.shape[2:]])
     check_same_device(filled=filled, batch_idx=batch_idx)
     batch_size = filled.shape[0]
     slots, _ = positions(batch_idx, batch_size, is_sorted=is_sorted)

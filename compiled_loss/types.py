@@ -44,6 +44,12 @@ class Assignment(NamedTuple):
         valid: `[P]` bool, True where the slot holds a positive.
         score: `[P]` float, target score of the positive (the weight of its terms); 0 in empty slots.
         overflow: scalar, target rows with more candidate anchors than the planned window holds.
+
+    Example:
+        >>> import torch
+        >>> one = Assignment(*torch.tensor([[0], [7], [2]]), torch.tensor([True]), torch.tensor([0.9]), torch.tensor(0))
+        >>> one.anchor[one.valid]
+        tensor([7])
     """
 
     image: Tensor
@@ -63,6 +69,12 @@ class DenseAssignment(NamedTuple):
         scores: `[B, A, C]` class targets: one-hot times target score.
         foreground: `[B, A]` bool.
         row: `[B, A]` target row of the anchor; -1 on background.
+
+    Example:
+        >>> import torch
+        >>> background = torch.full((1, 5), 3), torch.zeros(1, 5, 4), torch.zeros(1, 5, 3)
+        >>> DenseAssignment(*background, torch.zeros(1, 5).bool(), torch.full((1, 5), -1)).foreground.any()
+        tensor(False)
     """
 
     labels: Tensor
@@ -80,6 +92,12 @@ class LossOutput(NamedTuple):
         terms: named scalars, each already times its gain and times the batch size.
         num_positives: scalar, anchors that were given to a target.
         overflow: scalar, target rows cut short by the planned candidate window; 0 when the plan fits.
+
+    Example:
+        >>> import torch
+        >>> box, cls = torch.tensor(1.5), torch.tensor(0.5)
+        >>> LossOutput(box + cls, {"box": box, "cls": cls}, torch.tensor(10), torch.tensor(0)).total
+        tensor(2.)
     """
 
     total: Tensor

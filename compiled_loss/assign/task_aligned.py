@@ -75,11 +75,12 @@ def assign_task_aligned(
         >>> a.anchor, a.valid
         (tensor([0, 1, 2]), tensor([True, True, True]))
     """
-    batch, _, num_anchors = scores.shape
+    batch, num_classes, num_anchors = scores.shape
     rows = batch_idx.shape[0]
     real = (batch_idx >= 0) & (batch_idx < batch)
     image = torch.where(real, batch_idx, 0).long()
-    labels = torch.where(real, labels, 0).long()
+    # A negative class id must fail like one that is too large, instead of counting from the end.
+    labels = torch.where(real, torch.where(labels < 0, num_classes, labels), 0).long()
 
     windows = candidate_windows(boxes, real, grid_sizes, strides, window)
     flat = image[:, None] * num_anchors + windows.anchor  # [N, W]

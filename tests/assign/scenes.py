@@ -1,0 +1,90 @@
+"""Inputs of the assigner made from the hard random batches, and readable answers."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from compiled_loss.assign.task_aligned import assign_task_aligned
+from compiled_loss.types import Assignment
+from tests.reference import assigner as reference
+from tests.reference.batches import Batch, Raw, make_batch, make_predictions
+from tests.reference.losses import anchor_grid
+
+STRIDES = (8, 16, 32)
+
+
+class Scene(NamedTuple):
+    """The assigner's arguments, in their order."""
+
+    scores: Tensor  # [B, C, A] logits
+    predicted: Tensor  # [B, A, 4] xyxy, pixels
+    batch_idx: Tensor
+    labels: Tensor
+    boxes: Tensor  # [N, 4] xyxy, float32 pixels
+    grid_sizes: tuple[tuple[int, int], ...]
+    strides: tuple[int, ...]
+
+    def rows(self, order: Tensor) -> "Scene":
+        """The same rows in another order, or some of them."""
+        return self._replace(batch_idx=self.batch_idx[order], labels=self.labels[order], boxes=self.boxes[order])
+
+
+def make_scene(
+    seed: int,
+    *,
+    kind: str = "mixed",
+    strides: tuple[int, ...] = STRIDES,
+    **options: Any,
+) -> Scene:
+    """A hard random batch with the predictions of a head, decoded in float64."""
+    batch = make_batch(seed, **options)
+    return as_scene(batch, make_predictions(seed + 1, batch, kind=kind, strides=strides), strides)
+
+
+def as_scene(batch: Batch, raw: Raw, strides: tuple[int, ...]) -> Scene:
+    points, steps = (torch.from_numpy(x).double() for x in anchor_grid(raw.grid_sizes, strides))
+    logits = raw.boxes.double().transpose(1, 2).unflatten(-1, (4, -1))
+    distances = (logits.softmax(-1) * torch.arange(logits.shape[-1])).sum(-1)
+    predicted = torch.cat([points - distances[..., :2], points + distances[..., 2:]], -1) * steps[:, None]
+    boxes = torch.from_numpy(reference.pixel_boxes(batch.boxes, *batch.size))
+    return Scene(raw.scores, predicted.float(), batch.batch_idx, batch.labels, boxes, raw.grid_sizes, strides)
+
+
+def expected(scene: Scene, *, top_k: int = 10) -> dict[tuple[int, int, int], float]:
+    """What the reference loops say: target score of every positive (image, anchor, row)."""
+    points, steps = anchor_grid(scene.grid_sizes, scene.strides)
+    positives = reference.assign(
+        scene.scores.double().sigmoid().transpose(1, 2),
+        scene.predicted.double(),
+        points * steps[:, None],
+        scene.batch_idx.tolist(),
+        scene.labels.tolist(),
+        scene.boxes.numpy(),
+        small=scene.strides[min(1, len(scene.strides) - 1)],
+        top_k=top_k,
+    )
+    return {(p.image, p.anchor, p.row): p.score for p in positives}
+
+
+def answer(scene: Scene, **options: Any) -> dict[tuple[int, int, int], float]:
+    """The same of the assigner."""
+    return readable(assign_task_aligned(*scene, **options))
+
+
+def readable(a: Assignment) -> dict[tuple[int, int, int], float]:
+    """Target score of every positive (image, anchor, row); an anchor in two slots is an error."""
+    slots = zip(a.image.tolist(), a.anchor.tolist(), a.row.tolist(), strict=True)
+    taken = [
+        (slot, score) for slot, valid, score in zip(slots, a.valid.tolist(), a.score.tolist(), strict=True) if valid
+    ]
+    assert len({slot[:2] for slot, _ in taken}) == len(taken), "an anchor stands in two slots"
+    assert (a.score[~a.valid] == 0).all(), "an empty slot has a score"
+    return dict(taken)
+
+
+def assert_same_scores(got: dict, wanted: dict, tolerance: float = 1e-4) -> None:
+    """The same positives, and their target scores to float32 rounding."""
+    assert got.keys() == wanted.keys()
+    for slot, score in wanted.items():
+        assert abs(got[slot] - score) <= tolerance * score + 1e-7, (slot, got[slot], score)

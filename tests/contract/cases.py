@@ -1,0 +1,160 @@
+"""Every public operation, assigner and loss, as functions of tensors alone."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compiled_loss import DetectionLoss, PoseLoss, Predictions, Targets, fill, unfill
+from compiled_loss.assign.dense import to_dense
+from compiled_loss.assign.task_aligned import assign_task_aligned
+from compiled_loss.geometry.boxes import ciou, cxcywh_to_xyxy, diou, giou, iou
+from compiled_loss.geometry.keypoints import oks
+from compiled_loss.plan import pad_rows
+from tests.contract.checks import Case
+from tests.reference.batches import make_batch, make_predictions
+
+SIZE, STRIDES, IMAGES, CLASSES = (64, 96), (8, 16, 32), 3, 2
+GRIDS = ((8, 12), (4, 6), (2, 3))
+ANCHORS = sum(h * w for h, w in GRIDS)
+FEW = 3  # anchors a row, for smaller graphs where the number is of no interest
+SIGMAS = torch.linspace(0.05, 0.2, 5)
+
+
+def rows_of(n: int, padded: bool, *, layout: str = "mixed", keypoints: int = 0, in_order: bool = False) -> Targets:
+    """`n` rows over three images (the middle one always empty), shuffled unless asked for in order."""
+    batch = make_batch(
+        n, layout=layout, counts=(n - n // 3, 0, n // 3), size=SIZE, num_classes=CLASSES, num_keypoints=keypoints
+    )
+    order = torch.arange(n) if in_order else torch.randperm(n, generator=torch.Generator().manual_seed(n))
+    points = None if batch.keypoints is None else batch.keypoints[order]
+    targets = Targets(batch.batch_idx[order], batch.labels[order], batch.boxes[order], points)
+    return pad_rows(targets) if padded else targets
+
+
+def head_of(n: int, **options: Any) -> list[Tensor]:
+    """A head's raw outputs, near the truth of some of `n` rows."""
+    keypoints = options.get("num_keypoints", 0)
+    batch = make_batch(n, counts=(n - n // 3, 0, n // 3), size=SIZE, num_classes=CLASSES, num_keypoints=keypoints)
+    raw = make_predictions(n + 1, batch, num_classes=CLASSES, strides=STRIDES, **options)
+    return [raw.boxes, raw.scores] + ([] if raw.keypoints is None else [raw.keypoints])
+
+
+class LossOfTensors(torch.nn.Module):
+    """The total, the terms and the counts of a loss, of a head's outputs and of target rows."""
+
+    def __init__(self, loss: DetectionLoss, window: int | None) -> None:
+        super().__init__()
+        self.loss = loss
+        self.window = window
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        if isinstance(self.loss, PoseLoss):
+            boxes, scores, points, batch_idx, labels, true_boxes, keypoints = tensors
+        else:
+            boxes, scores, batch_idx, labels, true_boxes = tensors
+            points = keypoints = None
+        predictions = Predictions(boxes, scores, GRIDS, points)
+        targets = Targets(batch_idx, labels, true_boxes, keypoints, self.window)
+        out = self.loss(predictions, targets)
+        return out.total, *out.terms.values(), out.num_positives, out.overflow
+
+
+def loss_case(loss: DetectionLoss, window: int | None = None, values: int = 3) -> Case:
+    keypoints, dims = (loss.num_keypoints, loss.keypoint_dims) if isinstance(loss, PoseLoss) else (0, 3)
+
+    def inputs(n: int, padded: bool) -> Sequence[Tensor]:
+        maps = head_of(n, reg_max=loss.reg_max, num_keypoints=keypoints, keypoint_dims=dims)
+        targets = rows_of(n, padded, layout="mixed" if window is None else "tiny", keypoints=keypoints)
+        rows = [targets.batch_idx, targets.labels, targets.boxes]
+        return maps + rows + ([] if targets.keypoints is None else [targets.keypoints[..., :values].contiguous()])
+
+    return Case(LossOfTensors(loss, window), inputs, learnt=3 if keypoints else 2, rows=4 if keypoints else 3)
+
+
+def assigner_case(window: int | None = None) -> Case:
+    """The task-aligned assigner alone, and the dense view of what it says."""
+
+    def function(scores: Tensor, predicted: Tensor, batch_idx: Tensor, labels: Tensor, boxes: Tensor) -> tuple:
+        rows = batch_idx, labels, boxes
+        flat = assign_task_aligned(scores, predicted, *rows, GRIDS, STRIDES, window=window, top_k=FEW)
+        return *flat, *to_dense(flat, labels, boxes, IMAGES, ANCHORS, CLASSES)
+
+    def inputs(n: int, padded: bool) -> Sequence[Tensor]:
+        targets = rows_of(n, padded, layout="mixed" if window is None else "tiny")
+        boxes = cxcywh_to_xyxy(targets.boxes * torch.tensor([96.0, 64, 96, 64]))
+        generator = torch.Generator().manual_seed(n)
+        low = torch.rand(IMAGES, ANCHORS, 2, generator=generator) * 64
+        high = low + 8 + torch.rand(IMAGES, ANCHORS, 2, generator=generator) * 32
+        scores = torch.randn(IMAGES, CLASSES, ANCHORS, generator=generator)
+        return scores, torch.cat([low, high], -1), targets.batch_idx, targets.labels, boxes
+
+    return Case(function, inputs, learnt=0, rows=3)
+
+
+def fill_case(*, in_order: bool) -> Case:
+    """Keypoints into slots, too few of them for the fullest image."""
+
+    def inputs(n: int, padded: bool) -> Sequence[Tensor]:
+        targets = rows_of(n, padded, keypoints=5, in_order=in_order)
+        assert targets.keypoints is not None
+        return targets.keypoints, targets.batch_idx
+
+    return Case(lambda x, i: tuple(fill(x, i, IMAGES, 40, -1, is_sorted=in_order)), inputs, 1, 2, exact=True)
+
+
+def unfill_case(*, in_order: bool) -> Case:
+    """Slots back into rows."""
+
+    def inputs(n: int, padded: bool) -> Sequence[Tensor]:
+        return torch.randn(IMAGES, 40, 4), rows_of(n, padded, in_order=in_order).batch_idx
+
+    return Case(lambda x, i: (unfill(x, i, 40, -1, is_sorted=in_order),), inputs, 1, 1, exact=True)
+
+
+def overlaps(boxes: Tensor, others: Tensor) -> tuple[Tensor, ...]:
+    """The four members of the IoU family."""
+    family = [f(boxes, others) for f in (ciou, iou, giou, diou)]
+    return torch.stack(family), *family
+
+
+def two_sets_of_boxes(n: int, padded: bool) -> Sequence[Tensor]:
+    return [cxcywh_to_xyxy(rows_of(n, padded, in_order=flag).boxes * 64) for flag in (False, True)]
+
+
+def keypoints_and_areas(n: int, padded: bool) -> Sequence[Tensor]:
+    targets = rows_of(n, padded, keypoints=5)
+    assert targets.keypoints is not None
+    xy, flags = targets.keypoints[..., :2] * 64, targets.keypoints[..., 2]
+    return xy + torch.randn(xy.shape), xy, flags, targets.boxes[:, 2:].prod(1) * 4096
+
+
+def similarity(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor) -> tuple[Tensor, ...]:
+    return (oks(predicted, target, visible, area, SIGMAS.to(predicted.device)),)
+
+
+detection = partial(DetectionLoss, CLASSES, STRIDES)
+pose = partial(PoseLoss, CLASSES, strides=STRIDES)
+
+CASES = {
+    "fill": fill_case(in_order=False),
+    "fill of sorted rows": fill_case(in_order=True),
+    "unfill": unfill_case(in_order=False),
+    "unfill of sorted rows": unfill_case(in_order=True),
+    "overlaps of boxes": Case(overlaps, two_sets_of_boxes, learnt=2, rows=2),
+    "keypoint similarity": Case(similarity, keypoints_and_areas, learnt=1, rows=4),
+    "assigner": assigner_case(),
+    "assigner with a planned window": assigner_case(window=24),
+    "detection": loss_case(detection()),
+    "detection with a planned window": loss_case(detection(top_k=FEW), window=24),
+    "detection without bins, with class weights": loss_case(
+        detection(reg_max=1, top_k=FEW, class_weights=torch.tensor([0.5, 2.0])), window=24
+    ),
+    "pose of 17 keypoints": loss_case(pose(17, top_k=FEW)),
+    "pose of 17 keypoints with a planned window": loss_case(pose(17), window=24),
+    "pose of 5 keypoints without visibility": loss_case(
+        pose(5, 2, sigmas=SIGMAS, reg_max=1, top_k=FEW), window=24, values=2
+    ),
+}

@@ -1,0 +1,88 @@
+"""The unreduced terms, by hand and against plain loops."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from compiled_loss.terms.box import distribution_focal, scaled_l1
+from compiled_loss.terms.classification import classification_sum
+from compiled_loss.terms.keypoints import keypoint_location
+from compiled_loss.types import Assignment
+
+
+def test_a_whole_distance_is_the_cross_entropy_of_its_bin():
+    logits = torch.randn(1, 4, 16, dtype=torch.float64)
+    distances = torch.tensor([[0.0, 3.0, 7.0, 14.0]], dtype=torch.float64)
+    expected = F.cross_entropy(logits[0], distances[0].long())
+    assert distribution_focal(logits, distances).item() == pytest.approx(expected.item())
+
+
+def test_a_distance_between_bins_is_split_linearly():
+    logits = torch.randn(1, 4, 16, dtype=torch.float64)
+    distances = torch.tensor([[2.25, 0.5, 13.9, 9.0]], dtype=torch.float64)
+    log = logits.log_softmax(-1)[0]
+    by_hand = [
+        0.75 * log[0, 2] + 0.25 * log[0, 3],
+        0.5 * log[1, 0] + 0.5 * log[1, 1],
+        0.1 * log[2, 13] + 0.9 * log[2, 14],
+        log[3, 9],
+    ]
+    assert distribution_focal(logits, distances).item() == pytest.approx(-torch.stack(by_hand).mean().item())
+
+
+def test_distances_beyond_the_bins_are_clamped_just_short_of_the_last():
+    logits = torch.randn(1, 4, 8, dtype=torch.float64)
+    outside = torch.tensor([[-3.0, 7.0, 6.995, 100.0]], dtype=torch.float64)
+    inside = torch.tensor([[0.0, 6.99, 6.99, 6.99]], dtype=torch.float64)
+    torch.testing.assert_close(distribution_focal(logits, outside), distribution_focal(logits, inside))
+
+
+def test_the_distance_term_has_the_right_gradient():
+    logits = torch.randn(2, 4, 5, dtype=torch.float64, requires_grad=True)
+    distances = torch.rand(2, 4, dtype=torch.float64) * 4
+    assert torch.autograd.gradcheck(distribution_focal, (logits, distances))
+
+
+def test_the_l1_term_counts_fractions_of_the_image():
+    predicted, true = torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([[0.0, 4, 3, -1]])
+    # errors 1, 2, 0, 5 grid units of 8 pixels; the image is 40 wide and 80 high
+    expected = (8 / 40 + 16 / 80 + 0 + 40 / 80) / 4
+    assert scaled_l1(predicted, true, torch.tensor([8.0]), (80, 40)).item() == pytest.approx(expected)
+
+
+def test_classification_equals_the_dense_binary_cross_entropy():
+    scores = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+    image, anchor, row = torch.tensor([0, 0, 1, 0]), torch.tensor([4, 1, 5, 0]), torch.tensor([0, 1, 2, 0])
+    valid = torch.tensor([True, True, True, False])
+    score = torch.tensor([0.3, 1.0, 0.7, 0.0], dtype=torch.float64)
+    labels = torch.tensor([2, 0, 1])
+    dense = torch.zeros(2, 3, 6, dtype=torch.float64)
+    for i in range(3):
+        dense[image[i], labels[row[i]], anchor[i]] = score[i]
+    flat = Assignment(image, anchor, row, valid, score, torch.tensor(0))
+    for weights in (None, torch.tensor([0.5, 1.0, 3.0])):
+        factor = 1 if weights is None else weights[:, None]
+        entropy = F.binary_cross_entropy_with_logits(scores, dense, reduction="none")
+        expected, got = (entropy * factor).sum(), classification_sum(scores, flat, labels, weights)
+        torch.testing.assert_close(got, expected)
+        (gradient,), (wanted,) = (torch.autograd.grad(x, scores) for x in (got, expected))
+        torch.testing.assert_close(gradient, wanted)
+
+
+def test_keypoint_location_by_hand():
+    predicted = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [9.0, 9.0]]])
+    visible = torch.tensor([[True, True, False]])
+    # d2 = 4, (2 sigma)^2 = 1, area = 2: e = 1 for the second; two of three are visible
+    got = keypoint_location(predicted, torch.zeros(1, 3, 2), visible, torch.tensor([2.0]), torch.full((3,), 0.5))
+    expected = torch.tensor([[0.0, 1.5 * (1 - math.exp(-1)), 0.0]])
+    torch.testing.assert_close(got, expected)
+
+
+def test_keypoints_none_of_which_is_visible_count_nothing():
+    predicted = torch.randn(2, 3, 2, requires_grad=True)
+    got = keypoint_location(predicted, torch.zeros(2, 3, 2), torch.zeros(2, 3), torch.ones(2), torch.ones(3))
+    assert not got.any()
+    (gradient,) = torch.autograd.grad(got.sum(), predicted)
+    assert not gradient.any()
