@@ -1,0 +1,49 @@
+"""Everything a run needs to go on bit for bit as if it had never stopped, in one file written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from demo.engine import Progress, TrainingStep
+from demo.labels import DataError
+
+
+def save(path: Path, settings: dict[str, Any], step: TrainingStep, progress: Progress) -> None:
+    """Write model, optimizer with its moving average, progress, random state and the settings of the run."""
+    progress.flush()
+    state = {
+        "settings": settings,
+        "model": step.model.state_dict(),
+        "optimizer": step.optimizer.state,
+        "progress": {"steps": progress.steps, "names": progress.names, "losses": progress.losses},
+        "random": torch.get_rng_state(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".partial")
+    torch.save(state, unfinished)
+    os.replace(unfinished, path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint; DataError naming the file where it is none."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such checkpoint")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in many ways, inside zip and pickle
+        raise DataError(f"{path}: not a readable checkpoint ({error.__class__.__name__})") from error
+    if not isinstance(state, dict) or {"settings", "model", "optimizer", "progress", "random"} - set(state):
+        raise DataError(f"{path}: not a checkpoint of this program")
+    return state
+
+
+def restore(state: dict[str, Any], step: TrainingStep) -> Progress:
+    """Put a checkpoint's state into the step and the random generator; returns the progress made."""
+    step.model.load_state_dict(state["model"])
+    step.optimizer.load_state(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    return Progress(**state["progress"])

@@ -1,0 +1,95 @@
+"""What a data set says about a picture, in pixels of the network's input, and its way into `Targets`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from compiled_loss import Targets
+
+_PAIRS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+COCO_NAMES = ("nose", *(f"{side}_{part}" for part in _PAIRS for side in ("left", "right")))
+COCO_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
+
+
+class DataError(Exception):
+    """The data cannot be used; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is the same for every picture: class and keypoint names, limbs (keypoint pairs) and OKS sigmas."""
+
+    name: str
+    classes: tuple[str, ...]
+    keypoints: tuple[str, ...] = ()
+    limbs: tuple[tuple[int, int], ...] = ()
+    sigmas: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The objects of one picture, `n` of them.
+
+    Args:
+        classes: `[n]` class ids.
+        boxes: `[n, 4]` x1, y1, x2, y2 in pixels.
+        areas: `[n]` area in square pixels that the evaluation scales keypoint errors by.
+        crowd: `[n]` bool, regions that are neither trained on nor counted as missed.
+        keypoints: `[n, K, 3]` x, y in pixels and flag (0 not labelled, 1 hidden, 2 visible); or None.
+    """
+
+    classes: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    keypoints: np.ndarray | None = None
+
+    def take(self, index: np.ndarray) -> Labels:
+        """The chosen objects alone."""
+        keypoints = None if self.keypoints is None else self.keypoints[index]
+        return Labels(self.classes[index], self.boxes[index], self.areas[index], self.crowd[index], keypoints)
+
+    def targets(self, size: int) -> Targets:
+        """The same objects as rows of image 0, normalised by the side of the square picture."""
+        real = self.take(~self.crowd)
+        x1, y1, x2, y2 = real.boxes.T
+        boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1) / size
+        keypoints = None
+        if real.keypoints is not None:
+            keypoints = torch.tensor(real.keypoints / (size, size, 1), dtype=torch.float32)
+        return Targets(
+            batch_idx=torch.zeros(len(boxes), dtype=torch.int64),
+            labels=torch.tensor(real.classes, dtype=torch.int64),
+            boxes=torch.tensor(boxes, dtype=torch.float32),
+            keypoints=keypoints,
+        )
+
+
+class Dataset(Protocol):
+    """Pictures by index, a pure function of (index, epoch), so that a run can be resumed and planned.
+
+    `augmented` says whether a picture differs from epoch to epoch.
+    """
+
+    info: Info
+    size: int
+    augmented: bool
+
+    def __len__(self) -> int: ...
+
+    def labels(self, index: int, epoch: int | None = None) -> Labels:
+        """The objects as `sample` gives them, without loading or drawing the picture (hidden counts as visible)."""
+        ...
+
+    def sample(self, index: int, epoch: int | None = None) -> tuple[np.ndarray, Labels]:
+        """Picture `[size, size, 3]` uint8 and its objects; `epoch` chooses the augmentation, None asks for none."""
+        ...
+
+
+def image_tensor(image: np.ndarray) -> torch.Tensor:
+    """`[H, W, 3]` uint8 to `[3, H, W]` float in [0, 1]."""
+    return torch.from_numpy(image.copy()).permute(2, 0, 1).float().div_(255)

@@ -1,0 +1,140 @@
+"""Pictures of a run: loss curves, what was found in held-out pictures, and which anchors each object was given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from compiled_loss import Assignment
+from compiled_loss.grid import make_anchors
+from demo.evaluate import Detections
+from demo.labels import Info, Labels
+from demo.model import STRIDES
+
+# Light and far apart, so that they read on any picture and beside each other.
+PALETTE = ("#ffd92f", "#4dd2ff", "#ff6ec7", "#7dff6b", "#ff9248", "#b79bff", "#2ee6c5", "#ff5a5a", "#ffffff", "#c8a06a")
+SHOWN_SCORE = 0.3
+SMOOTHED_SHARE = 0.05
+
+
+def losses(path: Path, names: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
+    """One panel for the total and one for each term, per image, with a running mean."""
+    columns = 3
+    figure = Figure(figsize=(10, 2.6 * -(-len(names) // columns)), layout="constrained")
+    panels = figure.subplots(-(-len(names) // columns), columns, squeeze=False).ravel()
+    values, steps = np.array(rows), np.arange(1, len(rows) + 1)
+    for name, column, panel in zip(names, values.T, panels, strict=False):
+        window = 1 + 2 * int(SMOOTHED_SHARE * len(column) / 2)
+        smooth = np.convolve(column, np.ones(window) / window, mode="valid")
+        panel.plot(steps, column, color="#9db8d6", linewidth=0.7)
+        panel.plot(steps[window // 2 : window // 2 + len(smooth)], smooth, color="#1f4e8c", linewidth=1.8)
+        # The first steps tower over all others: the scale is that of the rest, from zero.
+        panel.set_ylim(0, 1.05 * np.quantile(column, 0.98))
+        panel.set_title(name, fontsize=11, loc="left", fontweight="bold")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+    for panel in panels[len(names) :]:
+        panel.set_axis_off()
+    figure.supxlabel("step", fontsize=9)
+    figure.suptitle("Loss per image, and its running mean", fontsize=12)
+    figure.savefig(path, dpi=120)
+
+
+def predictions(
+    path: Path, info: Info, pictures: Sequence[tuple[np.ndarray, Labels]], found: Sequence[Detections]
+) -> None:
+    """Held-out pictures in pairs: as labelled above, as found below."""
+    columns = len(pictures)
+    figure = Figure(figsize=(3.2 * columns, 6.9), layout="constrained")
+    panels = figure.subplots(2, columns, squeeze=False)
+    for (image, labels), detections, (upper, lower) in zip(pictures, found, panels.T, strict=True):
+        _picture(upper, image)
+        _objects(upper, info, labels.boxes, labels.classes, labels.keypoints)
+        _picture(lower, image)
+        best = detections.scores >= SHOWN_SCORE
+        keypoints = None if detections.keypoints is None else _with_flags(detections.keypoints[best])
+        _objects(lower, info, detections.boxes[best], detections.classes[best], keypoints, detections.scores[best])
+    panels[0, 0].set_ylabel("labelled", fontsize=12)
+    panels[1, 0].set_ylabel(f"found (score ≥ {SHOWN_SCORE})", fontsize=12)
+    figure.suptitle(f"Held-out pictures: {info.name}", fontsize=13)
+    figure.savefig(path, dpi=110)
+
+
+def assignment(path: Path, image: np.ndarray, labels: Labels, assigned: Assignment) -> None:
+    """The picture with its boxes, then per level the anchors that each object was given, sized by target score."""
+    real = labels.take(~labels.crowd)
+    side = image.shape[0]
+    grid_sizes = [(side // s, side // s) for s in STRIDES]
+    points, strides = (x.numpy() for x in make_anchors(grid_sizes, STRIDES))
+    xy = points * strides[:, None]
+    valid = assigned.valid.cpu().numpy()
+    anchor, row, score = (x.cpu().numpy()[valid] for x in (assigned.anchor, assigned.row, assigned.score))
+    colours = np.array([PALETTE[i % len(PALETTE)] for i in range(len(real.boxes))])
+    figure = Figure(figsize=(3.6 * (1 + len(STRIDES)), 4.3), layout="constrained")
+    first, *levels = figure.subplots(1, 1 + len(STRIDES))
+    _picture(first, image)
+    first.set_title(f"{len(real.boxes)} objects", fontsize=11)
+    for panel, stride in zip(levels, STRIDES, strict=True):
+        _picture(panel, image // 3)
+        here, chosen = strides == stride, strides[anchor] == stride
+        panel.scatter(*xy[here].T, s=2, color="#8a8a8a", linewidths=0)
+        at = xy[anchor[chosen]]
+        panel.scatter(*at.T, s=8 + 110 * score[chosen], c=colours[row[chosen]], edgecolors="black", linewidths=0.5)
+        panel.set_title(f"stride {stride}: {chosen.sum()} of {here.sum()} anchors", fontsize=11)
+    for panel in (first, *levels):
+        for box, colour in zip(real.boxes, colours, strict=True):
+            _box(panel, box, colour, linewidth=1.6 if panel is first else 0.8)
+    figure.suptitle("Anchors given to each object: colour = object, size = target score", fontsize=12)
+    figure.savefig(path, dpi=110)
+
+
+def _picture(panel: Axes, image: np.ndarray) -> None:
+    side = image.shape[0]
+    panel.imshow(image, extent=(0, side, side, 0), interpolation="nearest")
+    panel.set(xlim=(0, side), ylim=(side, 0), xticks=[], yticks=[])
+
+
+def _objects(
+    panel: Axes,
+    info: Info,
+    boxes: np.ndarray,
+    classes: np.ndarray,
+    keypoints: np.ndarray | None,
+    scores: np.ndarray | None = None,
+) -> None:
+    """Boxes coloured by class, or by object where there are keypoints, which are joined by limbs."""
+    for i, (box, label) in enumerate(zip(boxes, classes, strict=True)):
+        colour = PALETTE[(label if keypoints is None else i) % len(PALETTE)]
+        _box(panel, box, colour, linewidth=1.2 if keypoints is None else 0.6)
+        words = [info.classes[label]] * (keypoints is None) + ([f"{scores[i]:.2f}"] if scores is not None else [])
+        if words and len(boxes) <= 15:
+            panel.text(
+                *(max(box[0], 1), max(box[1], 5) - 1, " ".join(words)),
+                **{"fontsize": 6, "color": "black", "va": "bottom", "clip_on": True},
+                bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6},
+            )
+        if keypoints is not None:
+            _pose(panel, info, keypoints[i], colour)
+
+
+def _pose(panel: Axes, info: Info, keypoints: np.ndarray, colour: str) -> None:
+    shown = keypoints[:, 2] > 0
+    lines = [keypoints[[a, b], :2] for a, b in info.limbs if shown[a] and shown[b]]
+    panel.add_collection(LineCollection(lines, colors=colour, linewidths=1.3))
+    panel.scatter(*keypoints[shown, :2].T, s=7, c=colour, edgecolors="black", linewidths=0.4, zorder=3)
+
+
+def _box(panel: Axes, box: np.ndarray, colour: str, linewidth: float) -> None:
+    x1, y1, x2, y2 = box
+    panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=linewidth))
+
+
+def _with_flags(keypoints: np.ndarray) -> np.ndarray:
+    """Predicted keypoints with a flag in the place of their visibility: shown if more likely labelled than not."""
+    return np.concatenate([keypoints[..., :2], keypoints[..., 2:] >= 0.5], axis=-1)

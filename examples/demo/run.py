@@ -1,0 +1,211 @@
+"""A whole run: data, model, compiled training, checkpoints, and the report at its end."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import nn
+
+from compiled_loss import DetectionLoss, PoseLoss, TargetPlan
+from demo import checkpoint, evaluate, plots, timing
+from demo.batches import Batches, plan_run, stream
+from demo.console import Display
+from demo.engine import WARM_UP_STEPS, CompileLog, Interrupt, Progress, TrainingStep, learning_rate, train
+from demo.figures import Figures
+from demo.folder import Folder
+from demo.labels import Dataset, Info, Labels
+from demo.model import STRIDES, PoseNet
+from demo.optimizer import FlatAdamW
+from demo.settings import Settings
+
+FIGURES_TRAIN, FIGURES_HELD_OUT, FIGURES_STEPS = 2048, 200, 900
+FOLDER_EPOCHS = 40
+REG_MAX = 16
+INTERRUPTED = 130
+
+Pictures = list[tuple[np.ndarray, Labels]]
+
+
+@dataclass
+class Run:
+    """What a run is made of."""
+
+    settings: Settings
+    dataset: Dataset
+    held_out: Pictures
+    plan: TargetPlan
+    step: TrainingStep
+    progress: Progress
+    steps: int
+    out: Path
+
+    @property
+    def batches(self) -> Batches:
+        return Batches(self.dataset, self.settings.batch_size, self.plan, self.settings.seed)
+
+    @property
+    def device(self) -> torch.device:
+        return self.step.learning_rate.device
+
+    def save(self) -> Path:
+        path = self.out / "checkpoint.pt"
+        checkpoint.save(path, self.settings.kept(), self.step, self.progress)
+        return path
+
+
+def run(settings: Settings, console: Console) -> int:
+    """Train and report; the exit status: 0, or 130 after Ctrl-C."""
+    start = time.perf_counter()
+    log = CompileLog()
+    try:
+        this = prepare(settings, console)
+        if not train_to_the_end(this, log, console):
+            console.print(
+                f"\nInterrupted after step {this.progress.steps} of {this.steps}; nothing is lost. Go on with"
+            )
+            console.print(f"  python examples/train.py --resume {this.out / 'checkpoint.pt'}", soft_wrap=True)
+            return INTERRUPTED
+        report(this, log.summary(), console)
+    finally:
+        log.close()
+    console.print(f"[dim]{time.perf_counter() - start:.0f} s in all[/]")
+    return 0
+
+
+def prepare(settings: Settings, console: Console) -> Run:
+    """Everything up to the first step."""
+    torch.manual_seed(settings.seed)
+    device = _device(settings.device)
+    dataset, held_out = _data(settings)
+    pictures = [held_out.sample(i) for i in range(len(held_out))]
+    steps = _steps(settings, len(dataset))
+    epochs = math.ceil(steps * settings.batch_size / len(dataset))
+    plan = plan_run(dataset, settings.batch_size, STRIDES, epochs)
+    step = make_step(settings, dataset.info, device)
+    progress = Progress()
+    if settings.resume:
+        progress = checkpoint.restore(checkpoint.read(Path(settings.resume)), step)
+    out = Path(settings.out or f"runs/{settings.task}-{dataset.info.name}")
+    parameters = sum(p.numel() for p in step.model.parameters())
+    console.print(
+        f"{settings.task} on {dataset.info.name}: {len(dataset)} training and {len(pictures)} held-out pictures of "
+        f"{dataset.size}x{dataset.size}; a model of {parameters:,} parameters; {steps} steps of {settings.batch_size} "
+        f"pictures on {device}, each with {plan.rows} target rows and windows of {plan.window} anchors",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return Run(settings, dataset, pictures, plan, step, progress, steps, out)
+
+
+def make_step(settings: Settings, info: Info, device: torch.device) -> TrainingStep:
+    """Model, loss and optimizer of a task."""
+    classes, keypoints = len(info.classes), len(info.keypoints)
+    model = PoseNet(classes, 3 * keypoints, REG_MAX).to(device)
+    criterion: nn.Module = DetectionLoss(classes, strides=STRIDES, reg_max=REG_MAX)
+    if keypoints:
+        criterion = PoseLoss(classes, keypoints, strides=STRIDES, reg_max=REG_MAX, sigmas=torch.tensor(info.sigmas))
+    optimizer = FlatAdamW(model, ema_decay=settings.ema)
+    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return TrainingStep(model, criterion.to(device), optimizer, compiled=settings.compile, half=half)
+
+
+def train_to_the_end(this: Run, log: CompileLog, console: Console) -> bool:
+    """Train what is left; False after Ctrl-C. Either way the last step's state is saved."""
+    settings, progress = this.settings, this.progress
+    first = progress.steps
+    if settings.compile and not console.is_terminal:
+        console.print("compiling the step, once ...")
+    batches = stream(this.batches, first, this.steps, settings.workers, this.device)
+    with Interrupt().listening() as interrupt, Display(console, first, this.steps) as display:
+
+        def after_step(images: int) -> bool:
+            display.step(images, progress.names, progress.losses)
+            if progress.steps - first == WARM_UP_STEPS:
+                log.mark_warm()
+            if progress.steps % settings.save_every == 0:
+                this.save()
+            return not interrupt
+
+        train(this.step, batches, progress, lambda s: learning_rate(s, this.steps, settings.lr), after_step)
+    this.save()
+    return progress.steps == this.steps
+
+
+def report(this: Run, compiles: dict[str, int], console: Console) -> None:
+    """Evaluate, time, draw, print and keep the results."""
+    settings, info, device = this.settings, this.dataset.info, this.device
+    averaged = PoseNet(len(info.classes), 3 * len(info.keypoints), REG_MAX).to(device)
+    averaged.load_state_dict(this.step.optimizer.averaged_state(this.step.model))
+    precision, found = evaluate.evaluate(averaged, info, this.held_out, device, settings.batch_size)
+    results: dict[str, Any] = {"steps": this.steps, **precision._asdict()}
+    name = "OKS-AP" if info.keypoints else "AP"
+    lines = [
+        f"{name} on {len(found)} held-out pictures: [bold]{precision.ap:.3f}[/] "
+        f"(at 0.50: {precision.ap50:.3f}, at 0.75: {precision.ap75:.3f})"
+    ]
+    if settings.compile:
+        results |= compiles
+        lines.append(
+            f"graphs compiled: {compiles['graphs']}, graph breaks: {compiles['graph_breaks']}, "
+            f"recompiles after warm-up: {compiles['recompiles']}"
+        )
+    if settings.compile and settings.timing_rounds > 0:
+        with console.status("timing the step with the loss inside and outside the graph ..."):
+            some = list(stream(this.batches, 0, 4, 0, device))
+            inside, outside = timing.compare(this.step, some, settings.timing_rounds)
+        results |= {"step_ms_loss_compiled": 1e3 * inside, "step_ms_loss_eager": 1e3 * outside}
+        lines.append(
+            f"step with the loss compiled inside: {1e3 * inside:.0f} ms; with the loss eager: {1e3 * outside:.0f} ms "
+            f"({outside / inside:.2f}x)"
+        )
+    paths = _draw(this, averaged, found)
+    (this.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    lines.append("pictures: " + ", ".join(str(path) for path in paths))
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _draw(this: Run, model: nn.Module, found: Sequence[evaluate.Detections]) -> list[Path]:
+    info, progress = this.dataset.info, this.progress
+    paths = [this.out / f"{name}.png" for name in ("losses", "predictions", "assignment")]
+    plots.losses(paths[0], progress.names, progress.losses)
+    filled = [i for i, (_, labels) in enumerate(this.held_out) if len(labels.boxes) > 0][:6]
+    plots.predictions(paths[1], info, [this.held_out[i] for i in filled], [found[i] for i in filled])
+    image, labels = max(this.held_out, key=lambda pair: (len(pair[1].boxes) <= 6, len(pair[1].boxes)))
+    with torch.no_grad():
+        one = evaluate.image_tensor(image)[None].to(this.device)
+        assigned = this.step.criterion.assign(model(one), labels.targets(this.dataset.size).to(this.device))  # pyright: ignore[reportCallIssue]
+    plots.assignment(paths[2], image, labels, assigned)
+    return paths
+
+
+def _data(settings: Settings) -> tuple[Dataset, Dataset]:
+    """Training and held-out pictures."""
+    pose, seed = settings.task == "pose", settings.seed
+    if settings.data:
+        size = settings.image_size or 320
+        return Folder(settings.data, "train", size, pose, seed), Folder(settings.data, "val", size, pose, seed)
+    size = settings.image_size or 128
+    return Figures(size, FIGURES_TRAIN, seed, 0, pose), Figures(size, FIGURES_HELD_OUT, seed, 1, pose)
+
+
+def _steps(settings: Settings, pictures: int) -> int:
+    epochs = settings.epochs or (FOLDER_EPOCHS if settings.data else 0)
+    if settings.steps or not epochs:
+        return settings.steps or FIGURES_STEPS
+    return max(1, epochs * pictures // settings.batch_size)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

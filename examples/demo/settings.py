@@ -1,0 +1,90 @@
+"""The command line, and how a resumed run takes its settings from the checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from demo import checkpoint
+from demo.labels import DataError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run depends on. A checkpoint keeps those above the line; the rest may differ on resuming."""
+
+    task: str = "pose"
+    data: str = ""
+    image_size: int = 0
+    batch_size: int = 16
+    steps: int = 0
+    epochs: int = 0
+    lr: float = 0.012
+    ema: float = 0.99
+    seed: int = 0
+    # ---
+    device: str = "auto"
+    compile: bool = True
+    workers: int = 1
+    out: str = ""
+    resume: str = ""
+    save_every: int = 200
+    timing_rounds: int = 15
+
+    def kept(self) -> dict[str, Any]:
+        """The part that a checkpoint keeps."""
+        names = [f.name for f in fields(self)]
+        return {name: value for name, value in asdict(self).items() if name in names[: names.index("device")]}
+
+
+def parse(arguments: list[str] | None = None) -> Settings:
+    """Settings from the command line, over those of the checkpoint to resume, over the defaults."""
+    given = vars(_parser().parse_args(arguments))
+    saved = checkpoint.read(Path(given["resume"]))["settings"] if given.get("resume") else {}
+    for name, value in saved.items():
+        if name in given and given[name] != value:
+            option = "--" + name.replace("_", "-")
+            raise DataError(
+                f"{given['resume']}: was made with {option} {value!r}, the command line says {given[name]!r}"
+            )
+    if saved and "out" not in given:
+        given["out"] = str(Path(given["resume"]).parent)
+    settings = Settings(**{**saved, **given})
+    for name in ("batch_size", "lr"):
+        if getattr(settings, name) <= 0:
+            raise DataError(f"--{name.replace('_', '-')}: expected a positive number, got {getattr(settings, name)}")
+    if settings.image_size % 32 or settings.image_size < 0:
+        raise DataError(f"--image-size: expected a multiple of 32, got {settings.image_size}")
+    return settings
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Train a small pose model (or detector) with the loss inside the compiled step.",
+        argument_default=argparse.SUPPRESS,
+    )
+    add = parser.add_argument
+    add("--task", choices=("pose", "detect"), help="default: pose")
+    add("--data", metavar="FOLDER", help="FOLDER/labels.json and FOLDER/images/; default: rendered figures")
+    add("--image-size", type=int, help="side in pixels, a multiple of 32; default: 128 for figures, 320 for a folder")
+    add("--batch-size", type=int, help="default: 16")
+    add("--steps", type=int, help="default: 900 for figures, from --epochs for a folder")
+    add("--epochs", type=int, help="passes over the training pictures, instead of --steps; default for a folder: 40")
+    add("--lr", type=float, help="peak learning rate; default: 0.012")
+    add("--ema", type=float, help="decay of the moving average that is evaluated, 0 for none; default: 0.99")
+    add("--seed", type=int, help="default: 0")
+    add("--device", choices=("auto", "cpu", "cuda"), help="default: auto, CUDA if there is one; bfloat16 where it can")
+    add("--no-compile", dest="compile", action="store_false", help="run eagerly, to compare or to debug")
+    add("--workers", type=int, help="processes that prepare batches; default: 1")
+    add("--out", metavar="FOLDER", help="for checkpoint, pictures and results; default: runs/TASK-DATA")
+    add("--resume", metavar="CHECKPOINT", help="go on from a checkpoint, bit for bit, with its settings")
+    add("--save-every", type=int, metavar="STEPS", help="steps between checkpoints; default: 200")
+    add(
+        "--timing-rounds",
+        type=int,
+        metavar="N",
+        help="steps timed with the loss inside and outside the graph, 0 for none; default: 15",
+    )
+    return parser

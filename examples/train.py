@@ -1,0 +1,28 @@
+"""Train a small pose model with the loss inside the compiled step, and watch it learn.
+
+python examples/train.py                                        # rendered figures, a few minutes on two cores
+python examples/train.py --data FOLDER --task detect            # COCO-style FOLDER/labels.json and FOLDER/images/
+python examples/train.py --resume runs/pose-figures/checkpoint.pt
+"""
+
+from __future__ import annotations
+
+import sys
+
+from demo.labels import DataError
+from demo.run import run
+from demo.settings import parse
+from rich.console import Console
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0, 2 for bad input, 130 after Ctrl-C."""
+    try:
+        return run(parse(arguments), Console())
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

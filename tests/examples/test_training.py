@@ -1,0 +1,153 @@
+"""Short runs of the training example: the loop, checkpoints, Ctrl-C and bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from demo import checkpoint
+from demo.batches import Batches, plan_run
+from demo.figures import Figures
+from demo.labels import DataError
+from demo.model import STRIDES
+from demo.settings import parse
+from train import main
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--no-compile", "--image-size", "32", "--batch-size", "2", "--workers", "0"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, request):
+    """Few figures, and pictures of the run only in the test that looks for them."""
+    monkeypatch.setattr("demo.run.FIGURES_TRAIN", 12)
+    monkeypatch.setattr("demo.run.FIGURES_HELD_OUT", 4)
+    if "draws" not in request.node.name:
+        monkeypatch.setattr("demo.run._draw", lambda *_: [])
+
+
+def test_a_short_run_reports_draws_and_keeps_its_state(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main([*TINY, "--steps", "3", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "OKS-AP on 4 held-out pictures" in printed
+    assert "step 3/3" in printed
+    assert {"checkpoint.pt", "losses.png", "predictions.png", "assignment.png", "results.json"} == {
+        path.name for path in out.iterdir()
+    }
+    assert json.loads((out / "results.json").read_text())["steps"] == 3
+
+
+@pytest.mark.slow
+def test_the_compiled_step_is_two_graphs_that_serve_every_batch_and_equal_eager(tmp_path):
+    arguments = ["--image-size", "32", "--batch-size", "2", "--workers", "0", "--timing-rounds", "0", "--steps", "5"]
+    assert main([*arguments, "--out", str(tmp_path / "compiled")]) == 0
+    assert main([*arguments, "--out", str(tmp_path / "eager"), "--no-compile"]) == 0
+    results = json.loads((tmp_path / "compiled" / "results.json").read_text())
+    assert (results["graphs"], results["graph_breaks"], results["recompiles"]) == (2, 0, 0)
+    compiled, eager = (checkpoint.read(tmp_path / name / "checkpoint.pt") for name in ("compiled", "eager"))
+    assert compiled["progress"]["names"] == eager["progress"]["names"]
+    for ours, reference in zip(compiled["progress"]["losses"], eager["progress"]["losses"], strict=True):
+        assert ours == pytest.approx(reference, rel=1e-2, abs=1e-3)
+
+
+def test_a_folder_can_be_trained_on_for_either_task(folder, tmp_path, capsys):
+    for task, name in (("detect", "AP"), ("pose", "OKS-AP")):
+        arguments = [*TINY, "--task", task, "--data", str(folder), "--steps", "2", "--out", str(tmp_path / task)]
+        assert main(arguments) == 0
+        assert f"\n{name} on 2 held-out pictures" in capsys.readouterr().out
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*TINY, "--steps", "6", "--out", str(whole)]) == 0
+    press_at = 4
+
+    def press(self, images, names, losses):
+        self.done += 1
+        if self.done == press_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("demo.console.Display.step", press)
+        assert main([*TINY, "--steps", "6", "--out", str(cut)]) == 130
+    stopped = checkpoint.read(cut / "checkpoint.pt")
+    assert stopped["progress"]["steps"] == press_at
+    assert main(["--no-compile", "--workers", "0", "--resume", str(cut / "checkpoint.pt")]) == 0
+    assert_equal(checkpoint.read(whole / "checkpoint.pt"), checkpoint.read(cut / "checkpoint.pt"))
+
+
+def assert_equal(a, b):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+def test_ctrl_c_on_the_whole_process_group_saves_and_says_how_to_go_on(folder, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "examples" / "train.py"), *TINY, "--workers", "1", "--steps", "2000"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [*command, "--data", str(folder), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("step "):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in printed
+    assert "Traceback" not in errors
+    assert checkpoint.read(out / "checkpoint.pt")["progress"]["steps"] >= 50
+
+
+def test_batches_depend_on_the_step_alone_and_visit_every_picture_once_an_epoch():
+    figures = Figures(32, 10)
+    batches = Batches(figures, 4, plan_run(figures, 4, STRIDES, 3), seed=0)
+    visited = [place for step in range(5) for place in batches.pictures(step)]
+    assert sorted(visited) == [(i, e) for i in range(10) for e in range(2)]
+    images, targets = batches.batch(3)
+    again, same = batches.batch(3)
+    assert torch.equal(images, again)
+    assert torch.equal(targets.boxes, same.boxes)
+    assert targets.boxes.shape == batches.batch(0)[1].boxes.shape
+    assert targets.window == batches.batch(0)[1].window
+
+
+def test_bad_input_is_one_line_that_names_it_and_exit_status_2(folder, tmp_path, capsys):
+    (folder / "images" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
+    for arguments, message in (
+        ([*TINY, "--data", str(tmp_path / "none")], "none: no such folder"),
+        ([*TINY, "--data", str(folder), "--steps", "4", "--out", str(tmp_path / "run")], "1.png: not a readable"),
+        (["--resume", str(tmp_path / "bad.pt")], "bad.pt: not a readable checkpoint"),
+        (["--resume", str(tmp_path / "no.pt")], "no.pt: no such checkpoint"),
+        (["--image-size", "100"], "--image-size: expected a multiple of 32, got 100"),
+    ):
+        assert main(arguments) == 2
+        errors = capsys.readouterr().err
+        assert errors.startswith("error: ")
+        assert message in errors
+        assert "Traceback" not in errors
+
+
+def test_a_resumed_run_refuses_other_settings(tmp_path):
+    assert main([*TINY, "--steps", "1", "--out", str(tmp_path)]) == 0
+    with pytest.raises(DataError, match=r"made with --batch-size 2, the command line says 3"):
+        parse(["--resume", str(tmp_path / "checkpoint.pt"), "--batch-size", "3"])
