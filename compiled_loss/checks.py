@@ -47,16 +47,15 @@ def check_shape(argument: str, x: Tensor, shape: Sequence[int | str]) -> None:
 
 
 def check_integer(argument: str, x: Tensor) -> None:
-    """Check that `x` holds integers.
+    """Check that `x` holds 32- or 64-bit integers; sizes and flat indices overflow the smaller ones.
 
     Raises:
-        ValueError: for a floating, complex or bool dtype.
+        ValueError: for any other dtype.
 
     Example:
         >>> check_integer("batch_idx", torch.tensor([0, 1]))
     """
-    integer = not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
-    require(integer, argument, "an integer dtype", x.dtype)
+    require(x.dtype in (torch.int32, torch.int64), argument, "an integer dtype, int32 or int64", x.dtype)
 
 
 def check_floating(argument: str, x: Tensor) -> None:

@@ -45,4 +45,4 @@ def collate(samples: Sequence[tuple[Tensor, Targets]], plan: TargetPlan) -> tupl
         same = image.shape == images[0].shape and image.dtype == images[0].dtype
         expected = f"an image {list(images[0].shape)} {images[0].dtype} as in samples[0]"
         require(same, f"samples[{i}]", expected, f"{list(image.shape)} {image.dtype}")
-    return default_collate(images), plan.apply(joined)
+    return default_collate(images), plan.apply(joined, len(samples))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -93,6 +93,7 @@ class TargetPlan:
         rows: N of every batch; None plans it for each batch.
         window: candidate anchors kept per row; None plans it for each batch.
         power_of_two: round the number of rows up to a power of two.
+        num_classes: C, to check the labels of every batch against; None leaves them unchecked above.
 
     Raises:
         ValueError: for an image size that a stride does not divide, or numbers that are not positive.
@@ -110,6 +111,7 @@ class TargetPlan:
     rows: int | None = None
     window: int | None = None
     power_of_two: bool = False
+    num_classes: int | None = None
 
     def __post_init__(self) -> None:
         size, strides = tuple(self.image_size), tuple(self.strides)
@@ -131,6 +133,7 @@ class TargetPlan:
         strides: tuple[int, ...] = (8, 16, 32),
         margin: float = 0.0,
         power_of_two: bool = False,
+        num_classes: int | None = None,
     ) -> TargetPlan:
         """One plan for a whole data set: no batch drawn from it without replacement exceeds it.
 
@@ -143,6 +146,7 @@ class TargetPlan:
             strides: pixels per grid cell of each level, finest first.
             margin: room for augmentation: 0.25 plans for a quarter more rows, and for sides a quarter longer.
             power_of_two: round the number of rows up to a power of two.
+            num_classes: C, to check labels against, here and in every batch.
 
         Returns:
             A plan with `rows` and `window` fixed.
@@ -157,22 +161,23 @@ class TargetPlan:
             >>> plan.rows, plan.window
             (48, 32)
         """
-        plan = cls(image_size, strides, power_of_two=power_of_two)
+        plan = cls(image_size, strides, power_of_two=power_of_two, num_classes=num_classes)
         require(batch_size >= 1, "batch_size", "at least 1", batch_size)
         require(margin >= 0, "margin", "0 or more", margin)
         images = list(targets)
-        joined = join_images(images, "targets").validate()
+        joined = join_images(images, "targets").validate(num_classes=num_classes)
         counts = torch.bincount(joined.batch_idx, minlength=len(images))
         largest = int(counts.topk(min(batch_size, len(images))).values.sum())
         rows = _rounded(math.ceil(largest * (1 + margin)), 16, power_of_two)
         widest = plan._widest(joined.boxes, margin)
-        return cls(image_size, strides, rows, plan._window_for(widest), power_of_two)
+        return replace(plan, rows=rows, window=plan._window_for(widest))
 
-    def apply(self, targets: Targets) -> Targets:
+    def apply(self, targets: Targets, batch_size: int | None = None) -> Targets:
         """Sort by image, keeping the order inside each; drop old padding; pad anew; set the window.
 
         Args:
             targets: the rows of one batch, in any order.
+            batch_size: B, to check `batch_idx` against; None leaves it unchecked above.
 
         Returns:
             Targets with `is_sorted` and `window` set, ready for the device.
@@ -180,7 +185,7 @@ class TargetPlan:
         Raises:
             ValueError: what `Targets.validate` finds.
         """
-        targets.validate()
+        targets.validate(batch_size, self.num_classes)
         batch_idx, labels, boxes, keypoints, _, _ = targets
         order = torch.argsort(batch_idx, stable=True)
         order = order[int((batch_idx < 0).sum()) :]

@@ -49,9 +49,9 @@ class Targets(NamedTuple):
     window: int | None = None
     is_sorted: bool = False
 
-    def to(self, *args: Any, **kwargs: Any) -> Targets:
-        """Move every tensor, as `Tensor.to` does for a device; dtypes are kept."""
-        return self._map(lambda x: x.to(*args, **kwargs))
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Targets:
+        """Move every tensor to a device; dtypes are kept."""
+        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Targets:
         """Copy every tensor into page-locked memory, as `Tensor.pin_memory` does."""

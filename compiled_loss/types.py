@@ -65,7 +65,7 @@ class DenseAssignment(NamedTuple):
 
     Args:
         labels: `[B, A]` class of the anchor; `C` on background.
-        boxes: `[B, A, 4]` target box, xyxy pixels; 0 on background.
+        boxes: `[B, A, 4]` target box, in the unit that was given; 0 on background.
         scores: `[B, A, C]` class targets: one-hot times target score.
         foreground: `[B, A]` bool.
         row: `[B, A]` target row of the anchor; -1 on background.

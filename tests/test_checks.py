@@ -12,7 +12,7 @@ def test_what_fits_passes():
     require(True, "x", "anything", None)
     check_shape("boxes", torch.zeros(0, 4), ["N", 4])
     check_shape("scalar", torch.tensor(1), [])
-    check_integer("labels", torch.zeros(2, dtype=torch.uint8))
+    check_integer("labels", torch.zeros(2, dtype=torch.int32))
     check_floating("boxes", torch.zeros(2, dtype=torch.bfloat16))
     check_same_device(a=torch.zeros(1), b=None, c=torch.zeros(2))
     check_same_device()
@@ -25,9 +25,22 @@ def test_what_fits_passes():
         (lambda: check_shape("x", torch.zeros(3), ["N", 4]), r"^x: expected shape \[N, 4\], got \(3,\)$"),
         (lambda: check_shape("x", torch.zeros(3, 5), ["N", 4]), r"^x: expected shape \[N, 4\], got \(3, 5\)$"),
         (lambda: check_shape("x", cast(Any, [1, 2]), ["N"]), r"^x: expected shape \[N\], got list$"),
-        (lambda: check_integer("x", torch.zeros(1)), "^x: expected an integer dtype, got torch.float32$"),
-        (lambda: check_integer("x", torch.tensor([True])), "^x: expected an integer dtype, got torch.bool$"),
-        (lambda: check_integer("x", torch.tensor([1j])), "^x: expected an integer dtype, got torch.complex64$"),
+        (
+            lambda: check_integer("x", torch.zeros(1)),
+            "^x: expected an integer dtype, int32 or int64, got torch.float32$",
+        ),
+        (
+            lambda: check_integer("x", torch.tensor([True])),
+            "^x: expected an integer dtype, int32 or int64, got torch.bool$",
+        ),
+        (
+            lambda: check_integer("x", torch.zeros(2, dtype=torch.uint8)),
+            "^x: expected an integer dtype, int32 or int64, got torch.uint8$",
+        ),
+        (
+            lambda: check_integer("x", torch.tensor([1j])),
+            "^x: expected an integer dtype, int32 or int64, got torch.complex64$",
+        ),
         (lambda: check_floating("x", torch.tensor([1])), "^x: expected a floating-point dtype, got torch.int64$"),
         (
             lambda: check_same_device(a=torch.zeros(1), b=None, c=torch.zeros(1, device="meta")),

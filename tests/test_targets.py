@@ -38,8 +38,8 @@ def test_no_rows_are_valid():
     assert empty.validate(batch_size=4, num_classes=1) is empty
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_every_integer_dtype_is_accepted(dtype):
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_both_integer_dtypes_are_accepted(dtype):
     t = make()
     t._replace(batch_idx=t.batch_idx.to(dtype), labels=t.labels.to(dtype), is_sorted=True).validate(2, 3)
 

@@ -111,10 +111,10 @@ def assign_task_aligned(
 
 
 def _alignment(logits: Tensor, overlap: Tensor, alpha: float, beta: float) -> Tensor:
-    """`sigmoid(score)^alpha o^beta`, in float32 like the overlap; 0 where it is not a positive number."""
+    """`sigmoid(score)^alpha o^beta`, in float32 like the overlap; 0 without overlap and at broken scores."""
     score = logits.to(overlap.dtype).sigmoid()
     alignment = power(score, alpha) * power(overlap, beta)
-    return torch.where(alignment > 0, alignment, 0.0)
+    return torch.where((alignment > 0) & (overlap > 0) & logits.isfinite(), alignment, 0.0)
 
 
 def _row_maximum(x: Tensor, row: Tensor, rows: int) -> Tensor:

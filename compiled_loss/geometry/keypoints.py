@@ -6,7 +6,7 @@ Letters: K keypoints.
 import torch
 from torch import Tensor
 
-from compiled_loss.numerics import add_epsilon
+from compiled_loss.numerics import add_epsilon, masked
 
 # Of nose, then left and right: eye, ear, shoulder, elbow, wrist, hip, knee, ankle.
 COCO_SIGMAS = (0.026, *(s for s in (0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089) for _ in range(2)))
@@ -53,6 +53,8 @@ def oks(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, sigmas
         >>> oks(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1), torch.tensor(1.0), torch.tensor([0.1]))
         tensor(1.)
     """
-    mask = visible.to(predicted.dtype)
+    visible, mask = visible.bool(), visible.to(predicted.dtype)
+    # What is not labelled may hold anything, NaN included.
+    predicted, target = masked(predicted, visible), masked(target, visible)
     similarity = torch.exp(-keypoint_errors(predicted, target, area, sigmas))
     return (similarity * mask).sum(-1) / mask.sum(-1).clamp(min=1)

@@ -45,7 +45,9 @@ class Criterion:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copying or pickling a module drops its compiled form.
-        self.__init__(**state)
+        self.__dict__.update(state)
+        if self.compile:
+            self.loss.compile(fullgraph=True)
 
     def __call__(self, preds: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch.
@@ -143,7 +145,7 @@ def _head(model: Any) -> Any:
     layers = getattr(model, "model", None)
     try:
         head = layers[-1]  # type: ignore[index]
-    except TypeError:
+    except (TypeError, IndexError):
         raise ValueError(
             f"model: expected one whose model.model[-1] is its head, got {type(model).__name__}; "
             "of a wrapper with .train() and .predict() give the network inside, wrapper.model"

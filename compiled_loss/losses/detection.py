@@ -4,10 +4,12 @@ Letters: B images, N rows, A anchors, C classes, R distance bins, P positive slo
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.task_aligned import assign_task_aligned
 from compiled_loss.checks import check_same_device, check_shape, require
 from compiled_loss.geometry.boxes import ciou
@@ -18,7 +20,7 @@ from compiled_loss.reduce import score_normaliser, weighted_sum
 from compiled_loss.targets import Targets
 from compiled_loss.terms.box import distribution_focal, scaled_l1
 from compiled_loss.terms.classification import classification_sum
-from compiled_loss.types import Assignment, LossOutput, Predictions
+from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
 
 
 class DetectionLoss(nn.Module):
@@ -77,9 +79,11 @@ class DetectionLoss(nn.Module):
         for name, size in (("num_classes", num_classes), ("reg_max", reg_max), ("top_k", top_k)):
             require(isinstance(size, int) and size >= 1, name, "an integer of at least 1", size)
         whole = len(strides) >= 1 and all(s >= 1 and s == int(s) for s in strides)
-        require(whole, "strides", "positive whole numbers, finest level first", tuple(strides))
+        ascending = whole and list(strides) == sorted(set(strides))
+        require(ascending, "strides", "different positive whole numbers, finest level first", tuple(strides))
+        require(alpha >= 0 and beta >= 0, "alpha, beta", "0 or more", (alpha, beta))
         if class_weights is not None:
-            class_weights = torch.as_tensor(class_weights, dtype=torch.float32)
+            class_weights = torch.as_tensor(class_weights, dtype=torch.float32).detach().clone()
             check_shape("class_weights", class_weights, [num_classes])
         self.num_classes = num_classes
         self.strides = tuple(int(s) for s in strides)
@@ -131,8 +135,36 @@ class DetectionLoss(nn.Module):
         self._check(predictions, targets)
         return self._assign(predictions, targets, make_scene(predictions, targets, self.strides))
 
+    def assign_dense(self, predictions: Predictions, targets: Targets) -> DenseAssignment:
+        """The same positives, one entry per anchor.
+
+        Args:
+            predictions: the head's raw output.
+            targets: the batch's rows.
+
+        Returns:
+            `DenseAssignment`, boxes in xyxy pixels.
+
+        Raises:
+            ValueError: for a wrong rank, size, dtype or device.
+        """
+        self._check(predictions, targets)
+        scene = make_scene(predictions, targets, self.strides)
+        batch, classes, anchors = predictions.scores.shape
+        return to_dense(self._assign(predictions, targets, scene), targets.labels, scene.boxes, batch, anchors, classes)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # Moves with the model but keeps its precision: `model.half()` must not round weights or sigmas.
+        exact = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            moved = getattr(self, name)
+            if moved.dtype != buffer.dtype:
+                setattr(self, name, buffer.to(moved.device))
+        return self
+
     def _check(self, predictions: Predictions, targets: Targets) -> None:
-        check_inputs(predictions, targets, self.num_classes, self.reg_max, len(self.strides))
+        check_inputs(predictions, targets, self.num_classes, self.reg_max, self.strides)
         check_same_device(predictions=predictions.scores, class_weights=self.class_weights)
 
     @torch.no_grad()

@@ -71,8 +71,9 @@ class PoseLoss(DetectionLoss):
         if sigmas is None:
             coco = num_keypoints == len(COCO_SIGMAS) and keypoint_dims == 3
             sigmas = torch.tensor(COCO_SIGMAS) if coco else torch.full((num_keypoints,), 1 / num_keypoints)
-        sigmas = torch.as_tensor(sigmas, dtype=torch.float32)
+        sigmas = torch.as_tensor(sigmas, dtype=torch.float32).detach().clone()
         check_shape("sigmas", sigmas, [num_keypoints])
+        require(bool((sigmas > 0).all()), "sigmas", "positive numbers", sigmas.tolist())
         self.num_keypoints = num_keypoints
         self.keypoint_dims = keypoint_dims
         self.pose_gain = pose_gain

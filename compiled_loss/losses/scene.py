@@ -30,7 +30,9 @@ class Scene(NamedTuple):
     image_size: tuple[int, int]
 
 
-def check_inputs(predictions: Predictions, targets: Targets, num_classes: int, reg_max: int, levels: int) -> None:
+def check_inputs(
+    predictions: Predictions, targets: Targets, num_classes: int, reg_max: int, strides: tuple[int, ...]
+) -> None:
     """Check ranks, sizes, dtypes and devices of a loss's two arguments; no value is read.
 
     Raises:
@@ -42,9 +44,15 @@ def check_inputs(predictions: Predictions, targets: Targets, num_classes: int, r
     check_floating("predictions.boxes", predictions.boxes)
     check_floating("predictions.scores", predictions.scores)
     grid_sizes = predictions.grid_sizes
-    require(len(grid_sizes) == levels, "predictions.grid_sizes", "as many levels as strides", grid_sizes)
+    require(len(grid_sizes) == len(strides), "predictions.grid_sizes", "as many levels as strides", grid_sizes)
     cells = sum(height * width for height, width in grid_sizes)
     require(cells == anchors, "predictions.grid_sizes", "as many cells as predictions.boxes has anchors", grid_sizes)
+    for size, stride in zip(grid_sizes, strides, strict=True):
+        # Every level covers the image, rounded up to its stride. Inequalities, which leave image sizes dynamic.
+        covers = all(
+            abs(n * stride - first * strides[0]) < stride for n, first in zip(size, grid_sizes[0], strict=True)
+        )
+        require(covers, "predictions.grid_sizes", "levels of one image, finest first, as strides", grid_sizes)
     check_structure(targets, "targets")
     check_same_device(
         boxes=predictions.boxes, scores=predictions.scores, keypoints=predictions.keypoints, targets=targets.batch_idx

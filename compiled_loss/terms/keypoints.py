@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.geometry.keypoints import keypoint_errors
+from compiled_loss.numerics import masked
 
 
 def keypoint_location(
@@ -35,7 +36,9 @@ def keypoint_location(
         ...                   torch.ones(2))
         tensor([[0., 0.]])
     """
-    mask = visible.to(predicted.dtype)
+    visible, mask = visible.bool(), visible.to(predicted.dtype)
+    # What is not labelled may hold anything, NaN included.
+    predicted, target = masked(predicted, visible), masked(target, visible)
     factor = mask.shape[-1] / mask.sum(-1, keepdim=True).clamp(min=1)
     # Not expm1: its derivative, taken as result + 1, cancels where e is large.
     return factor * mask * (1 - torch.exp(-keypoint_errors(predicted, target, area, sigmas)))
