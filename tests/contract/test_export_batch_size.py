@@ -18,8 +18,10 @@ class Flat(torch.nn.Module):
         super().__init__()
         self.criterion = PoseLoss(2, 5)
 
-    def forward(self, boxes: Tensor, scores: Tensor, points: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
-        out = self.criterion(Predictions(boxes, scores, GRIDS, points), Targets(*rows))
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        boxes, scores, points, batch_idx, labels, true_boxes, true_points = inputs
+        targets = Targets(batch_idx, labels, true_boxes, true_points)
+        out = self.criterion(Predictions(boxes, scores, GRIDS, points), targets)
         return out.total, *out.terms.values(), out.num_positives
 
 
@@ -34,8 +36,8 @@ def arguments(images: int, rows: int) -> tuple[Tensor, ...]:
 @pytest.mark.slow
 def test_the_pose_loss_exports_with_the_numbers_of_images_and_rows_dynamic():
     function, images, rows = Flat(), Dim("B"), Dim("N")
-    shapes = {"boxes": {0: images}, "scores": {0: images}, "points": {0: images}, "rows": ({0: rows},) * 4}
-    program = torch.export.export(function, arguments(3, 7), dynamic_shapes=shapes)
+    shapes = ({0: images},) * 3 + ({0: rows},) * 4
+    program = torch.export.export(function, arguments(3, 7), dynamic_shapes=(shapes,))
     onnx = OnnxFunction(program)
     for size in ((3, 7), (2, 0), (2, 1), (1, 2), (1, 0), (4, 40), (8, 100)):
         inputs = arguments(*size)
