@@ -8,6 +8,7 @@ from __future__ import annotations
 import colorsys
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -29,6 +30,7 @@ INFO = Info("figures", ("figure",), KEYPOINTS, LIMBS, SIGMAS)
 BODY_SHARE = 0.53
 MAX_FIGURES = 12
 SUPERSAMPLE = 2
+CACHED_PICTURES = 4096
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Figures:
     def __init__(self, size: int, length: int, seed: int = 0, split: int = 0, keypoints: bool = True):
         self.size, self.length, self.seed, self.split = size, length, seed, split
         self.keypoints = keypoints
+        # Rendering takes longer than a training step leaves time for: from the second epoch on pictures are ready.
+        self._rendered = lru_cache(CACHED_PICTURES)(self._render)
         if not keypoints:
             self.info = Info("figures", INFO.classes)
 
@@ -62,6 +66,9 @@ class Figures:
         return self._labels(self._scene(index)[0])
 
     def sample(self, index: int, epoch: int | None = None) -> tuple[np.ndarray, Labels]:
+        return self._rendered(index)
+
+    def _render(self, index: int) -> tuple[np.ndarray, Labels]:
         figures, rng = self._scene(index)
         image, owner = draw(figures, self.size, rng)
         return image, self._labels(figures, owner)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -21,6 +22,7 @@ from demo.model import STRIDES
 PALETTE = ("#ffd92f", "#4dd2ff", "#ff6ec7", "#7dff6b", "#ff9248", "#b79bff", "#2ee6c5", "#ff5a5a", "#ffffff", "#c8a06a")
 SHOWN_SCORE = 0.3
 SMOOTHED_SHARE = 0.05
+PANEL_POINTS = 250
 
 
 def losses(path: Path, names: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
@@ -55,11 +57,16 @@ def predictions(
     panels = figure.subplots(2, columns, squeeze=False)
     for (image, labels), detections, (upper, lower) in zip(pictures, found, panels.T, strict=True):
         _picture(upper, image)
-        _objects(upper, info, labels.boxes, labels.classes, labels.keypoints)
+        ranks = np.arange(len(labels.boxes))
+        _objects(upper, info, labels.boxes, labels.classes, labels.keypoints, ranks)
         _picture(lower, image)
         best = detections.scores >= SHOWN_SCORE
+        # Found objects take the colour of the labelled one they lie nearest to.
+        nearest = np.abs(detections.boxes[best][:, None] - labels.boxes).sum(-1).argmin(1)
         keypoints = None if detections.keypoints is None else _with_flags(detections.keypoints[best])
-        _objects(lower, info, detections.boxes[best], detections.classes[best], keypoints, detections.scores[best])
+        _objects(
+            lower, info, detections.boxes[best], detections.classes[best], keypoints, nearest, detections.scores[best]
+        )
     panels[0, 0].set_ylabel("labelled", fontsize=12)
     panels[1, 0].set_ylabel(f"found (score ≥ {SHOWN_SCORE})", fontsize=12)
     figure.suptitle(f"Held-out pictures: {info.name}", fontsize=13)
@@ -85,7 +92,15 @@ def assignment(path: Path, image: np.ndarray, labels: Labels, assigned: Assignme
         here, chosen = strides == stride, strides[anchor] == stride
         panel.scatter(*xy[here].T, s=2, color="#8a8a8a", linewidths=0)
         at = xy[anchor[chosen]]
-        panel.scatter(*at.T, s=8 + 110 * score[chosen], c=colours[row[chosen]], edgecolors="black", linewidths=0.5)
+        # In points; a full score all but fills the cell of the grid.
+        widest = min(11.0, 0.9 * PANEL_POINTS * stride / side)
+        panel.scatter(
+            *at.T,
+            s=widest**2 * (0.06 + 0.94 * score[chosen]),
+            c=colours[row[chosen]],
+            edgecolors="black",
+            linewidths=0.5,
+        )
         panel.set_title(f"stride {stride}: {chosen.sum()} of {here.sum()} anchors", fontsize=11)
     for panel in (first, *levels):
         for box, colour in zip(real.boxes, colours, strict=True):
@@ -106,16 +121,18 @@ def _objects(
     boxes: np.ndarray,
     classes: np.ndarray,
     keypoints: np.ndarray | None,
+    ranks: np.ndarray,
     scores: np.ndarray | None = None,
 ) -> None:
-    """Boxes coloured by class, or by object where there are keypoints, which are joined by limbs."""
+    """Boxes coloured by class, or by rank where there are keypoints, which are joined by limbs."""
+    side = panel.get_xlim()[1]
     for i, (box, label) in enumerate(zip(boxes, classes, strict=True)):
-        colour = PALETTE[(label if keypoints is None else i) % len(PALETTE)]
+        colour = PALETTE[(label if keypoints is None else ranks[i]) % len(PALETTE)]
         _box(panel, box, colour, linewidth=1.2 if keypoints is None else 0.6)
         words = [info.classes[label]] * (keypoints is None) + ([f"{scores[i]:.2f}"] if scores is not None else [])
         if words and len(boxes) <= 15:
             panel.text(
-                *(max(box[0], 1), max(box[1], 5) - 1, " ".join(words)),
+                *(max(box[0], 0.01 * side), max(box[1], 0.055 * side) - 0.01 * side, " ".join(words)),
                 **{"fontsize": 6, "color": "black", "va": "bottom", "clip_on": True},
                 bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6},
             )
@@ -127,7 +144,12 @@ def _pose(panel: Axes, info: Info, keypoints: np.ndarray, colour: str) -> None:
     shown = keypoints[:, 2] > 0
     lines = [keypoints[[a, b], :2] for a, b in info.limbs if shown[a] and shown[b]]
     panel.add_collection(LineCollection(lines, colors=colour, linewidths=1.3))
-    panel.scatter(*keypoints[shown, :2].T, s=7, c=colour, edgecolors="black", linewidths=0.4, zorder=3)
+    # Without limbs only colour can tell which keypoint is which.
+    inks = [colour] * len(shown) if info.limbs else hsv_to_rgb([(k / len(shown), 0.8, 1.0) for k in range(len(shown))])
+    size = 7 if info.limbs else 22
+    panel.scatter(
+        *keypoints[shown, :2].T, s=size, c=np.array(inks)[shown], edgecolors="black", linewidths=0.4, zorder=3
+    )
 
 
 def _box(panel: Axes, box: np.ndarray, colour: str, linewidth: float) -> None:

@@ -27,7 +27,7 @@ from demo.model import STRIDES, PoseNet
 from demo.optimizer import FlatAdamW
 from demo.settings import Settings
 
-FIGURES_TRAIN, FIGURES_HELD_OUT, FIGURES_STEPS = 2048, 200, 900
+FIGURES_TRAIN, FIGURES_HELD_OUT, FIGURES_STEPS = 2048, 200, 700
 FOLDER_EPOCHS = 40
 REG_MAX = 16
 INTERRUPTED = 130

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", metavar="FOLDER", help="FOLDER/labels.json and FOLDER/images/; default: rendered figures")
     add("--image-size", type=int, help="side in pixels, a multiple of 32; default: 128 for figures, 320 for a folder")
     add("--batch-size", type=int, help="default: 16")
-    add("--steps", type=int, help="default: 900 for figures, from --epochs for a folder")
+    add("--steps", type=int, help="default: 700 for figures, from --epochs for a folder")
     add("--epochs", type=int, help="passes over the training pictures, instead of --steps; default for a folder: 40")
     add("--lr", type=float, help="peak learning rate; default: 0.012")
     add("--ema", type=float, help="decay of the moving average that is evaluated, 0 for none; default: 0.99")
