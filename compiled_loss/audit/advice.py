@@ -1,0 +1,96 @@
+"""What to do instead, for each thing that an audit finds."""
+
+import re
+
+# First match wins; searched in the finding's message and in torch's own words.
+_GRAPH_BREAKS = (
+    (
+        r"\.item\(\)|scalar_outputs",
+        "keep the value in a tensor: use it in tensor arithmetic, or return it and read it outside",
+    ),
+    (r"data-dependent branch", "compute both sides and choose with torch.where, or use torch.cond"),
+    (
+        r"dynamic shape operator|nonzero|masked_select",
+        "keep the shape: torch.where with a neutral value, or a weight of zero",
+    ),
+    (
+        r"print|builtin operator.*print",
+        "print outside the compiled function, or guard it with torch.compiler.is_compiling()",
+    ),
+    (r"logg", "log outside the compiled function"),
+    (r"numpy", "write it with torch operations"),
+    (r"backward\(\)", "return the loss and call .backward() outside the compiled function"),
+    (r"graph_break\(\)", "remove the call"),
+    (r"context manager", "enter the context outside the compiled function"),
+    (r"disable", "leave out what is marked torch.compiler.disable, or call it outside"),
+    (r"generator|yield", "build a list instead of yielding"),
+    (
+        r"raise|exception|assert",
+        "check before the compiled function, or use torch._check for what the compiler may assume",
+    ),
+)
+_RECOMPILES = (
+    (
+        r"size mismatch|\.size\(|\.shape\[|== 0|== 1\b|Eq\(|dynamic",
+        "pad to few sizes, and torch._dynamo.mark_dynamic the varying dimension before the first call",
+    ),
+    (r"grad_mode|grad mode", "run every batch in the same grad mode, or warm up each"),
+    (r"autocast", "run every batch in the same autocast state, or warm up each"),
+    (r"dtype", "convert to one dtype before the call"),
+    (r"requires_grad", "give every batch the same requires_grad"),
+    (r"stride", "call .contiguous() before the compiled function"),
+    (r"float|int|==|L\[.*\] is|___check_obj_id|___as_tensor", "pass the changing number as a tensor"),
+    (r"len\(|___dict_|keys", "give every batch the same structure: same keys, same lengths"),
+)
+_PLAIN = {
+    "dynamic-size": (
+        (r"mask.*written|written", "torch.where(mask, value, x) writes the same without knowing how many"),
+        (r"mask", "torch.where(mask, x, 0), or sort the entries into a static capacity; weigh the rest with 0"),
+        (r"repeat_interleave", "give output_size, or gather with an index of static size"),
+        (r"unique", "sort, compare neighbours, and keep a static number of slots"),
+        (r"bincount", "give a static size: zeros(n).scatter_add(0, index, ones)"),
+        (r"", "keep a static capacity and a mask instead of a size that depends on values"),
+    ),
+    "sync": (
+        (r"index on the host", "make the index on the device, once, as a buffer"),
+        (
+            r"host's memory|copies values|between",
+            "make it once, outside, or register it as a buffer; or use torch.full, torch.arange on the device",
+        ),
+        (r"", "keep the value in a tensor; read it after the step, or every n-th step, outside the function"),
+    ),
+    "device": ((r"", "create it with device=x.device, or register it as a buffer of the module"),),
+    "cudagraph": (
+        (r"index_put|mask", "torch.where(mask, value, x) in place of writing through a mask"),
+        (r"", "use an operator with a static size and without a read by the host"),
+    ),
+    "mismatch": (
+        (r"not finite", "look for 0/0, log(0) or sqrt(0) that the compiled code evaluates in another order"),
+        (
+            r"",
+            "look for uninitialised memory (torch.empty), an order of equal values that nobody promises (topk, sort), or a low-precision sum",
+        ),
+    ),
+    "export": (
+        (
+            r"data-dependent|guard|constraint|specializ",
+            "no Python branch or max() on a size; export with example sizes of at least 2",
+        ),
+        (
+            r"numbers",
+            "clamp in tensors instead of max(size, 1), and pad before max or argmax over rows that may be none",
+        ),
+        (r"", "write this with operators that torch.export and ONNX know"),
+    ),
+}
+
+
+def advise(kind: str, words: str) -> str:
+    """What to do about a finding of that kind, going by its message and torch's own words."""
+    if kind == "graph-break":
+        table, otherwise = _GRAPH_BREAKS, "move it outside the compiled function, or write it with torch operations"
+    elif kind == "recompile":
+        table, otherwise = _RECOMPILES, "make the guarded value the same for every batch, or a tensor"
+    else:
+        table, otherwise = _PLAIN[kind], ""
+    return next((text for pattern, text in table if re.search(pattern, words, re.IGNORECASE)), otherwise)

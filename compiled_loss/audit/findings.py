@@ -1,0 +1,169 @@
+"""What an audit says: findings with their places, stages with their outcome, and the report that holds them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+KINDS: Mapping[str, str] = {
+    "graph-break": "torch.compile stops tracing here and splits the graph",
+    "recompile": "another graph is compiled after warm-up",
+    "sync": "the host waits for a value of the device, or copies from its own memory to it",
+    "dynamic-size": "a size depends on values, so the host has to wait for it",
+    "device": "a tensor lives on the host while the inputs live on the device",
+    "cudagraph": "CUDA graphs refuse this operator",
+    "mismatch": "the compiled function gives other numbers than the eager one",
+    "export": "torch.export or ONNX cannot take the function, or the exported graph gives other numbers",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of Python: file, line number, function and the text of the line."""
+
+    file: str
+    line: int
+    function: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that keeps a function from being one graph without waits.
+
+    Args:
+        kind: a key of `KINDS`.
+        message: what happens, in one line.
+        advice: what to do instead.
+        place: the innermost line of the user's own code, None where no line is to blame.
+        trace: all lines from the audited function inwards, libraries included.
+        phase: `forward` or `backward`.
+        batches: indices of the batches in which it showed.
+        detail: torch's own words.
+        allowed: the caller's reason for allowing it; empty when it counts.
+    """
+
+    kind: str
+    message: str
+    advice: str
+    place: Place | None = None
+    trace: tuple[Place, ...] = ()
+    phase: str = "forward"
+    batches: tuple[int, ...] = ()
+    detail: str = ""
+    allowed: str = ""
+
+    @property
+    def name(self) -> str:
+        """`kind@function:line`, by which the finding can be allowed; `kind` without a place."""
+        return f"{self.kind}@{self.place.function}:{self.place.line}" if self.place else self.kind
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The outcome of one stage.
+
+    Args:
+        name: which stage.
+        outcome: `clean`, `findings`, `incomplete` (it had to stop: not a pass), `skipped` (nothing to do here, see
+            `note`) or `off` (turned off by the caller).
+        note: why, for the last three; facts found on the way for the others.
+        seconds: wall-clock time.
+    """
+
+    name: str
+    outcome: str
+    note: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One compiled graph: operators and seconds to compile, forward or backward."""
+
+    function: str
+    phase: str
+    operators: int
+    seconds: float
+    batch: int
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """All that an audit found; truthless on purpose: ask `ok`.
+
+    Example:
+        >>> report = AuditReport("step", "2.13.0", "cpu", 3, (), (Stage("breaks", "clean"),), ())
+        >>> report.ok
+        True
+    """
+
+    function: str
+    torch_version: str
+    device: str
+    batches: int
+    findings: tuple[Finding, ...]
+    stages: tuple[Stage, ...]
+    graphs: tuple[Graph, ...]
+    largest_errors: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        """Findings that were not allowed."""
+        return tuple(x for x in self.findings if not x.allowed)
+
+    @property
+    def incomplete(self) -> tuple[Stage, ...]:
+        """Stages that had to stop, so that what they would have found is unknown."""
+        return tuple(x for x in self.stages if x.outcome == "incomplete")
+
+    @property
+    def ok(self) -> bool:
+        """No finding but the allowed ones, and every stage that was asked for ran to its end."""
+        return not self.failures and not self.incomplete
+
+    def raise_if_failed(self) -> None:
+        """Raise unless `ok`.
+
+        Raises:
+            AssertionError: with the report as its text.
+        """
+        if not self.ok:
+            raise AssertionError(f"\n{self}")
+
+    def counts(self) -> dict[str, int]:
+        """Findings by kind, the allowed ones left out."""
+        return {kind: n for kind in KINDS if (n := sum(x.kind == kind for x in self.failures))}
+
+    def to_json(self) -> str:
+        """The whole report as JSON."""
+        values = asdict(self) | {"ok": self.ok, "counts": self.counts()}
+        return json.dumps(values, indent=2)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the report as one self-contained page, with the source around each finding."""
+        from compiled_loss.audit.page import render  # noqa: PLC0415  (this module is the lower one)
+
+        path = Path(path)
+        path.write_text(render(self), encoding="utf-8")
+        return path
+
+    def __str__(self) -> str:
+        from compiled_loss.audit.text import render  # noqa: PLC0415  (this module is the lower one)
+
+        return "\n".join(line for line, _ in render(self))
+
+
+def merge(findings: list[Finding]) -> list[Finding]:
+    """Findings of the same kind on the same line become one, with all its batches."""
+    merged: dict[tuple[object, ...], Finding] = {}
+    for x in findings:
+        key = x.kind, x.phase, x.place, x.message
+        first = merged.setdefault(key, x)
+        merged[key] = replace(first, batches=tuple(sorted({*first.batches, *x.batches})))
+    return list(merged.values())

@@ -1,0 +1,76 @@
+"""Which line is to blame: the innermost one of the user's own code."""
+
+import linecache
+import re
+import site
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from compiled_loss.audit.findings import Place
+
+_TORCH = str(Path(torch.__file__).parent)
+_HERE = str(Path(__file__).parent)
+_STANDARD = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
+_LIBRARIES = tuple({*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")})
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
+
+
+class Finder:
+    """Turns stacks into places; `packages` are installed packages whose lines count as the user's own."""
+
+    def __init__(self, packages: Iterable[str] = ()) -> None:
+        self.own = tuple(f"/{name.replace('.', '/')}" for name in packages)
+
+    def is_own(self, file: str) -> bool:
+        """Whether a file is the user's: not torch, not the audit, not the standard library, not installed."""
+        if self._is_machinery(file):
+            return False
+        return not file.startswith(_LIBRARIES) or any(f"{x}/" in file or file.endswith(f"{x}.py") for x in self.own)
+
+    def locate(self, frames: Iterable[traceback.FrameSummary]) -> tuple[Place | None, tuple[Place, ...]]:
+        """The innermost own line (else the innermost of a library), and all lines, outermost first."""
+        trace = tuple(_place(x) for x in frames if not self._is_machinery(x.filename))
+        own = [x for x in trace if self.is_own(x.file)]
+        return (own or trace or [None])[-1], trace
+
+    def here(self, frame: FrameType | None = None) -> tuple[Place | None, tuple[Place, ...]]:
+        """The place that is being executed, below the audit's own call of the function."""
+        return self.locate(below_audit(traceback.extract_stack(frame or sys._getframe(1))))
+
+    def of_error(self, error: BaseException) -> tuple[Place | None, tuple[Place, ...]]:
+        """The place that an exception came from."""
+        return self.locate(traceback.extract_tb(error.__traceback__))
+
+    def of_text(self, text: str) -> tuple[Place | None, tuple[Place, ...]]:
+        """The place that a printed stack trace tells."""
+        found = (traceback.FrameSummary(m["file"], int(m["line"]), m["function"]) for m in _FRAME.finditer(text))
+        return self.locate(found)
+
+    @staticmethod
+    def _is_machinery(file: str) -> bool:
+        standard = file.startswith(_STANDARD) and not file.startswith(_LIBRARIES)
+        return standard or file.startswith((_TORCH, _HERE, "<frozen", "<eval_with_key")) or file == "<string>"
+
+
+def below_audit(frames: Iterable[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """The frames inside the audited function: those after the last of the audit's own; none if it is not running."""
+    frames = list(frames)
+    inside = any(x.filename.startswith(_HERE) for x in frames)
+    # The simulated device's own frames come last, on top of the user's; they are machinery too.
+    while frames and frames[-1].filename.startswith((_HERE, _TORCH)):
+        frames.pop()
+    last = max((i for i, x in enumerate(frames) if x.filename.startswith(_HERE)), default=-1)
+    return [] if inside and last < 0 else frames[last + 1 :]
+
+
+def _place(frame: traceback.FrameSummary) -> Place:
+    line = frame.lineno or 0
+    function = frame.name.removeprefix("torch_dynamo_resume_in_")
+    function = re.sub(r"_at_\d+$", "", function) if function != frame.name else function
+    return Place(frame.filename, line, function, linecache.getline(frame.filename, line).strip())

@@ -1,0 +1,222 @@
+"""A simulated device: tensors that claim to live on a device of their own while their values stay on the CPU.
+
+A function runs on them as it would on a GPU, and everything that would wait for the device or mix devices is seen at
+the line that does it. Unlike fake tensors these have values, so the run goes on after the first finding.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compiled_loss.audit.state import State
+from compiled_loss.audit.torch_private import probe
+
+DEVICE = torch.device("meta")
+_aten = torch.ops.aten
+
+# Operators whose output size depends on values, and what they are called in a program.
+_DYNAMIC_SIZES = {
+    _aten.nonzero: "nonzero",
+    _aten.masked_select: "masked_select",
+    _aten._unique2: "unique",
+    _aten.unique_dim: "unique",
+    _aten.unique_consecutive: "unique_consecutive",
+    _aten.unique_dim_consecutive: "unique_consecutive",
+    _aten.bincount: "bincount",
+    _aten.combinations: "combinations",
+}
+_INDEXING = (_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index)
+_MATERIALISE = (_aten.equal, _aten.is_nonzero, _aten._local_scalar_dense, _aten.item)
+# Methods that read memory without passing through an operator.
+_READS = {Tensor.tolist: "tolist", Tensor.numpy: "numpy", Tensor.__array__: "numpy"}
+_MAKES = {torch.tensor: "tensor", torch.as_tensor: "as_tensor", torch.from_numpy: "from_numpy"}
+
+Report = Callable[[str, str], None]  # (kind, what happened)
+
+
+class SimulatedTensor(Tensor):
+    """A tensor on the simulated device; `inner` holds its values on the CPU."""
+
+    inner: Tensor
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> "SimulatedTensor":
+        return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            layout=inner.layout,
+            device=DEVICE,
+        )
+
+    def __init__(self, inner: Tensor) -> None:
+        self.inner = inner
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"SimulatedTensor({self.inner!r})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise RuntimeError("a tensor of the simulated device was used outside its simulation")
+
+
+class _Operators(TorchDispatchMode):
+    """Runs every operator on the CPU values and reports what a real device would wait for or refuse."""
+
+    def __init__(self, report: Report, resident: list[Tensor]) -> None:
+        super().__init__()
+        self.report = report
+        self.resident = {id(x): x for x in resident}
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Compiled code inside the function runs as it is."""
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        on_device = [x for x in tensors if self._is_on_device(x)]
+        on_host = [x for x in tensors if not self._is_on_device(x)]
+        wanted = kwargs.get("device")
+        moves = wanted is not None and torch.device(wanted).type != DEVICE.type
+        if on_device:
+            self._report(func, args, kwargs, on_host, moves)
+        elif on_host and wanted is not None and not moves:
+            self.report("sync", "a tensor of the host's memory is copied to the device")
+        plain_args, plain_kwargs = pytree.tree_map_only(SimulatedTensor, lambda x: x.inner, (args, kwargs))
+        if wanted is not None:
+            plain_kwargs["device"] = torch.device("cpu")
+        result = func(*plain_args, **plain_kwargs)
+        stays = (bool(on_device) and not moves) or (wanted is not None and not moves)
+        if func in (_aten.copy_.default, _aten.set_.source_Tensor):
+            stays = self._is_on_device(args[0])
+        if not stays:
+            return result
+        wrapped = pytree.tree_map_only(Tensor, _to_device, result)
+        if any(isinstance(x, SimulatedTensor) for x in tensors):
+            return probe("aliasing")(func, args, kwargs, wrapped)
+        return wrapped
+
+    def _is_on_device(self, x: Tensor) -> bool:
+        return isinstance(x, SimulatedTensor) or id(x) in self.resident
+
+    def _report(self, func: Any, args: Any, kwargs: Any, on_host: list[Tensor], moves: bool) -> None:
+        packet = func.overloadpacket
+        if packet in _INDEXING:
+            masks = [x for x in args[1] if x is not None and x.dtype in (torch.bool, torch.uint8)]
+            if masks:
+                written = "written" if "put" in packet.__name__ else "read"
+                self.report("dynamic-size", f"entries are {written} through a boolean mask")
+        elif packet in _DYNAMIC_SIZES:
+            self.report("dynamic-size", f"the size of {_DYNAMIC_SIZES[packet]}'s result depends on values")
+        elif packet is _aten.repeat_interleave and kwargs.get("output_size") is None and len(args) < 3:
+            self.report("dynamic-size", "the size of repeat_interleave's result depends on values")
+        elif packet in _MATERIALISE:
+            self.report("sync", "a value is read by the host")
+        elif packet is _aten._to_copy and moves:
+            self.report("sync", "a tensor is copied to the host")
+        mixed = [x for x in on_host if x.dim() > 0]
+        if packet is _aten.copy_:
+            if on_host:
+                self.report("sync", "a tensor is copied between the host and the device")
+        elif mixed and packet not in _INDEXING:
+            shape = tuple(mixed[0].shape)
+            self.report("device", f"a tensor {shape} on the host meets tensors of the device in {packet.__name__}")
+        elif packet in _INDEXING and not self._is_on_device(args[0]):
+            self.report("device", f"a tensor {tuple(args[0].shape)} on the host is indexed with tensors of the device")
+        elif packet in _INDEXING and mixed:
+            self.report("sync", "an index on the host is copied to the device")
+
+
+class _Functions(TorchFunctionMode):
+    """Sees what does not reach an operator: memory read as Python or NumPy values, and constants made from them."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self.report = report
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _READS and isinstance(args[0], SimulatedTensor):
+            self.report("sync", f"all values are read by the host ({_READS[func]})")
+            return func(args[0].inner.detach(), *args[1:], **kwargs)
+        device = kwargs.get("device")
+        if func in _MAKES and device is not None and torch.device(device).type == DEVICE.type:
+            data = args[0] if args else kwargs.get("data")
+            if isinstance(data, Tensor):
+                return func(*args, **kwargs)
+            self.report("sync", f"{_MAKES[func]}(..., device=...) copies values from the host")
+            return _to_device(func(*args, **kwargs | {"device": "cpu"}))
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def simulation(report: Report, state: State) -> Iterator[None]:
+    """Run the block with the simulated device; `report(kind, message)` is called at the offending operation.
+
+    Parameters, buffers and what optimizers hold live on the device meanwhile, as if moved there by `.to(device)`, and so
+    do the tensors of closures and globals; a plain tensor kept as a module's attribute stays on the host, as it would.
+    """
+    autocast = torch.amp.autocast_mode.autocast
+    original = autocast.__init__
+
+    def on_cpu(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
+        original(self, "cpu" if device_type == DEVICE.type else device_type, *args, **kwargs)
+
+    autocast.__init__ = on_cpu  # autocast does not know the simulated device
+    try:
+        with _moved(state), _Functions(report), _Operators(report, list(state.tensors.values())):
+            yield
+    finally:
+        autocast.__init__ = original
+
+
+@contextlib.contextmanager
+def _moved(state: State) -> Iterator[None]:
+    """Modules and optimizers with copies of their tensors on the simulated device."""
+    copies: dict[int, Tensor] = {}
+
+    def moved(x: Tensor) -> Tensor:
+        return copies.setdefault(id(x), to_device(x))
+
+    undo: list[tuple[dict[str, Any], str, Any]] = []
+    for module in state.modules.values():
+        for part in module.modules():
+            for held in (part._parameters, part._buffers):
+                undo += [(held, name, x) for name, x in held.items() if x is not None]
+    for optimizer in state.optimizers:
+        undo += [(group, "params", group["params"]) for group in optimizer.param_groups]
+        undo.append((vars(optimizer), "state", optimizer.state))
+    for held, name, value in undo:
+        held[name] = pytree.tree_map_only(Tensor, moved, value) if name != "state" else type(value)(dict)
+    try:
+        yield
+    finally:
+        for held, name, value in undo:
+            held[name] = value
+
+
+def to_device(x: Tensor) -> Tensor:
+    """A leaf on the simulated device with the values of `x`."""
+    return _to_device(x.detach().clone()).requires_grad_(x.requires_grad)
+
+
+def leaves_on_device(batch: tuple[Any, ...], state: State) -> tuple[tuple[Any, ...], list[Tensor]]:
+    """The batch on the simulated device, and all leaves there that collect gradients."""
+    moved = pytree.tree_map_only(Tensor, to_device, batch)
+    parameters = [x for module in state.modules.values() for x in module.parameters()]
+    leaves = [x for x in pytree.tree_leaves(moved) if isinstance(x, Tensor)]
+    return moved, [x for x in (*leaves, *parameters) if x.requires_grad]
+
+
+def _to_device(x: Tensor) -> Tensor:
+    return x if isinstance(x, SimulatedTensor) else SimulatedTensor(x)

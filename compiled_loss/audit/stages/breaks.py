@@ -1,0 +1,50 @@
+"""Graph breaks: every place where the tracer gives up, forward and in the backward of custom functions."""
+
+import re
+
+from compiled_loss.audit.findings import Finding
+from compiled_loss.audit.places import below_audit
+from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
+from compiled_loss.audit.state import call, restored
+from compiled_loss.audit.torch_private import Break, collect_breaks, isolated_compile, own_compile_state
+
+_SKIPPED = "the rest of this function ran outside any graph and was not looked at for further breaks"
+
+
+def find_breaks(subject: Subject) -> Result:
+    """Trace every batch with a backend that compiles nothing, and list where tracing stopped."""
+    found: list[Finding] = []
+    stopped = ""
+    skipped_frames = False
+    with own_compile_state():
+        compiled = isolated_compile(subject.function, backend="eager", dynamic=subject.dynamic)
+        for i, batch in enumerate(subject.batches):
+            with restored(subject.state), collect_breaks() as breaks:
+                try:
+                    call(compiled, batch, subject.state, backward=subject.backward)
+                except Exception as error:
+                    stopped = f"batch {i}: {first_line(error)}"
+            found += [_finding(subject, x, i) for x in breaks]
+            skipped_frames = skipped_frames or any(x.skips_frame for x in breaks)
+            if stopped:
+                break
+    return Result(found, stopped=stopped, note=_SKIPPED if skipped_frames else "")
+
+
+def _finding(subject: Subject, broken: Break, batch: int) -> Finding:
+    where = subject.finder.locate(below_audit(broken.stack))
+    gb_type, explanation = _reason(broken)
+    message = f"{gb_type}: {explanation}" if explanation else gb_type
+    if broken.skips_frame:
+        message += " (the whole function falls back to eager)"
+    return finding("graph-break", message, where, batch, detail=broken.reason.strip())
+
+
+def _reason(broken: Break) -> tuple[str, str]:
+    """Torch's name for the break and its explanation, without what it says of the frame."""
+    text = f"{broken.error}" if f"{broken.error}".strip() else broken.reason
+    # A break within a loop carries the first reason before its own.
+    text = text.split("*** While handling this graph break")[0].strip()
+    name = text.splitlines()[0].strip() if text else type(broken.error).__name__
+    explanation = re.search(r"Explanation: (.*?)(?:\n\s*Hint:|\n\n|\Z)", text, re.DOTALL)
+    return name, " ".join(explanation[1].split()) if explanation else ""

@@ -1,0 +1,52 @@
+"""What waits for the device, or leaves it: run on a simulated one, so that no GPU is needed."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+from compiled_loss.audit.findings import Finding
+from compiled_loss.audit.simulated import leaves_on_device, simulation
+from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
+from compiled_loss.audit.state import differentiable_sum, restored, tensors_of
+from compiled_loss.audit.torch_private import forward_trace
+
+
+def find_device_faults(subject: Subject) -> Result:
+    """Syncs, sizes that depend on values, and tensors on the wrong device, in forward and backward."""
+    found: list[Finding] = []
+    current = ["forward", 0]
+
+    def report(kind: str, message: str) -> None:
+        phase, batch = str(current[0]), int(current[1])
+        where = subject.finder.here()
+        if where[0] is None and phase == "backward":
+            where = subject.finder.of_text(forward_trace())
+            message = f"{message} (in the backward of this line)"
+        found.append(finding(kind, message, where, batch, phase=phase))
+
+    for i, batch in enumerate(subject.batches):
+        current[:] = ["forward", i]
+        with restored(subject.state), _traced_backward():
+            try:
+                with simulation(report, subject.state):
+                    args, leaves = leaves_on_device(batch, subject.state)
+                    outputs = tensors_of(subject.function(*args))
+                    total = differentiable_sum(outputs) if subject.backward else None
+                    if total is not None and leaves:
+                        current[0] = "backward"
+                        total.backward(inputs=leaves)
+            except Exception as error:  # the function's own errors were met in the eager stage
+                place, _ = subject.finder.of_error(error)
+                return Result(found, stopped=f"the simulated device stopped at {place}: {first_line(error)}")
+    return Result(found)
+
+
+@contextlib.contextmanager
+def _traced_backward() -> Iterator[None]:
+    """Remember for every backward operation where its forward one was called."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that anomaly mode is slow
+        with torch.autograd.set_detect_anomaly(True, check_nan=False):
+            yield

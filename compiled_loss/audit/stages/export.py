@@ -1,0 +1,132 @@
+"""torch.export with the dimensions that vary between the batches, and ONNX Runtime, over all batches."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compiled_loss.audit.findings import Finding
+from compiled_loss.audit.stages.compare import compare
+from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
+from compiled_loss.audit.state import Outcome, restored, tensors_of
+
+_NOWHERE = (None, ())
+
+
+class _OfTensors(nn.Module):
+    """The function of the tensors alone; everything else in its arguments is baked in."""
+
+    def __init__(self, function: Callable[..., Any], batch: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.function = function
+        leaves, self.spec = pytree.tree_flatten(batch)
+        self.constants = [None if isinstance(x, Tensor) else x for x in leaves]
+        self.is_tensor = [isinstance(x, Tensor) for x in leaves]
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        given = iter(tensors)
+        leaves = [next(given) if x else c for x, c in zip(self.is_tensor, self.constants, strict=True)]
+        return tuple(tensors_of(self.function(*pytree.tree_unflatten(leaves, self.spec))))
+
+
+def find_export_faults(subject: Subject) -> Result:
+    """Whether the function exports, and the exported forms give the eager numbers on every batch."""
+    found = _changing_constants(subject)
+    varying = _varying_dimensions(subject.batches)
+    tensors = [[x.detach() for x in tensors_of(batch)] for batch in subject.batches]
+    examples = [i for i, x in enumerate(tensors) if all(x[t].shape[d] > 1 for t, d in varying)]
+    if not examples:
+        return Result(found, stopped="no batch has a size of at least 2 in every dimension that varies")
+    example = examples[0]
+    shapes: list[dict[int, Any]] = [{} for _ in tensors[example]]
+    for t, d in varying:
+        shapes[t][d] = torch.export.Dim.DYNAMIC
+    module = _OfTensors(subject.function, subject.batches[example])
+    errors: dict[str, float] = {}
+    try:
+        with restored(subject.state), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter's own
+            program = torch.export.export(module, tuple(tensors[example]), dynamic_shapes=(tuple(shapes),))
+    except Exception as error:
+        message = f"torch.export: {first_line(error)}"
+        where = subject.finder.of_text(str(error))
+        if where[0] is None:
+            where = subject.finder.locate(getattr(error, "real_stack", None) or [])
+        return Result([*found, finding("export", message, where, example, detail=str(error))])
+    found += _compare(subject, program.module(), tensors, "exported", errors)
+    try:
+        run = _onnx(program)
+    except ImportError as error:
+        return Result(found, stopped=f"ONNX: {first_line(error)}; pip install 'compiled-loss[export]'", errors=errors)
+    except Exception as error:
+        where = subject.finder.of_text(str(error))
+        found.append(finding("export", f"ONNX: {first_line(error)}", where, example, detail=str(error)))
+        return Result(found, errors=errors)
+    found += _compare(subject, run, tensors, "ONNX Runtime", errors)
+    return Result(found, note=f"{len(varying)} dynamic dimensions", errors=errors)
+
+
+def _compare(
+    subject: Subject,
+    function: Callable[..., Any],
+    tensors: Sequence[Sequence[Tensor]],
+    mode: str,
+    errors: dict[str, float],
+) -> list[Finding]:
+    found: list[Finding] = []
+    for i, inputs in enumerate(tensors):
+        try:
+            got = Outcome(list(function(*inputs)), {}, False)
+        except Exception as error:
+            shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+            message = f"{mode} cannot run this batch (shapes {shapes}): {first_line(error)}"
+            found.append(finding("export", message, _NOWHERE, i, detail=str(error)))
+            continue
+        different = compare(subject, got, i, "export", mode, errors)
+        found += [finding("export", f"other numbers in {x.message}", _NOWHERE, i) for x in different]
+    return found
+
+
+def _onnx(program: torch.export.ExportedProgram) -> Callable[..., list[Tensor]]:
+    """The program in ONNX Runtime on the CPU."""
+    import onnxruntime  # noqa: PLC0415  (an optional dependency)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        converted = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert converted is not None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    model = converted.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = program.graph_signature.user_inputs
+    wanted = {x.name for x in session.get_inputs()}
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        feed = {str(n): x.cpu().numpy() for n, x in zip(names, inputs, strict=True) if str(n) in wanted}
+        return [torch.as_tensor(x) for x in session.run(None, feed)]
+
+    return run
+
+
+def _varying_dimensions(batches: Sequence[tuple[Any, ...]]) -> list[tuple[int, int]]:
+    """(tensor, dimension) of every size that is not the same in all batches."""
+    shapes = [[tuple(x.shape) for x in tensors_of(batch)] for batch in batches]
+    return [
+        (t, d) for t, shape in enumerate(shapes[0]) for d in range(len(shape)) if len({x[t][d] for x in shapes}) > 1
+    ]
+
+
+def _changing_constants(subject: Subject) -> list[Finding]:
+    """Arguments that are no tensors and differ between batches: an export keeps the example's value."""
+    found = []
+    first, *others = (dict(pytree.tree_flatten_with_path(batch)[0]) for batch in subject.batches)
+    for path, value in first.items():
+        if not isinstance(value, Tensor) and any(x.get(path, value) != value for x in others):
+            name = f"args{pytree.keystr(path)}"
+            message = f"{name} is no tensor and changes between batches; an exported graph keeps {value!r}"
+            found.append(finding("export", message, _NOWHERE, 0))
+    return found

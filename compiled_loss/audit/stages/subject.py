@@ -1,0 +1,73 @@
+"""What every stage works on, and what it may say."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from compiled_loss.audit.advice import advise
+from compiled_loss.audit.findings import Finding, Graph, Place
+from compiled_loss.audit.places import Finder
+from compiled_loss.audit.state import Outcome, State
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The audited function with its batches.
+
+    Args:
+        function: what is audited.
+        batches: arguments of each call.
+        state: what the function holds.
+        finder: knows the user's own code.
+        backward: whether to differentiate.
+        warmup: batches that may compile.
+        backend: of `torch.compile`.
+        dynamic: of `torch.compile`.
+        tolerance: largest error, relative to the largest entry; None goes by dtype.
+        expected: what each batch gives eagerly.
+    """
+
+    function: Callable[..., Any]
+    batches: Sequence[tuple[Any, ...]]
+    state: State
+    finder: Finder
+    backward: bool
+    warmup: int
+    backend: str
+    dynamic: bool | None
+    tolerance: float | None
+    expected: list[Outcome] = field(default_factory=list)
+
+
+class Result(NamedTuple):
+    """What a stage found; `stopped` tells why it could not go on, `skipped` why it had nothing to do."""
+
+    findings: list[Finding]
+    stopped: str = ""
+    skipped: str = ""
+    note: str = ""
+    graphs: tuple[Graph, ...] = ()
+    errors: dict[str, float] | None = None
+
+
+def finding(
+    kind: str,
+    message: str,
+    where: tuple[Place | None, tuple[Place, ...]],
+    batch: int,
+    *,
+    detail: str = "",
+    phase: str = "forward",
+) -> Finding:
+    """A finding with the advice for it."""
+    place, trace = where
+    source = place.source if place else ""
+    advice = advise(kind, f"{message}\n{source}\n{detail}")
+    return Finding(kind, message, advice, place, trace, phase, (batch,), detail)
+
+
+def first_line(error: BaseException | str) -> str:
+    """The first line of a message, with the type where it is an exception."""
+    text = str(error).strip().splitlines()
+    name = "" if isinstance(error, str) else f"{type(error).__name__}: "
+    return name + (text[0] if text else "")

@@ -1,0 +1,232 @@
+"""Every interface of torch without a promise of stability that the audit uses, each looked up behind a probe.
+
+`probe(name)` returns the object or raises `MissingInterface`, which names the torch version; the stage that needed it
+is then reported as incomplete instead of passing in silence.
+"""
+
+import contextlib
+import importlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+_INTERFACES = {
+    "breaks": "torch._dynamo.symbolic_convert:InstructionTranslatorBase.log_graph_break",
+    "frames": "torch._dynamo.convert_frame:ConvertFrameAssert.__call__",
+    "unsupported": "torch._dynamo.exc:Unsupported",
+    "user error": "torch._dynamo.exc:UserError",
+    "tracing": "torch._guards:TracingContext.extract_stack",
+    "callbacks": "torch._dynamo.callback:callback_handler",
+    "triggers": "torch._dynamo.callback:CallbackTrigger",
+    "counters": "torch._dynamo.utils:counters",
+    "guard reasons": "torch._dynamo.guards:get_and_maybe_log_recompilation_reasons",
+    "inductor": "torch._inductor.compile_fx:compile_fx",
+    "inductor graph": "torch._inductor.compile_fx:compile_fx_inner",
+    "aot": "torch._dynamo.backends.common:aot_autograd",
+    "cudagraph refusals": "torch._inductor.utils:is_cudagraph_unsafe_fx_node",
+    "unbacked symbols": "torch.fx.experimental.symbolic_shapes:free_unbacked_symbols",
+    "autograd node": "torch._C:_current_autograd_node",
+    "aliasing": "torch.utils._python_dispatch:return_and_correct_aliasing",
+}
+
+
+class MissingInterface(RuntimeError):
+    """This version of torch lacks something that a stage of the audit reads."""
+
+
+class Break(NamedTuple):
+    """One graph break as the tracer tells it."""
+
+    error: BaseException
+    reason: str
+    stack: list[Any]  # FrameSummary, outermost first
+    skips_frame: bool  # the rest of the function runs untraced
+
+
+class Compile(NamedTuple):
+    """One compile: its kind, and for a recompile the guards that failed."""
+
+    trigger: str  # DYNAMO, LAZY_BACKWARD, ...
+    guards: tuple[str, ...]
+    function: tuple[str, int, str]  # file, first line, name
+
+
+def probe(name: str) -> Any:
+    """The interface of that name.
+
+    Raises:
+        MissingInterface: if this version of torch lacks it.
+    """
+    module, _, path = _INTERFACES[name].partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        raise MissingInterface(f"torch {torch.__version__} has no {module}.{path}, which this stage reads") from None
+    return found
+
+
+@contextlib.contextmanager
+def replaced(name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    """Put `make(original)` in the place of an interface, and the original back."""
+    original = probe(name)
+    module, _, path = _INTERFACES[name].partition(":")
+    owner: Any = importlib.import_module(module)
+    *parents, last = path.split(".")
+    for part in parents:
+        owner = getattr(owner, part)
+    setattr(owner, last, make(original))
+    try:
+        yield
+    finally:
+        setattr(owner, last, original)
+
+
+@contextlib.contextmanager
+def collect_breaks() -> Iterator[list[Break]]:
+    """List every graph break while the block runs, those in loops, on first lines and in skipped frames too."""
+    found: list[Break] = []
+    soft = probe("unsupported"), probe("user error")
+    extract_stack = probe("tracing")
+
+    def spy_on_breaks(original: Any) -> Any:
+        def log_graph_break(self: Any, code_options: Any, reason: str, exc: Any) -> None:
+            if not getattr(exc, "logged", False):
+                stack = getattr(exc, "real_stack", None)
+                skips = "Skipping the function" in reason
+                found.append(Break(exc, reason, list(extract_stack() if stack is None else stack), skips))
+            original(self, code_options, reason=reason, exc=exc)
+
+        return log_graph_break
+
+    def spy_on_frames(original: Any) -> Any:
+        def convert(self: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return original(self, *args, **kwargs)
+            except soft as error:
+                if not getattr(error, "logged", False):
+                    found.append(Break(error, str(error), list(getattr(error, "real_stack", None) or []), True))
+                    error.logged = True  # type: ignore[union-attr]
+                raise
+
+        return convert
+
+    with replaced("breaks", spy_on_breaks), replaced("frames", spy_on_frames):
+        yield found
+
+
+@contextlib.contextmanager
+def collect_compiles() -> Iterator[list[Compile]]:
+    """List every compile while the block runs, lazy backward compiles too."""
+    found: list[Compile] = []
+    handler = probe("callbacks")
+    reasons: list[tuple[tuple[str, ...], tuple[str, int, str]]] = []
+
+    def spy_on_reasons(original: Any) -> Any:
+        def explain(cache_entries: Any, frame: Any, *args: Any, **kwargs: Any) -> Any:
+            told = original(cache_entries, frame, *args, **kwargs)
+            code = frame.f_code
+            reasons.append((tuple(told), (code.co_filename, code.co_firstlineno, code.co_name)))
+            return told
+
+        return explain
+
+    def note(args: Any) -> None:
+        guards, function = reasons.pop() if reasons else ((), ("", 0, ""))
+        found.append(Compile(args.callback_trigger.name, guards, function))
+
+    name = "torch._dynamo.convert_frame"
+    module = importlib.import_module(name)
+    with replaced("guard reasons", spy_on_reasons):
+        # convert_frame holds a reference of its own.
+        held = getattr(module, "get_and_maybe_log_recompilation_reasons", None)
+        if held is not None:
+            module.get_and_maybe_log_recompilation_reasons = probe("guard reasons")  # type: ignore[attr-defined]
+        handler.register_start_callback(note)
+        try:
+            yield found
+        finally:
+            handler.remove_start_callback(note)
+            if held is not None:
+                module.get_and_maybe_log_recompilation_reasons = held  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def own_compile_state() -> Iterator[None]:
+    """Compile as in a fresh process, and leave the caller's compiled functions, settings and counters as they were.
+
+    Entries of the caller's own compiled functions are out of sight through `isolate_recompiles`; what torch remembers
+    about sizes that changed is set aside, since it would hide the compile in which it learns so.
+    """
+    import torch._dynamo  # noqa: PLC0415  (slow to import)
+    import torch._functorch.config as functorch  # noqa: PLC0415
+    import torch._inductor.config as inductor  # noqa: PLC0415
+    from torch._dynamo import pgo  # noqa: PLC0415
+
+    counters = probe("counters")
+    counted = {key: value.copy() for key, value in counters.items()}
+    learnt = {name: getattr(pgo, name) for name in ("_CODE_STATE", "_INIT_CODE_STATE") if hasattr(pgo, name)}
+    limits = {
+        name: 256 for name in ("recompile_limit", "accumulated_recompile_limit") if hasattr(torch._dynamo.config, name)
+    }
+    sizes = {name: False for name in ("automatic_dynamic_local_pgo", "automatic_dynamic_remote_pgo")}
+    sizes = {name: value for name, value in sizes.items() if hasattr(torch._dynamo.config, name)}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.compiler.set_stance("default"))
+        stack.enter_context(torch._dynamo.config.patch(**limits, **sizes, suppress_errors=False, disable=False))
+        stack.enter_context(functorch.patch(donated_buffer=False))
+        stack.enter_context(inductor.patch(fallback_random=True))
+        stack.enter_context(_quiet())
+        for name in learnt:
+            setattr(pgo, name, None)
+        try:
+            yield
+        finally:
+            for name, value in learnt.items():
+                setattr(pgo, name, value)
+            counters.clear()
+            counters.update(counted)
+
+
+def isolated_compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`torch.compile` that shares no cache entry with any other; before torch 2.13 all caches are reset instead."""
+    import torch._dynamo  # noqa: PLC0415
+
+    if "isolate_recompiles" in (torch.compile.__kwdefaults__ or {}):
+        options["isolate_recompiles"] = True
+    else:
+        torch._dynamo.reset()
+    return torch.compile(function, **options)
+
+
+def copy_marks(source: Tensor, copy: Tensor) -> Tensor:
+    """Carry `mark_dynamic` and its like over to a copy."""
+    for name, value in vars(source).items():
+        if name.startswith("_dynamo_") or name == "_has_symbolic_sizes_strides":
+            setattr(copy, name, value.copy() if hasattr(value, "copy") else value)
+    return copy
+
+
+def forward_trace() -> str:
+    """Within a backward pass, where the forward operation was called; empty elsewhere."""
+    node = probe("autograd node")()
+    lines = node.metadata.get("traceback_", []) if node is not None else []
+    return "".join(lines)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's own warnings about breaks and recompiles off the terminal: they are in the report."""
+    handlers = {h for name in ("torch", "torch._dynamo") for h in logging.getLogger(name).handlers}
+    levels = {handler: handler.level for handler in handlers}
+    for handler in handlers:
+        handler.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for handler, level in levels.items():
+            handler.setLevel(level)
