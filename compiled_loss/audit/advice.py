@@ -30,6 +30,7 @@ _GRAPH_BREAKS = (
     ),
 )
 _RECOMPILES = (
+    (r"no earlier batch had reached", "remove the graph break before it, or let a warm-up batch take this path"),
     (
         r"size mismatch|\.size\(|\.shape\[|== 0|== 1\b|Eq\(|dynamic",
         "pad to few sizes, and torch._dynamo.mark_dynamic the varying dimension before the first call",
@@ -72,6 +73,7 @@ _PLAIN = {
         ),
     ),
     "export": (
+        (r"is no tensor", "pass it as a tensor, or export once for each value"),
         (
             r"data-dependent|guard|constraint|specializ",
             "no Python branch or max() on a size; export with example sizes of at least 2",

@@ -1,5 +1,7 @@
 """Which line is to blame: the innermost one of the user's own code."""
 
+import functools
+import inspect
 import linecache
 import re
 import site
@@ -8,7 +10,8 @@ import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
+from typing import Any
 
 import torch
 
@@ -52,6 +55,23 @@ class Finder:
         found = (traceback.FrameSummary(m["file"], int(m["line"]), m["function"]) for m in _FRAME.finditer(text))
         return self.locate(found)
 
+    def of_code(self, code: CodeType) -> tuple[Place | None, tuple[Place, ...]]:
+        """Where a function is defined; for what the tracer made of the rest of one, the line at which that begins."""
+        resumed = re.fullmatch(r"torch_dynamo_resume_in_(?P<name>.*)_at_(?P<line>\d+)", code.co_name)
+        line = int(resumed["line"]) if resumed else _definition(code)
+        return self.locate(
+            [traceback.FrameSummary(code.co_filename, line, resumed["name"] if resumed else code.co_name)]
+        )
+
+    def of_function(self, function: Any) -> tuple[Place | None, tuple[Place, ...]]:
+        """Where a function, a method, or a module's forward is defined."""
+        function = function.forward if isinstance(function, torch.nn.Module) else function
+        while isinstance(function, functools.partial):
+            function = function.func
+        function = inspect.unwrap(getattr(function, "__func__", function))
+        code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+        return self.of_code(code) if code else (None, ())
+
     @staticmethod
     def _is_machinery(file: str) -> bool:
         standard = file.startswith(_STANDARD) and not file.startswith(_LIBRARIES)
@@ -69,8 +89,14 @@ def below_audit(frames: Iterable[traceback.FrameSummary]) -> list[traceback.Fram
     return [] if inside and last < 0 else frames[last + 1 :]
 
 
+def _definition(code: CodeType) -> int:
+    """The line of the `def`, below its decorators."""
+    lines = [linecache.getline(code.co_filename, code.co_firstlineno + i) for i in range(20)]
+    found = (i for i, line in enumerate(lines) if re.match(rf"\s*(async )?def {re.escape(code.co_name)}\b", line))
+    return code.co_firstlineno + next(found, 0)
+
+
 def _place(frame: traceback.FrameSummary) -> Place:
     line = frame.lineno or 0
-    function = frame.name.removeprefix("torch_dynamo_resume_in_")
-    function = re.sub(r"_at_\d+$", "", function) if function != frame.name else function
+    function = re.sub(r"^torch_dynamo_resume_in_(.*)_at_\d+$", r"\1", frame.name)
     return Place(frame.filename, line, function, linecache.getline(frame.filename, line).strip())

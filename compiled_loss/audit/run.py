@@ -144,17 +144,18 @@ def audit(
 
 def _run_eagerly(subject: Subject) -> Result:
     """The numbers that all others are compared with."""
-    notes = []
-    for i, batch in enumerate(subject.batches):
-        try:
-            with restored(subject.state):
+    with restored(subject.state):
+        for i, batch in enumerate(subject.batches):
+            try:
                 subject.expected.append(call(subject.function, batch, subject.state, backward=subject.backward))
-        except Exception as error:
-            place, _ = subject.finder.of_error(error)
-            return Result([], stopped=f"batch {i}: {first_line(error)} at {place}")
+            except Exception as error:
+                place, _ = subject.finder.of_error(error)
+                return Result([], stopped=f"batch {i}: {first_line(error)} at {place}")
     if subject.backward and not any(x.differentiable for x in subject.expected):
-        notes.append("no output requires a gradient, so there was no backward: set requires_grad on the inputs")
-    return Result([], note="; ".join(notes))
+        return Result(
+            [], note="no output requires a gradient, so there was no backward: set requires_grad on the inputs"
+        )
+    return Result([])
 
 
 def _stage(name: str, result: Result, findings: list[Finding], seconds: float) -> Stage:

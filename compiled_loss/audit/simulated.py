@@ -5,7 +5,9 @@ the line that does it. Unlike fake tensors these have values, so the run goes on
 """
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from types import CellType
 from typing import Any
 
 import torch
@@ -186,7 +188,10 @@ def _moved(state: State) -> Iterator[None]:
     copies: dict[int, Tensor] = {}
 
     def moved(x: Tensor) -> Tensor:
-        return copies.setdefault(id(x), to_device(x))
+        if id(x) not in copies:
+            copies[id(x)] = to_device(x)
+            copies[id(x)].grad = None if x.grad is None else to_device(x.grad)
+        return copies[id(x)]
 
     undo: list[tuple[dict[str, Any], str, Any]] = []
     for module in state.modules.values():
@@ -197,12 +202,28 @@ def _moved(state: State) -> Iterator[None]:
         undo += [(group, "params", group["params"]) for group in optimizer.param_groups]
         undo.append((vars(optimizer), "state", optimizer.state))
     for held, name, value in undo:
-        held[name] = pytree.tree_map_only(Tensor, moved, value) if name != "state" else type(value)(dict)
+        held[name] = defaultdict(dict) if name == "state" else pytree.tree_map_only(Tensor, moved, value)
+    holders = [(holder, key, _held(holder, key)) for holder, key in state.holders]
+    for holder, key, value in holders:
+        _hold(holder, key, moved(value))
     try:
         yield
     finally:
         for held, name, value in undo:
             held[name] = value
+        for holder, key, value in holders:
+            _hold(holder, key, value)
+
+
+def _held(holder: Any, key: Any) -> Any:
+    return holder.cell_contents if isinstance(holder, CellType) else holder[key]
+
+
+def _hold(holder: Any, key: Any, value: Any) -> None:
+    if isinstance(holder, CellType):
+        holder.cell_contents = value
+    else:
+        holder[key] = value
 
 
 def to_device(x: Tensor) -> Tensor:

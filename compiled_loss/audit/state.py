@@ -25,11 +25,12 @@ class Outcome(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a function can reach and change: modules, optimizers, and tensors outside of modules."""
+    """What a function can reach and change: modules, optimizers, and tensors outside of modules with their holders."""
 
     modules: dict[str, nn.Module]
     optimizers: list[torch.optim.Optimizer]
     tensors: dict[str, Tensor]
+    holders: list[tuple[Any, Any]]  # (dict, list or cell, key), from where a tensor of `tensors` is reached
 
     def parameters(self) -> dict[str, Tensor]:
         """Everything that can collect a gradient, by name."""
@@ -43,10 +44,12 @@ class State(NamedTuple):
 
 def reachable(function: Callable[..., Any]) -> State:
     """Find the state that `function` holds: itself, its object, closure, defaults and the globals that it names."""
-    state = State({}, [], {})
+    state = State({}, [], {}, [])
     seen: set[int] = set()
 
-    def look(name: str, value: Any, depth: int) -> None:
+    def look(name: str, value: Any, depth: int, holder: Any = None, key: Any = None) -> None:
+        if isinstance(value, Tensor) and holder is not None:
+            state.holders.append((holder, key))
         if id(value) in seen or depth > 4:
             return
         seen.add(id(value))
@@ -68,18 +71,19 @@ def reachable(function: Callable[..., Any]) -> State:
             cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
             for key, cell in cells:
                 with contextlib.suppress(ValueError):  # an empty cell
-                    look(key, cell.cell_contents, depth + 1)
+                    look(key, cell.cell_contents, depth + 1, cell)
             for key in value.__code__.co_names:
                 if key in value.__globals__ and not isinstance(value.__globals__[key], types.ModuleType):
-                    look(key, value.__globals__[key], depth + 1)
+                    look(key, value.__globals__[key], depth + 1, value.__globals__, key)
             if wrapped := getattr(value, "__wrapped__", None):
                 look(name, wrapped, depth + 1)
         elif isinstance(value, dict | list | tuple):
-            for key, x in value.items() if isinstance(value, dict) else enumerate(value):
-                look(f"{name}.{key}", x, depth + 1)
+            holder = None if isinstance(value, tuple) else value
+            for key, x in list(value.items() if isinstance(value, dict) else enumerate(value)):
+                look(f"{name}.{key}", x, depth + 1, holder, key)
         elif hasattr(value, "__dict__") and not isinstance(value, type | types.ModuleType):
-            for key, x in vars(value).items():
-                look(f"{name}.{key}", x, depth + 1)
+            for key, x in list(vars(value).items()):
+                look(f"{name}.{key}", x, depth + 1, vars(value), key)
             look(f"{name}.__call__", getattr(type(value), "__call__", None), depth + 1)
 
     look("self" if isinstance(function, nn.Module) else "function", function, 0)
@@ -100,8 +104,8 @@ def restored(state: State) -> Iterator[None]:
     python = random.getstate()
     try:
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            for x in tensors:
-                x.grad = None
+            for x, gradient in zip(tensors, gradients, strict=True):
+                x.grad = None if gradient is None else gradient.clone()
             yield
     finally:
         random.setstate(python)

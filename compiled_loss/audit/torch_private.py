@@ -7,7 +7,9 @@ is then reported as incomplete instead of passing in silence.
 import contextlib
 import importlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
@@ -20,9 +22,8 @@ _INTERFACES = {
     "user error": "torch._dynamo.exc:UserError",
     "tracing": "torch._guards:TracingContext.extract_stack",
     "callbacks": "torch._dynamo.callback:callback_handler",
-    "triggers": "torch._dynamo.callback:CallbackTrigger",
     "counters": "torch._dynamo.utils:counters",
-    "guard reasons": "torch._dynamo.guards:get_and_maybe_log_recompilation_reasons",
+    "guard reasons": "torch._dynamo.convert_frame:get_and_maybe_log_recompilation_reasons",
     "inductor": "torch._inductor.compile_fx:compile_fx",
     "inductor graph": "torch._inductor.compile_fx:compile_fx_inner",
     "aot": "torch._dynamo.backends.common:aot_autograd",
@@ -51,7 +52,7 @@ class Compile(NamedTuple):
 
     trigger: str  # DYNAMO, LAZY_BACKWARD, ...
     guards: tuple[str, ...]
-    function: tuple[str, int, str]  # file, first line, name
+    code: CodeType | None  # of the traced function; the same for a backward that is compiled with it
 
 
 def probe(name: str) -> Any:
@@ -124,35 +125,37 @@ def collect_compiles() -> Iterator[list[Compile]]:
     """List every compile while the block runs, lazy backward compiles too."""
     found: list[Compile] = []
     handler = probe("callbacks")
-    reasons: list[tuple[tuple[str, ...], tuple[str, int, str]]] = []
+    failed: list[str] = []
+    traced: list[CodeType] = []
 
     def spy_on_reasons(original: Any) -> Any:
-        def explain(cache_entries: Any, frame: Any, *args: Any, **kwargs: Any) -> Any:
-            told = original(cache_entries, frame, *args, **kwargs)
-            code = frame.f_code
-            reasons.append((tuple(told), (code.co_filename, code.co_firstlineno, code.co_name)))
+        def explain(*args: Any, **kwargs: Any) -> Any:
+            told = original(*args, **kwargs)
+            failed[:] = told
             return told
 
         return explain
 
-    def note(args: Any) -> None:
-        guards, function = reasons.pop() if reasons else ((), ("", 0, ""))
-        found.append(Compile(args.callback_trigger.name, guards, function))
+    def spy_on_frames(original: Any) -> Any:
+        def convert(self: Any, frame: Any, *args: Any, **kwargs: Any) -> Any:
+            traced.append(frame.f_code)
+            try:
+                return original(self, frame, *args, **kwargs)
+            finally:
+                traced.pop()
 
-    name = "torch._dynamo.convert_frame"
-    module = importlib.import_module(name)
-    with replaced("guard reasons", spy_on_reasons):
-        # convert_frame holds a reference of its own.
-        held = getattr(module, "get_and_maybe_log_recompilation_reasons", None)
-        if held is not None:
-            module.get_and_maybe_log_recompilation_reasons = probe("guard reasons")  # type: ignore[attr-defined]
+        return convert
+
+    def note(args: Any) -> None:
+        found.append(Compile(args.callback_trigger.name, tuple(failed), traced[-1] if traced else None))
+        failed.clear()
+
+    with replaced("guard reasons", spy_on_reasons), replaced("frames", spy_on_frames):
         handler.register_start_callback(note)
         try:
             yield found
         finally:
             handler.remove_start_callback(note)
-            if held is not None:
-                module.get_and_maybe_log_recompilation_reasons = held  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -180,7 +183,7 @@ def own_compile_state() -> Iterator[None]:
         stack.enter_context(torch._dynamo.config.patch(**limits, **sizes, suppress_errors=False, disable=False))
         stack.enter_context(functorch.patch(donated_buffer=False))
         stack.enter_context(inductor.patch(fallback_random=True))
-        stack.enter_context(_quiet())
+        stack.enter_context(quiet())
         for name in learnt:
             setattr(pgo, name, None)
         try:
@@ -219,14 +222,16 @@ def forward_trace() -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's own warnings about breaks and recompiles off the terminal: they are in the report."""
+def quiet() -> Iterator[None]:
+    """Keep torch's own words about breaks and recompiles off the terminal: they are in the report."""
     handlers = {h for name in ("torch", "torch._dynamo") for h in logging.getLogger(name).handlers}
     levels = {handler: handler.level for handler in handlers}
     for handler in handlers:
         handler.setLevel(logging.CRITICAL + 1)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for handler, level in levels.items():
             handler.setLevel(level)

@@ -9,26 +9,32 @@ from compiled_loss.audit.state import call, restored
 from compiled_loss.audit.torch_private import Break, collect_breaks, isolated_compile, own_compile_state
 
 _SKIPPED = "the rest of this function ran outside any graph and was not looked at for further breaks"
+_OPTIMIZER = "torch.optim breaks around every step() on purpose, which is not counted"
 
 
 def find_breaks(subject: Subject) -> Result:
     """Trace every batch with a backend that compiles nothing, and list where tracing stopped."""
     found: list[Finding] = []
     stopped = ""
-    skipped_frames = False
-    with own_compile_state():
+    notes: set[str] = set()
+    with own_compile_state(), restored(subject.state):
         compiled = isolated_compile(subject.function, backend="eager", dynamic=subject.dynamic)
         for i, batch in enumerate(subject.batches):
-            with restored(subject.state), collect_breaks() as breaks:
+            with collect_breaks() as breaks:
                 try:
                     call(compiled, batch, subject.state, backward=subject.backward)
                 except Exception as error:
                     stopped = f"batch {i}: {first_line(error)}"
-            found += [_finding(subject, x, i) for x in breaks]
-            skipped_frames = skipped_frames or any(x.skips_frame for x in breaks)
+            notes |= {_OPTIMIZER for x in breaks if _is_an_optimizers_own(x)}
+            notes |= {_SKIPPED for x in breaks if x.skips_frame}
+            found += [_finding(subject, x, i) for x in breaks if not _is_an_optimizers_own(x)]
             if stopped:
                 break
-    return Result(found, stopped=stopped, note=_SKIPPED if skipped_frames else "")
+    return Result(found, stopped=stopped, note="; ".join(sorted(notes)))
+
+
+def _is_an_optimizers_own(broken: Break) -> bool:
+    return bool(broken.stack) and broken.stack[-1].filename.endswith("torch/optim/optimizer.py")
 
 
 def _finding(subject: Subject, broken: Break, batch: int) -> Finding:

@@ -1,13 +1,18 @@
 """One compile with the real backend over all batches: recompiles, numbers, what CUDA graphs refuse, and sizes."""
 
+import linecache
+import re
+import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
+from functorch.compile import make_boxed_func
+from torch import Tensor
+
 from compiled_loss.audit.findings import Finding, Graph
 from compiled_loss.audit.places import Finder
-from compiled_loss.audit.stages.compare import compare
+from compiled_loss.audit.stages.compare import compare, tolerance_of
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import call, restored
 from compiled_loss.audit.torch_private import Compile, collect_compiles, isolated_compile, own_compile_state, probe
@@ -25,43 +30,48 @@ class CompiledRun:
         self.refused: list[Finding] = []
         self.graphs: list[Graph] = []
         self.errors: dict[str, float] = {}
+        self.lowest = 0.0  # tolerance of the lowest precision that a graph computes in
         self.stopped = ""
         self._batch = 0
 
     def run(self) -> "CompiledRun":
         """Compile and run every batch."""
         subject = self.subject
-        with own_compile_state():
+        with own_compile_state(), restored(subject.state):
             compiled = isolated_compile(subject.function, backend=self._backend(), dynamic=subject.dynamic)
             for i, batch in enumerate(subject.batches):
                 self._batch = i
-                with restored(subject.state), collect_compiles() as compiles:
+                with collect_compiles() as compiles:
                     try:
                         got = call(compiled, batch, subject.state, backward=subject.backward)
                     except Exception as error:
                         self.stopped = f"batch {i}: {first_line(error)}"
                         return self
                 self._judge_compiles(compiles)
-                self.mismatches += compare(subject, got, i, "mismatch", "compiled", self.errors)
+                self.mismatches += compare(subject, got, i, "mismatch", "compiled", self.errors, self.lowest)
         return self
 
     def _judge_compiles(self, compiles: list[Compile]) -> None:
         if self._batch < self.subject.warmup:
             return
         # A backward that is compiled with its forward is no second finding.
-        lazy = [x for x in compiles if x.trigger == _LAZY]
-        for x in [x for x in compiles if x.trigger == "DYNAMO"] or lazy:
-            guards = "; ".join(" ".join(g.split(": ", 1)[-1].split()) for g in x.guards) or "no graph served this batch"
-            file, line, name = x.function
-            frames = [traceback.FrameSummary(file, line, name)] if file else []
-            where = self.subject.finder.locate(frames)
-            phase = "backward" if x.trigger == _LAZY else "forward"
-            if phase == "backward":
-                guards = "the backward was compiled anew"
-            found = finding(
-                "recompile", f"compiled again: {guards}", where, self._batch, phase=phase, detail="\n".join(x.guards)
-            )
-            self.recompiles.append(found)
+        forward = [x for x in compiles if x.trigger != _LAZY]
+        self.recompiles += [self._recompile(x) for x in forward or compiles]
+
+    def _recompile(self, compiled: Compile) -> Finding:
+        finder = self.subject.finder
+        detail = "\n".join(compiled.guards)
+        if compiled.guards:
+            message = "compiled again: " + "; ".join(dict.fromkeys(map(_guard, compiled.guards)))
+        elif compiled.trigger == _LAZY:
+            message = "the backward was compiled when it was first called"
+        else:
+            message = "compiled a part of the function that no earlier batch had reached"
+        where = finder.of_text(_line_of_guard(compiled.guards))
+        if where[0] is None:
+            where = finder.of_code(compiled.code) if compiled.code else finder.of_function(self.subject.function)
+        phase = "backward" if compiled.trigger == _LAZY else "forward"
+        return finding("recompile", message, where, self._batch, phase=phase, detail=detail)
 
     def _backend(self) -> Callable[..., Any] | str:
         """The backend with an eye on every graph it compiles."""
@@ -82,7 +92,7 @@ class CompiledRun:
             def seen(phase: str) -> Callable[..., Any]:
                 def compiler(graph: Any, inputs: Any) -> Any:
                     self._look_at(graph, phase, 0.0)
-                    return graph
+                    return make_boxed_func(graph)
 
                 return compiler
 
@@ -95,12 +105,35 @@ class CompiledRun:
         refuses, unbacked = probe("cudagraph refusals"), probe("unbacked symbols")
         for node in nodes:
             value = node.meta.get("val")
+            if isinstance(value, Tensor):
+                self.lowest = max(self.lowest, tolerance_of(value.dtype))
             why = "is refused" if refuses(node) else ""
             if not why and value is not None and not isinstance(value, list | tuple) and unbacked(value):
                 why = "has a size or value known only at run time"
             if why:
                 where = self.subject.finder.of_text(node.meta.get("stack_trace") or "")
                 self.refused.append(finding("cudagraph", f"{node.target} {why}", where, self._batch, phase=phase))
+
+
+def _guard(text: str) -> str:
+    """The condition that failed, without the number of the graph and torch's remarks."""
+    return text.split("\n")[0].split("#")[0].split(": ", 1)[-1].strip()
+
+
+def _line_of_guard(guards: tuple[str, ...]) -> str:
+    """The line that asked for the newest guard, as a printed stack tells it; empty if torch does not say."""
+    for guard in guards:
+        if "User stack trace" in guard:
+            return guard
+        # Sizes: "# source # the end of/its/path.py:12 in name"
+        if found := re.search(r"# (?P<path>\S+\.py):(?P<line>\d+) in (?P<name>\w+)", guard):
+            files = (x for x in list(linecache.cache) + list(_files()) if x.endswith(found["path"]))
+            return f'File "{next(files, "")}", line {found["line"]}, in {found["name"]}'
+    return ""
+
+
+def _files() -> list[str]:
+    return [file for x in list(sys.modules.values()) if (file := getattr(x, "__file__", None))]
 
 
 def _function_of(nodes: list[Any], finder: Finder) -> str:

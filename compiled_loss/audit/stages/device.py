@@ -26,20 +26,20 @@ def find_device_faults(subject: Subject) -> Result:
             message = f"{message} (in the backward of this line)"
         found.append(finding(kind, message, where, batch, phase=phase))
 
-    for i, batch in enumerate(subject.batches):
-        current[:] = ["forward", i]
-        with restored(subject.state), _traced_backward():
-            try:
-                with simulation(report, subject.state):
+    with restored(subject.state), _traced_backward():
+        try:
+            with simulation(report, subject.state):
+                for i, batch in enumerate(subject.batches):
+                    current[:] = ["forward", i]
                     args, leaves = leaves_on_device(batch, subject.state)
                     outputs = tensors_of(subject.function(*args))
                     total = differentiable_sum(outputs) if subject.backward else None
                     if total is not None and leaves:
                         current[0] = "backward"
                         total.backward(inputs=leaves)
-            except Exception as error:  # the function's own errors were met in the eager stage
-                place, _ = subject.finder.of_error(error)
-                return Result(found, stopped=f"the simulated device stopped at {place}: {first_line(error)}")
+        except Exception as error:  # the function's own errors were met in the eager stage
+            place, _ = subject.finder.of_error(error)
+            return Result(found, stopped=f"the simulated device stopped at {place}: {first_line(error)}")
     return Result(found)
 
 

@@ -1,6 +1,5 @@
 """torch.export with the dimensions that vary between the batches, and ONNX Runtime, over all batches."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,8 +11,7 @@ from compiled_loss.audit.findings import Finding
 from compiled_loss.audit.stages.compare import compare
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import Outcome, restored, tensors_of
-
-_NOWHERE = (None, ())
+from compiled_loss.audit.torch_private import quiet
 
 
 class _OfTensors(nn.Module):
@@ -47,8 +45,7 @@ def find_export_faults(subject: Subject) -> Result:
     module = _OfTensors(subject.function, subject.batches[example])
     errors: dict[str, float] = {}
     try:
-        with restored(subject.state), warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the exporter's own
+        with restored(subject.state), quiet(), torch.no_grad():
             program = torch.export.export(module, tuple(tensors[example]), dynamic_shapes=(tuple(shapes),))
     except Exception as error:
         message = f"torch.export: {first_line(error)}"
@@ -56,16 +53,23 @@ def find_export_faults(subject: Subject) -> Result:
         if where[0] is None:
             where = subject.finder.locate(getattr(error, "real_stack", None) or [])
         return Result([*found, finding("export", message, where, example, detail=str(error))])
-    found += _compare(subject, program.module(), tensors, "exported", errors)
+    comparable = [
+        i for i, batch in enumerate(subject.batches) if _constants(batch) == _constants(subject.batches[example])
+    ]
+    wrong = _compare(subject, program.module(), tensors, comparable, "exported", errors)
+    found += wrong
+    # What the exported program gets wrong, ONNX Runtime gets wrong too: no second finding.
+    comparable = [i for i in comparable if not any(i in x.batches for x in wrong)]
     try:
-        run = _onnx(program)
+        with quiet():
+            run = _onnx(program)
     except ImportError as error:
         return Result(found, stopped=f"ONNX: {first_line(error)}; pip install 'compiled-loss[export]'", errors=errors)
     except Exception as error:
         where = subject.finder.of_text(str(error))
         found.append(finding("export", f"ONNX: {first_line(error)}", where, example, detail=str(error)))
         return Result(found, errors=errors)
-    found += _compare(subject, run, tensors, "ONNX Runtime", errors)
+    found += _compare(subject, run, tensors, comparable, "ONNX Runtime", errors)
     return Result(found, note=f"{len(varying)} dynamic dimensions", errors=errors)
 
 
@@ -73,20 +77,23 @@ def _compare(
     subject: Subject,
     function: Callable[..., Any],
     tensors: Sequence[Sequence[Tensor]],
+    batches: Sequence[int],
     mode: str,
     errors: dict[str, float],
 ) -> list[Finding]:
     found: list[Finding] = []
-    for i, inputs in enumerate(tensors):
+    where = subject.finder.of_function(subject.function)
+    for i in batches:
+        inputs = tensors[i]
         try:
             got = Outcome(list(function(*inputs)), {}, False)
         except Exception as error:
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
             message = f"{mode} cannot run this batch (shapes {shapes}): {first_line(error)}"
-            found.append(finding("export", message, _NOWHERE, i, detail=str(error)))
+            found.append(finding("export", message, where, i, detail=str(error)))
             continue
         different = compare(subject, got, i, "export", mode, errors)
-        found += [finding("export", f"other numbers in {x.message}", _NOWHERE, i) for x in different]
+        found += [finding("export", f"other numbers in {x.message}", where, i) for x in different]
     return found
 
 
@@ -94,9 +101,7 @@ def _onnx(program: torch.export.ExportedProgram) -> Callable[..., list[Tensor]]:
     """The program in ONNX Runtime on the CPU."""
     import onnxruntime  # noqa: PLC0415  (an optional dependency)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own
-        converted = torch.onnx.export(program, dynamo=True, verbose=False)
+    converted = torch.onnx.export(program, dynamo=True, verbose=False)
     assert converted is not None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -120,13 +125,16 @@ def _varying_dimensions(batches: Sequence[tuple[Any, ...]]) -> list[tuple[int, i
     ]
 
 
+def _constants(batch: tuple[Any, ...]) -> dict[str, Any]:
+    """The arguments that are no tensors, by path."""
+    leaves, _ = pytree.tree_flatten_with_path(batch)
+    return {f"args{pytree.keystr(path)}": x for path, x in leaves if not isinstance(x, Tensor)}
+
+
 def _changing_constants(subject: Subject) -> list[Finding]:
     """Arguments that are no tensors and differ between batches: an export keeps the example's value."""
-    found = []
-    first, *others = (dict(pytree.tree_flatten_with_path(batch)[0]) for batch in subject.batches)
-    for path, value in first.items():
-        if not isinstance(value, Tensor) and any(x.get(path, value) != value for x in others):
-            name = f"args{pytree.keystr(path)}"
-            message = f"{name} is no tensor and changes between batches; an exported graph keeps {value!r}"
-            found.append(finding("export", message, _NOWHERE, 0))
-    return found
+    where = subject.finder.of_function(subject.function)
+    first, *others = map(_constants, subject.batches)
+    changing = [name for name, value in first.items() if any(x.get(name, value) != value for x in others)]
+    message = "is no tensor and changes between batches: an exported graph keeps one value"
+    return [finding("export", f"{name} {message}", where, 0) for name in changing]

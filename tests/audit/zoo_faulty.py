@@ -1,0 +1,307 @@
+"""Small functions with one planted fault each, marked where it is."""
+
+import functools
+import json
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.audit.zoo import Zoo, vectors
+
+FAULTY = Zoo()
+logger = logging.getLogger(__name__)
+
+# ---- graph breaks ----
+
+
+@FAULTY.add()
+def break_on_the_first_line(x: Tensor) -> Tensor:
+    torch._dynamo.graph_break()  # fault: graph-break
+    return x + 1
+
+
+@FAULTY.add()
+def break_in_a_loop(x: Tensor) -> Tensor:
+    for _ in range(3):
+        x = x.sin()
+        torch._dynamo.graph_break()  # fault: graph-break
+    return x
+
+
+def _prints(x: Tensor) -> Tensor:
+    y = x * 2
+    print("shape", tuple(x.shape))  # fault: graph-break
+    return y + 1
+
+
+@FAULTY.add()
+def break_in_a_nested_call(x: Tensor) -> Tensor:
+    return _prints(x.cos()) * 3
+
+
+@FAULTY.add()
+def break_behind_a_try(x: Tensor) -> Tensor:
+    try:
+        x = x.sin()
+        torch._dynamo.graph_break()  # fault: graph-break
+    except ValueError:
+        x = x.cos()
+    return x + 1
+
+
+@FAULTY.add()
+def two_breaks(x: Tensor) -> Tensor:
+    print("first")  # fault: graph-break
+    x = x.sin()
+    torch._dynamo.graph_break()  # fault: graph-break
+    return x.cos()
+
+
+@FAULTY.add()
+def break_by_the_standard_library(x: Tensor) -> Tensor:
+    text = json.dumps({"rows": len(x)})  # fault: graph-break
+    return x * len(text)
+
+
+class _PrintsBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        print("backward")  # fault: graph-break
+        return gradients[0] * 2
+
+
+@FAULTY.add()
+def break_in_the_backward_of_a_custom_function(x: Tensor) -> Tensor:
+    return _PrintsBackward.apply(x.sin())
+
+
+def _noisy_hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    print(type(module).__name__)  # fault: graph-break
+    return output
+
+
+@FAULTY.add()
+class BreakInAHook(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.layer.register_forward_hook(_noisy_hook)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+@FAULTY.add()
+def break_called_by_a_library(x: Tensor) -> Tensor:
+    def step(total: Tensor, y: Tensor) -> Tensor:
+        torch._dynamo.graph_break()  # fault: graph-break
+        return total + y
+
+    return functools.reduce(step, [x, x.sin(), x.cos()])
+
+
+@FAULTY.add()
+def break_by_a_context_manager(x: Tensor) -> Tensor:
+    with open(__file__) as file:  # fault: graph-break
+        return x * len(file.name)
+
+
+# ---- recompiles ----
+
+
+@FAULTY.add(lambda: [(torch.randn(3), scale) for scale in (0.5, 0.25, 0.125, 0.1)])
+def recompile_for_a_mode(x: Tensor, scale: float) -> Tensor:
+    return x * 2 if scale < 0.2 else x + 1  # fault: recompile
+
+
+@FAULTY.add(lambda: [[torch.randn(3) for _ in range(n)] for n in (2, 3, 4, 5)])
+def recompile_for_the_length_of_a_list(parts: list[Tensor]) -> Tensor:  # fault: recompile
+    return torch.stack(parts).sum(0)
+
+
+@FAULTY.add(lambda: [torch.randn(3, dtype=t) for t in (torch.float32, torch.float32, torch.float64)])
+def recompile_for_a_dtype(x: Tensor) -> Tensor:  # fault: recompile
+    return x.sin() + 1
+
+
+@FAULTY.add(vectors(7, 5, 9, 1))
+def recompile_for_one_row(x: Tensor) -> Tensor:  # fault: recompile
+    return x.sin().sum()
+
+
+@FAULTY.add(vectors(7, 5, 9, 40))
+def recompile_for_a_branch_on_a_size(x: Tensor) -> Tensor:
+    if x.shape[0] > 20:  # fault: recompile
+        return x.sin().sum()
+    return x.cos().sum()
+
+
+@FAULTY.add(lambda: [torch.randn(3, requires_grad=learnt) for learnt in (False, False, True)])
+def recompile_for_gradients(x: Tensor) -> Tensor:  # fault: recompile
+    return x.sin()
+
+
+# ---- host syncs, and sizes that depend on values ----
+
+
+@FAULTY.add()
+def reads_an_item(x: Tensor) -> Tensor:
+    return x / x.abs().max().item()  # fault: sync, graph-break
+
+
+@FAULTY.add()
+def reads_an_item_in_a_loop(x: Tensor) -> Tensor:
+    total = 0.0
+    for i in range(3):
+        total += x[i].item()  # fault: sync, graph-break
+    return x * total
+
+
+@FAULTY.add()
+def branches_on_a_value(x: Tensor) -> Tensor:
+    if x.sum() > 0:  # fault: sync, graph-break, recompile
+        return x + 1
+    return x - 1
+
+
+@FAULTY.add(vectors(3, 3, learnt=False))
+def reads_a_list(x: Tensor) -> Tensor:
+    return x * len(x.tolist())  # fault: sync, graph-break
+
+
+@FAULTY.add()
+def reads_through_a_mask(x: Tensor) -> Tensor:
+    return x[x > 0].sum()  # fault: dynamic-size, graph-break, recompile
+
+
+@FAULTY.add(vectors(3, 3, learnt=False))
+def writes_through_a_mask(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[x > 0] = x.sum()  # fault: dynamic-size, cudagraph
+    return y
+
+
+@FAULTY.add()
+def loops_over_nonzero(x: Tensor) -> Tensor:
+    rows = x.detach().gt(0).nonzero()  # fault: dynamic-size, graph-break, recompile
+    return x.sum() * rows.shape[0]
+
+
+@FAULTY.add(vectors(3, 3, learnt=False))
+def counts_unique_values(x: Tensor) -> Tensor:
+    return x * torch.unique(x.round()).numel()  # fault: dynamic-size, graph-break
+
+
+@FAULTY.add(lambda: [(torch.randn(3), torch.tensor([1, 0, 2]))] * 2)
+def repeats_rows(x: Tensor, counts: Tensor) -> Tensor:
+    return x.repeat_interleave(counts).sum()  # fault: dynamic-size, graph-break
+
+
+class _ReadsBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] / gradients[0].norm().item()  # fault: sync, graph-break
+
+
+@FAULTY.add()
+def reads_an_item_in_the_backward(x: Tensor) -> Tensor:
+    return _ReadsBackward.apply(x.sin())
+
+
+# ---- tensors on the wrong device ----
+
+
+@FAULTY.add()
+def makes_zeros_on_the_host(x: Tensor) -> Tensor:
+    bias = torch.zeros(3)
+    return x + bias  # fault: device
+
+
+@FAULTY.add()
+class KeepsATensorAsAPlainAttribute(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.tensor([0.5, 1.0, 2.0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weights  # fault: device
+
+
+@FAULTY.add()
+def copies_a_constant_on_every_call(x: Tensor) -> Tensor:
+    return x * torch.tensor([1.0, 2.0, 3.0], device=x.device)  # fault: sync
+
+
+# ---- operators that CUDA graphs refuse ----
+
+
+@torch.library.custom_op("zoo::unsafe", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
+def unsafe(x: Tensor) -> Tensor:
+    return x + 1
+
+
+@unsafe.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@FAULTY.add(vectors(3, 3, learnt=False))
+def calls_an_operator_that_asks_to_be_left_out(x: Tensor) -> Tensor:
+    return unsafe(x).sin()  # fault: cudagraph
+
+
+# ---- other numbers compiled than eager ----
+
+
+@FAULTY.add()
+def takes_another_path_when_compiled(x: Tensor) -> Tensor:  # fault: mismatch
+    return x * 3 if torch.compiler.is_compiling() else x * 2
+
+
+class _OtherBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] * (3 if torch.compiler.is_compiling() else 2)
+
+
+@FAULTY.add()
+def has_other_gradients_when_compiled(x: Tensor) -> Tensor:  # fault: mismatch
+    return _OtherBackward.apply(x)
+
+
+# ---- exports ----
+
+
+@FAULTY.add(vectors(5, 3, 0, learnt=False), exportable=True, skip=["recompiles", "numbers", "cudagraphs"])
+def guards_a_size_in_python(x: Tensor) -> Tensor:  # fault: export
+    return x.sum() / max(x.shape[0], 1)
+
+
+@FAULTY.add(
+    vectors(5, 3, learnt=False), exportable=True, skip=["recompiles", "numbers", "cudagraphs", "breaks", "device"]
+)
+def branches_on_a_value_of_an_export(x: Tensor) -> Tensor:
+    if x.sum() > 0:  # fault: export
+        return x + 1
+    return x - 1
+
+
+@FAULTY.add(
+    lambda: [(torch.randn(4), n) for n in (2, 3)], exportable=True, skip=["recompiles", "numbers", "cudagraphs"]
+)
+def bakes_in_an_argument(x: Tensor, times: int) -> Tensor:  # fault: export
+    return x * times
