@@ -33,7 +33,9 @@ FLOORS = {
     "collate": 5,
     "sources": 5,
     "integrations": 5,
+    "audit": 5,
     "__init__": 6,
+    "__main__": 7,
 }
 WITHIN_A_FLOOR = {("targets", "checks"), ("collate", "plan"), ("integrations", "plan"), ("integrations", "sources")}
 

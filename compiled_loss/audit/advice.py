@@ -32,16 +32,16 @@ _GRAPH_BREAKS = (
 _RECOMPILES = (
     (r"no earlier batch had reached", "remove the graph break before it, or let a warm-up batch take this path"),
     (
-        r"size mismatch|\.size\(|\.shape\[|== 0|== 1\b|Eq\(|dynamic",
-        "pad to few sizes, and torch._dynamo.mark_dynamic the varying dimension before the first call",
+        r"size mismatch|\.size\(\)|\.shape",
+        "pad to few sizes, and mark the varying dimension with mark_dynamic before the first call",
     ),
     (r"grad_mode|grad mode", "run every batch in the same grad mode, or warm up each"),
     (r"autocast", "run every batch in the same autocast state, or warm up each"),
     (r"dtype", "convert to one dtype before the call"),
     (r"requires_grad", "give every batch the same requires_grad"),
     (r"stride", "call .contiguous() before the compiled function"),
-    (r"float|int|==|L\[.*\] is|___check_obj_id|___as_tensor", "pass the changing number as a tensor"),
     (r"len\(|___dict_|keys", "give every batch the same structure: same keys, same lengths"),
+    (r"[<>=]", "pass the changing number as a tensor"),
 )
 _PLAIN = {
     "dynamic-size": (
@@ -69,7 +69,7 @@ _PLAIN = {
         (r"not finite", "look for 0/0, log(0) or sqrt(0) that the compiled code evaluates in another order"),
         (
             r"",
-            "look for uninitialised memory (torch.empty), an order of equal values that nobody promises (topk, sort), or a low-precision sum",
+            "look for uninitialised memory, an unpromised order of equal values (topk, sort), or a low-precision sum",
         ),
     ),
     "export": (
@@ -87,12 +87,13 @@ _PLAIN = {
 }
 
 
-def advise(kind: str, words: str) -> str:
-    """What to do about a finding of that kind, going by its message and torch's own words."""
+def advise(kind: str, message: str, detail: str) -> str:
+    """What to do about a finding of that kind, going by its message, else by torch's own words."""
     if kind == "graph-break":
         table, otherwise = _GRAPH_BREAKS, "move it outside the compiled function, or write it with torch operations"
     elif kind == "recompile":
         table, otherwise = _RECOMPILES, "make the guarded value the same for every batch, or a tensor"
     else:
         table, otherwise = _PLAIN[kind], ""
-    return next((text for pattern, text in table if re.search(pattern, words, re.IGNORECASE)), otherwise)
+    found = (text for words in (message, detail) for pattern, text in table if re.search(pattern, words, re.IGNORECASE))
+    return next(found, otherwise)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -44,6 +45,7 @@ class Finding:
         trace: all lines from the audited function inwards, libraries included.
         phase: `forward` or `backward`.
         batches: indices of the batches in which it showed.
+        count: how often it showed in all of them.
         detail: torch's own words.
         allowed: the caller's reason for allowing it; empty when it counts.
     """
@@ -55,6 +57,7 @@ class Finding:
     trace: tuple[Place, ...] = ()
     phase: str = "forward"
     batches: tuple[int, ...] = ()
+    count: int = 1
     detail: str = ""
     allowed: str = ""
 
@@ -141,9 +144,10 @@ class AuditReport:
         return {kind: n for kind in KINDS if (n := sum(x.kind == kind for x in self.failures))}
 
     def to_json(self) -> str:
-        """The whole report as JSON."""
-        values = asdict(self) | {"ok": self.ok, "counts": self.counts()}
-        return json.dumps(values, indent=2)
+        """The whole report as JSON; an infinite error is null."""
+        errors = {name: x if math.isfinite(x) else None for name, x in self.largest_errors.items()}
+        values = asdict(self) | {"ok": self.ok, "counts": self.counts(), "largest_errors": errors}
+        return json.dumps(values, indent=2, allow_nan=False)
 
     def to_html(self, path: str | Path) -> Path:
         """Write the report as one self-contained page, with the source around each finding."""
@@ -160,10 +164,13 @@ class AuditReport:
 
 
 def merge(findings: list[Finding]) -> list[Finding]:
-    """Findings of the same kind on the same line become one, with all its batches."""
+    """Findings of the same kind on the same line become one, with all its batches and how often it showed."""
     merged: dict[tuple[object, ...], Finding] = {}
     for x in findings:
-        key = x.kind, x.phase, x.place, x.message
-        first = merged.setdefault(key, x)
-        merged[key] = replace(first, batches=tuple(sorted({*first.batches, *x.batches})))
+        # The guards of a recompile grow from one to the next.
+        key = x.kind, x.phase, x.place, "" if x.kind == "recompile" and x.place else x.message
+        if key in merged:
+            first = merged[key]
+            x = replace(first, batches=tuple(sorted({*first.batches, *x.batches})), count=first.count + x.count)
+        merged[key] = x
     return list(merged.values())

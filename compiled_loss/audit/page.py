@@ -51,7 +51,7 @@ th,td{text-align:left;vertical-align:baseline;padding:.65rem 1rem;border-top:1px
 thead th{border-top:0;color:var(--soft);font-weight:500;font-size:.8125rem}
 tbody th{font-weight:600}
 .num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-th small{display:block;font-size:.875rem;font-weight:400;color:var(--soft);overflow-wrap:anywhere;min-width:8rem}
+th small{display:block;font-size:.875rem;font-weight:400;color:var(--soft);overflow-wrap:anywhere;min-width:7.5rem}
 article{background:var(--card);border:1px solid var(--line);border-radius:.75rem;margin:0 0 1.5rem;
 padding:clamp(1rem,3vw,1.5rem);scroll-margin-top:1rem}
 article>*+*{margin-top:1.1rem}
@@ -77,8 +77,8 @@ details>*+*{margin-top:.6rem}
 summary{cursor:pointer;color:var(--soft);width:fit-content;max-width:100%;padding:.1rem 0}
 summary:hover{color:var(--ink)}
 details details{margin-left:1rem}
-@media (max-width:32rem){dl{grid-template-columns:minmax(0,1fr);gap:0}dd+dt{margin-top:.6rem}details details{margin-left:.25rem}
-th,td{padding:.6rem .75rem}}
+@media (max-width:32rem){dl{grid-template-columns:minmax(0,1fr);gap:0}dd+dt{margin-top:.6rem}
+details details{margin-left:.25rem}th,td{padding:.6rem .5rem}th:first-child{padding-left:.9rem}}
 @media print{article,.box{break-inside:avoid}}
 """
 
@@ -128,7 +128,7 @@ def _verdict(report: AuditReport) -> tuple[str, str, list[str]]:
         return "Failed", "red", reasons
     if report.incomplete:
         return "Incomplete", "amber", reasons
-    return "Passed", "green", reasons or ["One graph, no waits: nothing was found"]
+    return "Passed", "green", reasons or ["Nothing was found"]
 
 
 def _stages(report: AuditReport) -> str:

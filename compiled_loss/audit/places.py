@@ -53,7 +53,7 @@ class Finder:
     def of_text(self, text: str) -> tuple[Place | None, tuple[Place, ...]]:
         """The place that a printed stack trace tells."""
         found = (traceback.FrameSummary(m["file"], int(m["line"]), m["function"]) for m in _FRAME.finditer(text))
-        return self.locate(found)
+        return self.locate(below_audit(found))
 
     def of_code(self, code: CodeType) -> tuple[Place | None, tuple[Place, ...]]:
         """Where a function is defined; for what the tracer made of the rest of one, the line at which that begins."""

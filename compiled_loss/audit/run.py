@@ -20,7 +20,7 @@ from compiled_loss.audit.stages.export import find_export_faults
 from compiled_loss.audit.stages.gpu import confirm_on_gpu
 from compiled_loss.audit.stages.subject import Result, Subject, first_line
 from compiled_loss.audit.state import call, reachable, restored, tensors_of
-from compiled_loss.audit.torch_private import MissingInterface
+from compiled_loss.audit.torch_private import MissingInterfaceError
 
 STAGES: Mapping[str, str] = {
     "eager": "the function itself, uncompiled",
@@ -128,7 +128,7 @@ def audit(
         start = time.perf_counter()
         try:
             result = run()
-        except MissingInterface as error:
+        except MissingInterfaceError as error:
             result = Result([], stopped=str(error))
         merged = [_judged(x, allowed) for x in merge(result.findings)]
         findings += merged

@@ -43,9 +43,9 @@ Report = Callable[[str, str], None]  # (kind, what happened)
 
 
 class SimulatedTensor(Tensor):
-    """A tensor on the simulated device; `inner` holds its values on the CPU."""
+    """A tensor on the simulated device; `held` has its values on the CPU."""
 
-    inner: Tensor
+    held: Tensor
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "SimulatedTensor":
@@ -60,10 +60,10 @@ class SimulatedTensor(Tensor):
         )
 
     def __init__(self, inner: Tensor) -> None:
-        self.inner = inner
+        self.held = inner
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"SimulatedTensor({self.inner!r})"
+        return f"SimulatedTensor({self.held!r})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -94,7 +94,7 @@ class _Operators(TorchDispatchMode):
             self._report(func, args, kwargs, on_host, moves)
         elif on_host and wanted is not None and not moves:
             self.report("sync", "a tensor of the host's memory is copied to the device")
-        plain_args, plain_kwargs = pytree.tree_map_only(SimulatedTensor, lambda x: x.inner, (args, kwargs))
+        plain_args, plain_kwargs = pytree.tree_map_only(SimulatedTensor, lambda x: x.held, (args, kwargs))
         if wanted is not None:
             plain_kwargs["device"] = torch.device("cpu")
         result = func(*plain_args, **plain_kwargs)
@@ -131,10 +131,9 @@ class _Operators(TorchDispatchMode):
             if on_host:
                 self.report("sync", "a tensor is copied between the host and the device")
         elif mixed and packet not in _INDEXING:
-            shape = tuple(mixed[0].shape)
-            self.report("device", f"a tensor {shape} on the host meets tensors of the device in {packet.__name__}")
+            self.report("device", f"a tensor on the host meets tensors of the device in {packet.__name__}")
         elif packet in _INDEXING and not self._is_on_device(args[0]):
-            self.report("device", f"a tensor {tuple(args[0].shape)} on the host is indexed with tensors of the device")
+            self.report("device", "a tensor on the host is indexed with tensors of the device")
         elif packet in _INDEXING and mixed:
             self.report("sync", "an index on the host is copied to the device")
 
@@ -150,7 +149,7 @@ class _Functions(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _READS and isinstance(args[0], SimulatedTensor):
             self.report("sync", f"all values are read by the host ({_READS[func]})")
-            return func(args[0].inner.detach(), *args[1:], **kwargs)
+            return func(args[0].held.detach(), *args[1:], **kwargs)
         device = kwargs.get("device")
         if func in _MAKES and device is not None and torch.device(device).type == DEVICE.type:
             data = args[0] if args else kwargs.get("data")
@@ -165,8 +164,9 @@ class _Functions(TorchFunctionMode):
 def simulation(report: Report, state: State) -> Iterator[None]:
     """Run the block with the simulated device; `report(kind, message)` is called at the offending operation.
 
-    Parameters, buffers and what optimizers hold live on the device meanwhile, as if moved there by `.to(device)`, and so
-    do the tensors of closures and globals; a plain tensor kept as a module's attribute stays on the host, as it would.
+    Parameters, buffers and what optimizers hold live on the device meanwhile, as if moved there by `.to(device)`, and
+    so do the tensors of closures, globals and plain objects; devices that these keep are the simulated one. A plain
+    tensor kept as a module's attribute stays on the host, as it would.
     """
     autocast = torch.amp.autocast_mode.autocast
     original = autocast.__init__
@@ -205,7 +205,7 @@ def _moved(state: State) -> Iterator[None]:
         held[name] = defaultdict(dict) if name == "state" else pytree.tree_map_only(Tensor, moved, value)
     holders = [(holder, key, _held(holder, key)) for holder, key in state.holders]
     for holder, key, value in holders:
-        _hold(holder, key, moved(value))
+        _hold(holder, key, moved(value) if isinstance(value, Tensor) else DEVICE)
     try:
         yield
     finally:

@@ -30,7 +30,7 @@ class State(NamedTuple):
     modules: dict[str, nn.Module]
     optimizers: list[torch.optim.Optimizer]
     tensors: dict[str, Tensor]
-    holders: list[tuple[Any, Any]]  # (dict, list or cell, key), from where a tensor of `tensors` is reached
+    holders: list[tuple[Any, Any]]  # (dict, list or cell, key) from where a tensor of `tensors` or a device is reached
 
     def parameters(self) -> dict[str, Tensor]:
         """Everything that can collect a gradient, by name."""
@@ -48,13 +48,17 @@ def reachable(function: Callable[..., Any]) -> State:
     seen: set[int] = set()
 
     def look(name: str, value: Any, depth: int, holder: Any = None, key: Any = None) -> None:
-        if isinstance(value, Tensor) and holder is not None:
+        if isinstance(value, Tensor | torch.device) and holder is not None:
             state.holders.append((holder, key))
         if id(value) in seen or depth > 4:
             return
         seen.add(id(value))
         if isinstance(value, nn.Module):
             state.modules[name] = value
+            for part in value.modules():
+                for key, x in list(vars(part).items()):
+                    if isinstance(x, torch.device):
+                        state.holders.append((vars(part), key))
         elif isinstance(value, torch.optim.Optimizer):
             state.optimizers.append(value)
             parameters = [x for group in value.param_groups for x in group["params"]]
@@ -84,7 +88,7 @@ def reachable(function: Callable[..., Any]) -> State:
         elif hasattr(value, "__dict__") and not isinstance(value, type | types.ModuleType):
             for key, x in list(vars(value).items()):
                 look(f"{name}.{key}", x, depth + 1, vars(value), key)
-            look(f"{name}.__call__", getattr(type(value), "__call__", None), depth + 1)
+            look(f"{name}.__call__", vars(type(value)).get("__call__"), depth + 1)
 
     look("self" if isinstance(function, nn.Module) else "function", function, 0)
     owned = {id(x) for x in state.registered()}

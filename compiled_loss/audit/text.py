@@ -20,7 +20,10 @@ def render(report: AuditReport, width: int | None = None) -> list[Line]:
 
 def _head(report: AuditReport) -> Iterator[Line]:
     yield f"audit of {report.function}", "bold"
-    yield f"{report.batches} batches on {report.device}, torch {report.torch_version}", "dim"
+    yield (
+        f"{report.batches} batch{'es' * (report.batches != 1)} on {report.device}, torch {report.torch_version}",
+        "dim",
+    )
 
 
 def _stages(report: AuditReport, width: int) -> Iterator[Line]:
@@ -47,7 +50,8 @@ def _finding(found: Finding, width: int) -> Iterator[Line]:
     if others:
         yield from _wrapped("  via:  ", ", ".join(f"{_short(x.file)}:{x.line}" for x in others[-4:]), width, "dim")
     batches = ", ".join(map(str, found.batches))
-    yield from _wrapped("  in:   ", f"batch {batches}; to allow it: {found.name}", width, "dim")
+    times = f" ({found.count} times)" if found.count > len(found.batches) else ""
+    yield from _wrapped("  in:   ", f"batch {batches}{times}; to allow it: {found.name}", width, "dim")
     if found.allowed:
         yield from _wrapped("  allowed: ", found.allowed, width, "yellow")
 

@@ -1,7 +1,7 @@
 """Every interface of torch without a promise of stability that the audit uses, each looked up behind a probe.
 
-`probe(name)` returns the object or raises `MissingInterface`, which names the torch version; the stage that needed it
-is then reported as incomplete instead of passing in silence.
+`probe(name)` returns the object or raises `MissingInterfaceError`, which names the torch version; the stage that needed
+it is then reported as incomplete instead of passing in silence.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _INTERFACES = {
 }
 
 
-class MissingInterface(RuntimeError):
+class MissingInterfaceError(RuntimeError):
     """This version of torch lacks something that a stage of the audit reads."""
 
 
@@ -59,7 +59,7 @@ def probe(name: str) -> Any:
     """The interface of that name.
 
     Raises:
-        MissingInterface: if this version of torch lacks it.
+        MissingInterfaceError: if this version of torch lacks it.
     """
     module, _, path = _INTERFACES[name].partition(":")
     try:
@@ -67,7 +67,9 @@ def probe(name: str) -> Any:
         for part in path.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError):
-        raise MissingInterface(f"torch {torch.__version__} has no {module}.{path}, which this stage reads") from None
+        raise MissingInterfaceError(
+            f"torch {torch.__version__} has no {module}.{path}, which this stage reads"
+        ) from None
     return found
 
 
@@ -176,12 +178,13 @@ def own_compile_state() -> Iterator[None]:
     limits = {
         name: 256 for name in ("recompile_limit", "accumulated_recompile_limit") if hasattr(torch._dynamo.config, name)
     }
-    sizes = {name: False for name in ("automatic_dynamic_local_pgo", "automatic_dynamic_remote_pgo")}
-    sizes = {name: value for name, value in sizes.items() if hasattr(torch._dynamo.config, name)}
+    pgo_files = ("automatic_dynamic_local_pgo", "automatic_dynamic_remote_pgo")
+    sizes = {name: False for name in pgo_files if hasattr(torch._dynamo.config, name)}
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("default"))
-        stack.enter_context(torch._dynamo.config.patch(**limits, **sizes, suppress_errors=False, disable=False))
-        stack.enter_context(functorch.patch(donated_buffer=False))
+        stack.enter_context(torch._dynamo.config.patch({**limits, **sizes, "suppress_errors": False, "disable": False}))
+        # A hit in the cache of whole graphs would keep them out of sight; the cache of kernels stays in use.
+        stack.enter_context(functorch.patch({"donated_buffer": False, "enable_autograd_cache": False}))
         stack.enter_context(inductor.patch(fallback_random=True))
         stack.enter_context(quiet())
         for name in learnt:

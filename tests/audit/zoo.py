@@ -58,7 +58,7 @@ def faults_of(module: Any) -> dict[int, set[str]]:
     return marked
 
 
-def faults_in(module: Any, name: str, marked: dict[int, set[str]]) -> set[tuple[str, int]]:
+def faults_in(module: Any, name: str) -> set[tuple[str, int]]:
     """The marked faults (kind, line) between the exhibit before this one and its own end: helpers stand above."""
     ends = []
     for exhibit in module.FAULTY.values():
@@ -67,7 +67,7 @@ def faults_in(module: Any, name: str, marked: dict[int, set[str]]) -> set[tuple[
         ends.append(first + len(lines) - 1)
     place = list(module.FAULTY).index(name)
     above = ends[place - 1] if place else 0
-    return {(kind, line) for line, kinds in marked.items() if above < line <= ends[place] for kind in kinds}
+    return {(kind, line) for line, kinds in faults_of(module).items() if above < line <= ends[place] for kind in kinds}
 
 
 def mean_of_rows(x: Tensor) -> Tensor:

@@ -1,14 +1,11 @@
-"""Every public operation, assigner and loss is one graph, never reads the device and exports."""
+"""Every public operation, assigner and loss is one graph, never reads the device and exports: the audit says so."""
 
 import pytest
-import torch
 
 from compiled_loss import Predictions, Targets
+from compiled_loss.audit import audit
 from tests.contract.cases import CASES, GRIDS, detection, head_of, rows_of
-from tests.contract.checks import COMPILED_SIZES, CompileLog, assert_exports, assert_no_sync, assert_one_graph
-
-every_case = pytest.mark.parametrize("name", CASES)
-
+from tests.contract.checks import COMPILED_SIZES, audit_compiled, audit_export, audit_low_precision
 
 # The code generator adds guards and rounding of its own, but takes most of a minute for a loss; the other cases differ
 # from these in little, and run on the backend that stops short of it.
@@ -19,18 +16,6 @@ GENERATED = (
     "detection",
     "pose of 17 keypoints with a planned window",
 )
-
-
-@every_case
-def test_one_graph_serves_every_number_of_rows_with_the_eager_numbers(name):
-    assert_one_graph(CASES[name], backend="inductor" if name in GENERATED else "aot_eager")
-
-
-@every_case
-def test_nothing_reads_the_device_or_leaves_it(name):
-    assert_no_sync(CASES[name])
-
-
 # An export of a loss takes most of half a minute; what these differ in is also in the others.
 ALIKE = (
     "assigner",
@@ -41,18 +26,25 @@ ALIKE = (
 )
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_one_graph_serves_every_number_of_rows_with_the_eager_numbers(name):
+    audit_compiled(CASES[name], backend="inductor" if name in GENERATED else "aot_eager").raise_if_failed()
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.learnt])
+def test_one_graph_serves_predictions_in_bfloat16(name):
+    audit_low_precision(CASES[name]).raise_if_failed()
+
+
 @pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x in ALIKE)) for x in CASES])
 def test_export_and_onnx_runtime_give_the_eager_numbers_for_every_number_of_rows(name):
-    assert_exports(CASES[name])
+    audit_export(CASES[name]).raise_if_failed()
 
 
 def test_targets_and_predictions_pass_through_a_compiled_loss_as_they_are():
-    loss = detection()
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    with CompileLog() as log:
-        for n in COMPILED_SIZES:
-            predictions = Predictions(*head_of(n), grid_sizes=GRIDS)
-            targets: Targets = rows_of(n, padded=True)
-            expected = loss(predictions, targets).total
-            torch.testing.assert_close(compiled(predictions, targets.mark_dynamic()).total, expected)
-    log.assert_one_graph()
+    def batch(n: int) -> tuple[Predictions, Targets]:
+        maps = [x.requires_grad_() for x in head_of(n)]
+        return Predictions(*maps, grid_sizes=GRIDS), rows_of(n, padded=True).mark_dynamic()
+
+    report = audit(detection(), [batch(n) for n in COMPILED_SIZES], warmup=1, backend="aot_eager", tolerance=1e-5)
+    report.raise_if_failed()

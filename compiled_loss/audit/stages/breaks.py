@@ -28,6 +28,8 @@ def find_breaks(subject: Subject) -> Result:
             notes |= {_OPTIMIZER for x in breaks if _is_an_optimizers_own(x)}
             notes |= {_SKIPPED for x in breaks if x.skips_frame}
             found += [_finding(subject, x, i) for x in breaks if not _is_an_optimizers_own(x)]
+            if i == 0 and found:
+                notes.add(f"{len(found)} breaks in the first batch")
             if stopped:
                 break
     return Result(found, stopped=stopped, note="; ".join(sorted(notes)))

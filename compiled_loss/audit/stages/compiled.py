@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from functorch.compile import make_boxed_func
 from torch import Tensor
 
 from compiled_loss.audit.findings import Finding, Graph
@@ -88,11 +87,12 @@ class CompiledRun:
 
             return lambda graph, inputs: compile_fx(graph, inputs, inner_compile=inner)
         if self.subject.backend == "aot_eager":
+            from functorch import compile as functorch  # noqa: PLC0415  (slow to import)
 
             def seen(phase: str) -> Callable[..., Any]:
                 def compiler(graph: Any, inputs: Any) -> Any:
                     self._look_at(graph, phase, 0.0)
-                    return make_boxed_func(graph)
+                    return functorch.make_boxed_func(graph)
 
                 return compiler
 
@@ -117,7 +117,7 @@ class CompiledRun:
 
 def _guard(text: str) -> str:
     """The condition that failed, without the number of the graph and torch's remarks."""
-    return text.split("\n")[0].split("#")[0].split(": ", 1)[-1].strip()
+    return text.partition("\n")[0].partition("#")[0].split(": ", 1)[-1].strip()
 
 
 def _line_of_guard(guards: tuple[str, ...]) -> str:

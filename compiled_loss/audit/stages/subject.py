@@ -61,9 +61,8 @@ def finding(
 ) -> Finding:
     """A finding with the advice for it."""
     place, trace = where
-    source = place.source if place else ""
-    advice = advise(kind, f"{message}\n{source}\n{detail}")
-    return Finding(kind, message, advice, place, trace, phase, (batch,), detail)
+    advice = advise(kind, f"{message}\n{place.source if place else ''}", detail)
+    return Finding(kind, message, advice, place, trace, phase, (batch,), detail=detail)
 
 
 def first_line(error: BaseException | str) -> str:

@@ -1,0 +1,102 @@
+"""The fixture `graph_audit`, in a pytest of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+TESTS = """
+import pytest
+import torch
+
+QUICK = {"skip": ["device", "recompiles", "numbers", "cudagraphs", "gpu"]}
+
+
+def clean(x):
+    return x * 2
+
+
+def breaks(x):
+    return x * x.sum().item()
+
+
+def test_clean(graph_audit):
+    assert graph_audit(clean, [torch.ones(3)], **QUICK).ok
+
+
+@pytest.mark.parametrize("size", ["two/2"])
+def test_breaks(graph_audit, size):
+    graph_audit(breaks, [torch.ones(2)], **QUICK)
+
+
+def test_only_returns(graph_audit):
+    report = graph_audit(breaks, [torch.ones(3)], check=False, **QUICK)
+    assert report.counts() == {"graph-break": 1}
+
+
+def test_allowed(graph_audit):
+    graph_audit(breaks, [torch.ones(3)], allow={"graph-break": "once"}, **QUICK)
+
+
+def test_stopped(graph_audit):
+    graph_audit(lambda x: x.no_such_method(), [torch.ones(3)], **QUICK)
+
+
+def test_wrong_use(graph_audit):
+    with pytest.raises(ValueError, match="batches: expected at least one"):
+        graph_audit(clean, [])
+"""
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory) -> tuple[str, Path]:
+    """What that pytest prints, and the folder of its pages."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "test_mine.py").write_text(TESTS)
+    pages = folder / "deep" / "pages"
+    command = [sys.executable, "-m", "pytest", "-p", "compiled_loss.audit.pytest_plugin", "-p", "no:cacheprovider"]
+    command += ["-W", "error", "-rA", "--graph-audit-html", str(pages), "--rootdir", str(folder), str(folder)]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, check=False)
+    return done.stdout + done.stderr, pages
+
+
+@pytest.mark.parametrize("name", ["test_clean", "test_only_returns", "test_allowed", "test_wrong_use"])
+def test_these_pass(session, name):
+    assert f"PASSED test_mine.py::{name}" in session[0]
+
+
+def test_a_finding_fails_the_test_with_the_report_and_no_traceback(session):
+    assert "FAILED test_mine.py::test_breaks[two/2]" in session[0]
+    assert "return x * x.sum().item()" in session[0]
+    assert "FAILED: 1 graph-break" in session[0]
+    assert "pytest_plugin.py" not in session[0]
+
+
+def test_a_stage_that_had_to_stop_fails_the_test(session):
+    assert "FAILED test_mine.py::test_stopped" in session[0]
+    assert "INCOMPLETE: eager" in session[0]
+
+
+def test_each_failing_audit_has_its_page(session):
+    names = sorted(x.name for x in session[1].iterdir())
+    assert names == ["test_mine.py-test_breaks-two-2.html", "test_mine.py-test_stopped.html"]
+    assert "<title>Failed: audit of breaks</title>" in (session[1] / names[0]).read_text()
+    assert f"page: {session[1] / names[0]}" in session[0]
+
+
+def test_the_plugin_loads_no_more_than_the_package_does():
+    code = """
+import sys
+import compiled_loss, pytest
+before = set(sys.modules)
+import compiled_loss.audit.pytest_plugin
+print([x for x in set(sys.modules) - before if x.startswith(("torch.", "rich", "onnx"))])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,123 @@
+"""What the caller asks for, and what the report says when a stage cannot run."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from compiled_loss.audit import STAGES, audit, torch_private
+
+FAST: dict[str, Any] = {"backend": "aot_eager"}
+
+
+def clean(x):
+    return (x * 2).sum()
+
+
+def reads(x):
+    return x * x.sum().item()
+
+
+def learnt(*sizes):
+    return [torch.randn(n, requires_grad=True) for n in sizes]
+
+
+def outcome(report, stage):
+    return next(x for x in report.stages if x.name == stage)
+
+
+def test_a_clean_function_passes_with_the_real_backend():
+    report = audit(clean, learnt(4, 6, 9))
+    report.raise_if_failed()
+    assert report.ok
+    assert str(report).endswith("PASSED")
+    assert [x.phase for x in report.graphs] == ["forward", "backward"] * 2
+    assert all(x.operators and x.seconds for x in report.graphs)
+    assert set(report.largest_errors) == {"compiled: output 0", "compiled: gradient of args[0]"}
+
+
+def test_findings_can_be_allowed_by_kind_or_by_line_with_a_reason():
+    report = audit(reads, learnt(3), **FAST, allow={"graph-break": "known", "sync@reads:*": "once an epoch"})
+    assert report.ok
+    assert {x.allowed for x in report.findings} == {"known", "once an epoch"}
+    assert "once an epoch" in str(report)
+    assert not audit(reads, learnt(3), **FAST, allow={"graph-break": "known"}).ok
+
+
+def test_an_allowance_that_matches_nothing_is_told():
+    assert "matched nothing: sync" in str(audit(clean, learnt(3), **FAST, allow={"sync": "why"}))
+
+
+def test_stages_turned_off_are_in_the_report():
+    report = audit(reads, learnt(3), skip=set(STAGES) - {"device"})
+    assert [x.name for x in report.stages if x.outcome == "off"] == [x for x in STAGES if x != "device"]
+    assert report.counts() == {"sync": 1}
+
+
+def test_a_function_that_fails_eagerly_is_no_pass():
+    report = audit(lambda x: x.nothing(), learnt(3), **FAST)
+    assert not report.ok
+    assert {x.outcome for x in report.stages} == {"incomplete", "skipped"}
+    assert "AttributeError" in outcome(report, "eager").note
+    with pytest.raises(AssertionError, match="INCOMPLETE"):
+        report.raise_if_failed()
+
+
+def test_a_stage_whose_interface_torch_lacks_is_no_pass(monkeypatch):
+    monkeypatch.setitem(torch_private._INTERFACES, "breaks", "torch._dynamo.symbolic_convert:NoSuchClass.method")
+    report = audit(clean, learnt(3), **FAST)
+    assert not report.ok
+    assert [x.name for x in report.incomplete] == ["breaks"]
+    assert f"torch {torch.__version__} has no torch._dynamo.symbolic_convert.NoSuchClass" in " ".join(
+        str(report).split()
+    )
+
+
+def test_without_gradients_the_report_says_that_there_was_no_backward():
+    assert "no output requires a gradient" in outcome(audit(clean, [torch.ones(3)], **FAST), "eager").note
+
+
+def test_a_lazy_backward_compile_is_found():
+    def batch(requires):
+        return torch.ones(3, requires_grad=requires), torch.ones(3, requires_grad=True)
+
+    report = audit(lambda x, y: x * y, [batch(False), batch(False), batch(True)], **FAST)
+    assert report.counts() == {"recompile": 1}
+
+
+def test_a_single_warm_up_batch_asks_for_one_graph():
+    assert audit(clean, learnt(4, 6, 9), **FAST).ok
+    assert audit(clean, learnt(4, 6, 9), **FAST, warmup=1).counts() == {"recompile": 1}
+    marked = learnt(4, 6, 9)
+    torch._dynamo.mark_dynamic(marked[0], 0)
+    assert audit(clean, marked, **FAST, warmup=1).ok
+
+
+def test_the_report_is_told_as_json():
+    told = json.loads(audit(reads, learnt(3), **FAST).to_json())
+    assert told["ok"] is False
+    assert told["counts"] == {"graph-break": 1, "sync": 1}
+    assert {x["place"]["function"] for x in told["findings"]} == {"reads"}
+
+
+def test_progress_tells_each_stage():
+    lines = []
+    audit(clean, learnt(3), **FAST, progress=lines.append)
+    assert [x.split(":")[0] for x in lines] == [x for x in STAGES if x != "export"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batches": []}, "batches: expected at least one"),
+        ({"function": 3}, "function: expected something to call, got 3"),
+        ({"skip": ["brakes"]}, "skip: expected names among .*, got brakes"),
+        ({"allow": {"sync": " "}}, "allow: expected a reason for 'sync'"),
+        ({"allow": {"snyc": "why"}}, "allow: expected a kind among .*, got 'snyc'"),
+        ({"warmup": 0}, "warmup: expected at least 1, got 0"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        audit(**({"function": clean, "batches": learnt(3)} | arguments))
