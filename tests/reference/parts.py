@@ -18,6 +18,7 @@ class ReferenceLoss(NamedTuple):
     gradients: dict[str, Tensor]
     positives: list[Positive]
     score_sum: float
+    items: dict[str, float] | None = None  # terms that are reported, where they are not those of the sum
 
 
 class Opened(NamedTuple):

@@ -3,8 +3,6 @@
 Angles are in radians, from +x towards +y.
 """
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -65,12 +63,23 @@ def candidates(
     box: np.ndarray,  # [5] float32, pixels
     small: float,
 ) -> np.ndarray:  # [A] bool
-    """Anchors inside the box or on its sides, each of which is first made at least `small` long."""
-    x, y, width, height, angle = box.astype(np.float64)
-    dx, dy = anchors[:, 0] - x, anchors[:, 1] - y
-    along = dx * math.cos(angle) + dy * math.sin(angle)
-    across = -dx * math.sin(angle) + dy * math.cos(angle)
-    return (abs(along) <= max(width, small) / 2) & (abs(across) <= max(height, small) / 2)
+    """Anchors inside the box or on its sides, each of which is first made at least `small` long.
+
+    By the projections on two edges from a corner, in float32: the rounding decides anchors that lie on a side.
+    """
+    x, y, width, height, angle = torch.from_numpy(box)
+    width, height = width.clamp(min=small), height.clamp(min=small)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    centre = torch.stack([x, y])
+    along = torch.stack([width / 2 * cos, width / 2 * sin])
+    across = torch.stack([-height / 2 * sin, height / 2 * cos])
+    corner = centre + along + across
+    inside = torch.ones(len(anchors), dtype=torch.bool)
+    for other in (centre + along - across, centre - along + across):
+        edge = other - corner
+        projection = ((torch.from_numpy(anchors) - corner) * edge).sum(1)
+        inside &= (projection >= 0) & (projection <= (edge * edge).sum())
+    return inside.numpy()
 
 
 def counted(boxes: np.ndarray) -> np.ndarray:
