@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from compiled_loss.assign.windows import candidate_counts
 from compiled_loss.checks import require
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
-from compiled_loss.targets import Targets, check_structure
+from compiled_loss.rows import join_images, map_rows, next_power_of_two, pad_rows, rounded_rows
+from compiled_loss.targets import Targets
 
 _SMALLEST_WINDOW = 32
 
@@ -27,55 +27,6 @@ _SMALLEST_WINDOW = 32
 # float32 operations, each off by at most 2^-24 of that: together below 3e-6 of the image size. Windows are counted with
 # every side moved outwards by more than that; anchors are whole or half pixels, so it adds only those on a side.
 _SLACK = 1e-5
-
-
-def pad_rows(
-    targets: Targets,
-    rows: int | None = None,
-    *,
-    multiple_of: int = 16,
-    power_of_two: bool = False,
-) -> Targets:
-    """Append padding rows, so that N takes few values and is never 0 or 1, the sizes that `torch.compile` specialises.
-
-    N becomes `rows`, or else the least multiple of `multiple_of` that holds all rows, at least 2; with `power_of_two`
-    rounded up to a power of two. Padding rows have `batch_idx` -1, label 0 and zero boxes and keypoints.
-
-    Args:
-        targets: N rows; those that are padding already count as rows.
-        rows: the N to reach, at least 2; None rounds up.
-        multiple_of: the step of N where `rows` is None.
-        power_of_two: buckets for static shapes (CUDA graphs): 16, 32, 64, ... rows.
-
-    Returns:
-        The targets with padding at the end, sorted if they were.
-
-    Raises:
-        ValueError: if `rows` is below 2 or below N, or `multiple_of` below 1.
-
-    Example:
-        >>> import torch
-        >>> t = Targets(torch.tensor([1, 0]), torch.tensor([3, 4]), torch.rand(2, 4))
-        >>> pad_rows(t, 4).batch_idx
-        tensor([ 1,  0, -1, -1])
-        >>> len(pad_rows(t).labels)
-        16
-    """
-    given = len(targets.batch_idx)
-    require(multiple_of >= 1, "multiple_of", "at least 1", multiple_of)
-    if rows is None:
-        rows = _rounded(given, multiple_of, power_of_two)
-    require(rows >= max(given, 2), "rows", f"at least {max(given, 2)} for {given} target rows", rows)
-
-    def pad(x: Tensor, value: int = 0) -> Tensor:
-        return torch.cat([x, x.new_full((rows - given, *x.shape[1:]), value)])
-
-    return targets._replace(
-        batch_idx=pad(targets.batch_idx, -1),
-        labels=pad(targets.labels),
-        boxes=pad(targets.boxes),
-        keypoints=None if targets.keypoints is None else pad(targets.keypoints),
-    )
 
 
 @dataclass(frozen=True)
@@ -164,12 +115,12 @@ class TargetPlan:
         plan = cls(image_size, strides, power_of_two=power_of_two, num_classes=num_classes)
         require(batch_size >= 1, "batch_size", "at least 1", batch_size)
         require(margin >= 0, "margin", "0 or more", margin)
-        images = list(targets)
+        images = [_without_pixels(one) for one in targets]
         joined = join_images(images, "targets").validate(num_classes=num_classes)
         counts = torch.bincount(joined.batch_idx, minlength=len(images))
         largest = int(counts.topk(min(batch_size, len(images))).values.sum())
-        rows = _rounded(math.ceil(largest * (1 + margin)), 16, power_of_two)
-        widest = plan._widest(joined.boxes, margin)
+        rows = rounded_rows(math.ceil(largest * (1 + margin)), 16, power_of_two)
+        widest = plan._widest(joined, margin)
         return replace(plan, rows=rows, window=plan._window_for(widest))
 
     def apply(self, targets: Targets, batch_size: int | None = None) -> Targets:
@@ -186,20 +137,19 @@ class TargetPlan:
             ValueError: what `Targets.validate` finds.
         """
         targets.validate(batch_size, self.num_classes)
-        batch_idx, labels, boxes, keypoints, _, _ = targets
-        order = torch.argsort(batch_idx, stable=True)
-        order = order[int((batch_idx < 0).sum()) :]
-        boxes, keypoints = boxes[order], None if keypoints is None else keypoints[order]
-        window = self._fitting_window(self._widest(boxes))
-        kept = Targets(batch_idx[order], labels[order], boxes, keypoints, window, is_sorted=True)
+        order = torch.argsort(targets.batch_idx, stable=True)
+        order = order[int((targets.batch_idx < 0).sum()) :]
+        kept = map_rows(targets, lambda x: x[order])
+        kept = kept._replace(window=self._fitting_window(self._widest(kept)), is_sorted=True)
         return pad_rows(kept, self._fitting_rows(len(order)), power_of_two=self.power_of_two)
 
     @property
     def _grid_sizes(self) -> tuple[tuple[int, int], ...]:
         return tuple((self.image_size[0] // s, self.image_size[1] // s) for s in self.strides)
 
-    def _widest(self, boxes: Tensor, margin: float = 0.0) -> int:
-        """Most candidate anchors of any of the boxes `[N, 4]`, an upper bound under rounding."""
+    def _widest(self, targets: Targets, margin: float = 0.0) -> int:
+        """Most slots that any of the rows needs, an upper bound under rounding."""
+        boxes = targets.boxes
         if len(boxes) == 0:
             return 0
         height, width = self.image_size
@@ -211,7 +161,7 @@ class TargetPlan:
 
     def _window_for(self, count: int) -> int:
         """The bucket of a window that has to hold `count` anchors."""
-        bucket = _power_of_two(max(count, _SMALLEST_WINDOW))
+        bucket = next_power_of_two(max(count, _SMALLEST_WINDOW))
         if count <= bucket * 3 // 4 and bucket > _SMALLEST_WINDOW:
             bucket = bucket * 3 // 4
         return min(bucket, sum(h * w for h, w in self._grid_sizes))
@@ -235,46 +185,9 @@ class TargetPlan:
         return rows
 
 
-def join_images(images: Sequence[Targets], argument: str) -> Targets:
-    """Put the rows of single images one after the other, numbered by image. Values other than `batch_idx` are not read.
-
-    Args:
-        images: the Targets of each image, `batch_idx` 0 and no padding.
-        argument: what the images are called in messages.
-
-    Raises:
-        ValueError: naming the image, for padding or several images in one, or keypoints unlike those of the first.
-    """
-    require(len(images) > 0, argument, "at least one image", "none")
-    for i, image in enumerate(images):
-        name = f"{argument}[{i}]"
-        require(isinstance(image, Targets), name, "Targets", type(image).__name__)
-        check_structure(image, name)
-        require(not image.batch_idx.any(), name, "one image's rows (batch_idx 0), no padding", image.batch_idx.tolist())
-        got, expected = _keypoint_shape(image), _keypoint_shape(images[0])
-        require(got == expected, f"{name}.keypoints", f"{expected} as in the first (images without objects too)", got)
-    batch_idx, labels, boxes, keypoints, _, _ = zip(*images, strict=True)
-    return Targets(
-        torch.cat([x + i for i, x in enumerate(batch_idx)]),
-        torch.cat(labels),
-        torch.cat(boxes),
-        None if keypoints[0] is None else torch.cat(keypoints),
-        is_sorted=True,
-    )
-
-
-def _keypoint_shape(image: Targets) -> str:
-    return "None" if image.keypoints is None else "[N, {}, {}]".format(*image.keypoints.shape[1:])
-
-
-def _rounded(rows: int, multiple_of: int, power_of_two: bool) -> int:
-    size = max(-(-rows // multiple_of), 1) * multiple_of
-    return _power_of_two(size) if power_of_two else max(size, 2)
-
-
-def _power_of_two(count: int) -> int:
-    """The least power of two that is at least `count`, and at least 2."""
-    return max(2, 1 << (count - 1).bit_length())
+def _without_pixels(one: Targets) -> Targets:
+    """What a plan looks at; masks would be the whole data set's."""
+    return one._replace(masks=None, index_map=None, class_map=None) if isinstance(one, Targets) else one
 
 
 _warned: set[tuple[TargetPlan, str]] = set()

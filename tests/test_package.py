@@ -29,6 +29,7 @@ FLOORS = {
     "terms": 2,
     "reduce": 3,
     "losses": 4,
+    "rows": 1,
     "plan": 5,
     "collate": 5,
     "sources": 5,

@@ -23,7 +23,12 @@ class Windows(NamedTuple):
     Args:
         anchor: `[N, W]` anchor index of each slot, ascending; 0 in slots without candidate.
         inside: `[N, W]` bool, True where the slot holds a candidate.
-        counts: `[N]` candidates of the row, those beyond W included.
+        counts: `[N]` slots that the row needs, those beyond W included.
+
+    Example:
+        >>> one = Windows(torch.tensor([[3, 4, 0]]), torch.tensor([[True, True, False]]), torch.tensor([2]))
+        >>> one.anchor[one.inside]
+        tensor([3, 4])
     """
 
     anchor: Tensor
@@ -87,6 +92,8 @@ def candidate_windows(
     grid_sizes: Sequence[tuple[int, int]],
     strides: Sequence[int],
     width: int | None,
+    *,
+    levels: Tensor | None = None,  # [N, L] bool
 ) -> Windows:
     """List the anchors strictly inside every box, small boxes enlarged to the second level's stride.
 
@@ -96,6 +103,8 @@ def candidate_windows(
         grid_sizes: rows and columns `(h, w)` of each level, finest first.
         strides: pixels per grid unit of each level.
         width: slots per row W; None makes room for every anchor.
+        levels: `[N, L]` bool, levels on which a row may have candidates; a row that these leave without any, and every
+            row where it is None, has them on all levels.
 
     Returns:
         `Windows(anchor [N, W], inside [N, W], counts [N])`.
@@ -116,13 +125,19 @@ def candidate_windows(
     level_start = 0
     # Values of the slot's own level, overwritten level by level.
     local, columns, base, row_length = slot, start + 1, start, start
-    for (height, length), rectangle in zip(grid_sizes, _rectangles(boxes, grid_sizes, strides), strict=True):
+    rectangles = _rectangles(boxes, grid_sizes, strides)
+    areas = [torch.where(real, rectangle.width * rectangle.height, 0) for rectangle in rectangles]
+    if levels is not None:
+        allowed = [torch.where(level, area, 0) for level, area in zip(levels.unbind(1), areas, strict=True)]
+        some = torch.stack(allowed).sum(0) > 0
+        areas = [torch.where(some, part, area) for part, area in zip(allowed, areas, strict=True)]
+    for (height, length), rectangle, area in zip(grid_sizes, rectangles, areas, strict=True):
         here = slot >= start
         local = torch.where(here, slot - start, local)
         columns = torch.where(here, rectangle.width[:, None].clamp(min=1), columns)
         base = torch.where(here, (level_start + rectangle.y * length + rectangle.x)[:, None], base)
         row_length = torch.where(here, length, row_length)
-        start = start + torch.where(real, rectangle.width * rectangle.height, 0)[:, None]
+        start = start + area[:, None]
         level_start = level_start + height * length
     # Integer division by a tensor is slow; the half keeps the quotient clear of integers, so floor is exact.
     y = torch.floor((local + 0.5) / columns).int()

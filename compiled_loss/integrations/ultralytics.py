@@ -16,7 +16,7 @@ from torch import Tensor
 from compiled_loss.checks import require
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.pose import PoseLoss
-from compiled_loss.plan import pad_rows
+from compiled_loss.rows import pad_rows
 from compiled_loss.targets import Targets
 from compiled_loss.types import Predictions
 

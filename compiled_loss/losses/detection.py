@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.task_aligned import assign_task_aligned
+from compiled_loss.assign.task_aligned import Overlap, assign_task_aligned
 from compiled_loss.checks import check_same_device, check_shape, require
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.grid import boxes_to_distances, decode_distances, distances_to_boxes
@@ -35,7 +35,8 @@ class DetectionLoss(nn.Module):
         num_classes: C.
         strides: pixels per grid unit of each level, finest first.
         reg_max: distance bins R per side.
-        top_k: anchors per target row.
+        top_k: anchors that a target row selects.
+        keep: anchors that a row keeps of those, where that is less; None keeps all.
         alpha: power of the class score in the alignment.
         beta: power of the overlap in the alignment.
         box_gain: factor of the box term.
@@ -67,6 +68,7 @@ class DetectionLoss(nn.Module):
         reg_max: int = 16,
         *,
         top_k: int = 10,
+        keep: int | None = None,
         alpha: float = 0.5,
         beta: float = 6.0,
         box_gain: float = 7.5,
@@ -76,7 +78,12 @@ class DetectionLoss(nn.Module):
         distributed: bool = False,
     ) -> None:
         super().__init__()
-        for name, size in (("num_classes", num_classes), ("reg_max", reg_max), ("top_k", top_k)):
+        for name, size in (
+            ("num_classes", num_classes),
+            ("reg_max", reg_max),
+            ("top_k", top_k),
+            ("keep", 1 if keep is None else keep),
+        ):
             require(isinstance(size, int) and size >= 1, name, "an integer of at least 1", size)
         whole = len(strides) >= 1 and all(s >= 1 and s == int(s) for s in strides)
         ascending = whole and list(strides) == sorted(set(strides))
@@ -89,6 +96,7 @@ class DetectionLoss(nn.Module):
         self.strides = tuple(int(s) for s in strides)
         self.reg_max = reg_max
         self.top_k = top_k
+        self.keep = keep
         self.alpha = alpha
         self.beta = beta
         self.box_gain = box_gain
@@ -111,7 +119,7 @@ class DetectionLoss(nn.Module):
             ValueError: for a wrong rank, size, dtype or device.
         """
         self._check(predictions, targets)
-        scene = make_scene(predictions, targets, self.strides)
+        scene = self._scene(predictions, targets)
         assignment = self._assign(predictions, targets, scene)
         gained = self._terms(predictions, targets, scene, assignment)
         batch = predictions.scores.shape[0]
@@ -133,7 +141,7 @@ class DetectionLoss(nn.Module):
             ValueError: for a wrong rank, size, dtype or device.
         """
         self._check(predictions, targets)
-        return self._assign(predictions, targets, make_scene(predictions, targets, self.strides))
+        return self._assign(predictions, targets, self._scene(predictions, targets))
 
     def assign_dense(self, predictions: Predictions, targets: Targets) -> DenseAssignment:
         """The same positives, one entry per anchor.
@@ -149,7 +157,7 @@ class DetectionLoss(nn.Module):
             ValueError: for a wrong rank, size, dtype or device.
         """
         self._check(predictions, targets)
-        scene = make_scene(predictions, targets, self.strides)
+        scene = self._scene(predictions, targets)
         batch, classes, anchors = predictions.scores.shape
         return to_dense(self._assign(predictions, targets, scene), targets.labels, scene.boxes, batch, anchors, classes)
 
@@ -167,22 +175,36 @@ class DetectionLoss(nn.Module):
         check_inputs(predictions, targets, self.num_classes, self.reg_max, self.strides)
         check_same_device(predictions=predictions.scores, class_weights=self.class_weights)
 
+    def _scene(self, predictions: Predictions, targets: Targets) -> Scene:
+        """What depends on the targets and the grid alone: anchors, targets in pixels, candidate windows."""
+        return make_scene(predictions, targets, self.strides)
+
+    def _overlap(self, predictions: Predictions, targets: Targets, scene: Scene) -> Overlap:
+        """How well a prediction overlaps a row, for the assigner: CIoU in pixels."""
+        boxes = self._decoded_boxes(predictions, scene).float()
+        return lambda candidates: ciou(scene.boxes[:, None], candidates.take(boxes))
+
+    def _decoded_boxes(self, predictions: Predictions, scene: Scene) -> Tensor:
+        """`[B, A, 4]` predicted boxes, xyxy pixels."""
+        points, strides = scene.anchors
+        return distances_to_boxes(points, self._decoded_distances(predictions)) * strides[:, None]
+
+    def _decoded_distances(self, predictions: Predictions) -> Tensor:
+        """`[B, A, 4]` predicted distances, grid units."""
+        # Decoded in the layout that the head writes, [B, 4, R, A]: the anchors are the contiguous dimension.
+        logits = at_least_float32(predictions.boxes).unflatten(1, (4, self.reg_max))
+        return decode_distances(logits, dim=2).transpose(1, 2)
+
     @torch.no_grad()
     def _assign(self, predictions: Predictions, targets: Targets, scene: Scene) -> Assignment:
-        # Decoded in the layout that the head writes, [B, 4, R, A]: the anchors are the contiguous dimension.
-        distances = decode_distances(at_least_float32(predictions.boxes).unflatten(1, (4, self.reg_max)), dim=2)
-        points, strides = scene.anchors
-        boxes = distances_to_boxes(points, distances.transpose(1, 2)) * strides[:, None]
         return assign_task_aligned(
             predictions.scores,
-            boxes.float(),
             targets.batch_idx,
             targets.labels,
-            scene.boxes,
-            predictions.grid_sizes,
-            self.strides,
-            window=targets.window,
+            scene.windows,
+            self._overlap(predictions, targets, scene),
             top_k=self.top_k,
+            keep=self.keep,
             alpha=self.alpha,
             beta=self.beta,
         )

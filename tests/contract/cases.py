@@ -9,10 +9,10 @@ from torch import Tensor
 
 from compiled_loss import DetectionLoss, PoseLoss, Predictions, Targets, fill, unfill
 from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.task_aligned import assign_task_aligned
 from compiled_loss.geometry.boxes import ciou, cxcywh_to_xyxy, diou, giou, iou
 from compiled_loss.geometry.keypoints import oks
-from compiled_loss.plan import pad_rows
+from compiled_loss.rows import pad_rows
+from tests.assign.scenes import assign
 from tests.contract.checks import Case
 from tests.reference.batches import make_batch, make_predictions
 
@@ -74,12 +74,12 @@ def loss_case(loss: DetectionLoss, window: int | None = None, values: int = 3) -
     return Case(LossOfTensors(loss, window), inputs, learnt=3 if keypoints else 2, rows=4 if keypoints else 3)
 
 
-def assigner_case(window: int | None = None) -> Case:
+def assigner_case(window: int | None = None, keep: int | None = None) -> Case:
     """The task-aligned assigner alone, and the dense view of what it says."""
 
     def function(scores: Tensor, predicted: Tensor, batch_idx: Tensor, labels: Tensor, boxes: Tensor) -> tuple:
         rows = batch_idx, labels, boxes
-        flat = assign_task_aligned(scores, predicted, *rows, GRIDS, STRIDES, window=window, top_k=FEW)
+        flat = assign(scores, predicted, *rows, GRIDS, STRIDES, window=window, top_k=FEW, keep=keep)
         return *flat, *to_dense(flat, labels, boxes, IMAGES, ANCHORS, CLASSES)
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
@@ -147,6 +147,7 @@ CASES = {
     "keypoint similarity": Case(similarity, keypoints_and_areas, learnt=1, rows=4),
     "assigner": assigner_case(),
     "assigner with a planned window": assigner_case(window=24),
+    "assigner that keeps one anchor a row": assigner_case(window=24, keep=1),
     "detection": loss_case(detection()),
     "detection with a planned window": loss_case(detection(top_k=FEW), window=24),
     "detection without bins, with class weights": loss_case(

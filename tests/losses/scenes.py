@@ -20,7 +20,7 @@ class Scene(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> "Scene":
         """Predictions of another precision, as new leaves."""
-        boxes, scores, grids, points = self.predictions
+        boxes, scores, grids, points = self.predictions[:4]
         maps = [None if x is None else x.detach().to(dtype).requires_grad_() for x in (boxes, scores, points)]
         assert maps[0] is not None
         assert maps[1] is not None
@@ -28,7 +28,7 @@ class Scene(NamedTuple):
 
     @property
     def leaves(self) -> list[Tensor]:
-        boxes, scores, _, points = self.predictions
+        boxes, scores, _, points = self.predictions[:4]
         return [x for x in (boxes, scores, points) if x is not None]
 
 
@@ -49,7 +49,7 @@ def make_scene(seed: int, criterion: DetectionLoss, *, values: int = 3, **option
         strides=criterion.strides,
     )
     predictions = Predictions(raw.boxes, raw.scores, raw.grid_sizes, raw.keypoints)
-    return Scene(predictions, Targets(*batch[2:])).to(torch.float32)
+    return Scene(predictions, Targets(*batch[2:6])).to(torch.float32)
 
 
 def outcome(criterion: Callable[..., LossOutput], scene: Scene) -> tuple[LossOutput, list[Tensor]]:
@@ -60,7 +60,7 @@ def outcome(criterion: Callable[..., LossOutput], scene: Scene) -> tuple[LossOut
 
 def expected(criterion: DetectionLoss, scene: Scene) -> ReferenceLoss:
     """What the loops say."""
-    boxes, scores, grids, points = scene.predictions
+    boxes, scores, grids, points = scene.predictions[:4]
     weights = criterion.class_weights
     pose = criterion if isinstance(criterion, PoseLoss) else None
     return reference_loss(

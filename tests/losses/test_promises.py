@@ -41,7 +41,7 @@ def test_padding_rows_change_nothing(criterion):
     def padded(x, value):
         return torch.cat([x, x.new_full((5, *x.shape[1:]), value)])[order]
 
-    batch_idx, labels, boxes, keypoints, _, _ = scene.targets
+    batch_idx, labels, boxes, keypoints = scene.targets[:4]
     rows = (padded(batch_idx, -1), padded(labels, 0), padded(boxes, 0.5))
     targets = Targets(*rows, None if keypoints is None else padded(keypoints, 0.5))
     (out, gradients), (more, more_gradients) = outcome(criterion, scene), outcome(criterion, Scene(scene[0], targets))
