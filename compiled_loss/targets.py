@@ -39,6 +39,8 @@ class Targets(NamedTuple):
         index_map: `[B, H, W]` integer, all masks of an image in one: 0 where there is none, i + 1 on the image's i-th
             row; or None. Instead of `masks`, for masks that do not overlap.
         class_map: `[B, H, W]` integer class id of every pixel, of the masks' size; or None.
+        mask_tiles: tiles of 64 mask pixels kept for the rows' boxes, all together, planned by the host; None keeps
+            room for every pixel of the masks.
 
     Example:
         >>> import torch
@@ -57,6 +59,7 @@ class Targets(NamedTuple):
     masks: Tensor | None = None
     index_map: Tensor | None = None
     class_map: Tensor | None = None
+    mask_tiles: int | None = None
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Targets:
         """Move every tensor to a device; dtypes are kept."""
@@ -153,8 +156,9 @@ def check_structure(targets: Targets, argument: str) -> None:
         check_floating(f"{argument}.angles", targets.angles)
     _check_masks(targets, argument)
     check_same_device(**{f"{argument}.{name}": getattr(targets, name) for name in (*ROW_FIELDS, *IMAGE_FIELDS)})
-    whole = isinstance(window, int) and not isinstance(window, bool) and window >= 1
-    require(window is None or whole, f"{argument}.window", "None or a positive integer", window)
+    for name, size in (("window", window), ("mask_tiles", targets.mask_tiles)):
+        whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
+        require(size is None or whole, f"{argument}.{name}", "None or a positive integer", size)
 
 
 def _check_masks(targets: Targets, argument: str) -> None:

@@ -1,0 +1,75 @@
+"""Pages: slots that need the same thing side by side, so that they read it once.
+
+A mask is the product of a slot's coefficients with the prototypes of every pixel. Slots of one row need the pixels of
+one box, slots of one image the same prototypes. Pages, each of so many slots of one group, turn that into a batched
+matrix product of static size.
+
+Letters: P slots, G pages, S slots of a page.
+"""
+
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from compiled_loss.ragged import positions
+
+
+class Pages(NamedTuple):
+    """Slots on pages, each page of one group; page g is the first of group g.
+
+    Args:
+        place: `[P]` page * S + column of each slot; G*S for slots that are left out.
+        group: `[G]` group of each page; the number of groups on empty pages.
+        width: S.
+    """
+
+    place: Tensor
+    group: Tensor
+    width: int
+
+    def write(self, values: Tensor) -> Tensor:
+        """`[G, S, ...]` from `[P, ...]`: every slot's value at its place, 0 elsewhere."""
+        pages = self.group.shape[0]
+        paged = values.new_zeros((pages + 1) * self.width, *values.shape[1:]).index_put((self.place,), values)
+        return paged.unflatten(0, (pages + 1, self.width))[:pages]
+
+    def read(self, paged: Tensor) -> Tensor:
+        """`[P]` from `[G, S]`; 0 for slots that are left out."""
+        return torch.cat([paged.flatten(), paged.new_zeros(1)])[self.place]
+
+
+def paginate(group: Tensor, valid: Tensor, groups: int, width: int) -> Pages:
+    """Put slots on pages of their group: one page for each group, further ones where a group is larger than a page.
+
+    Args:
+        group: `[P]` group of each slot.
+        valid: `[P]` bool; other slots are left out.
+        groups: number of groups.
+        width: slots of a page S.
+
+    Returns:
+        `Pages`, `G = groups + P // S + 1`: enough for every distribution, and never 0.
+
+    Example:
+        >>> group = torch.tensor([1, 1, 0, 1])
+        >>> pages = paginate(group, torch.ones(4).bool(), 2, 2)
+        >>> pages.place, pages.group
+        (tensor([2, 3, 0, 4]), tensor([0, 1, 1, 2, 2]))
+    """
+    pages = groups + group.shape[0] // width + 1
+    rank, counts = positions(torch.where(valid, group, -1), groups)
+    further = (counts - 1).clamp(min=0) // width
+    turn = rank // width
+    page = torch.where(turn == 0, group, (groups + further.cumsum(0) - further)[group] + turn - 1)
+    page = torch.where(valid, page, pages)
+    owner = group.new_full((pages + 1,), groups).scatter(0, page, group)[:pages]
+    return Pages(page * width + torch.where(valid, rank % width, 0), owner, width)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product in the precision of the arguments, whatever autocast is on."""
+    kind = a.device.type
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+        return a @ b
