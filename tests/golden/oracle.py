@@ -144,7 +144,11 @@ class Oracle:
     def __call__(self, batch: Batch, raw: Raw | Pair) -> Outcome:
         self.heard.clear()
         preds, rows = preds_and_batch(batch, raw)
-        vector, items = self.criterion(preds, rows)
+        try:
+            vector, items = self.criterion(preds, rows)
+        except Exception as error:
+            # Its message without its traceback, which would show lines of the source.
+            raise RuntimeError(f"the oracle raised {type(error).__name__}: {error}") from None
         rows_of = [self._rows(batch, image) for image in range(batch.batch_size)]
         positives = {
             (image + branch * batch.batch_size, anchor, rows_of[image][int(place[image, anchor])])

@@ -17,7 +17,7 @@ def add_masks(
     """An ellipse or the half of a box for every row, at the image's size over `scale`.
 
     In index maps later rows lie on top of earlier ones, and `stray` sets some pixels to an index without a row. Stacked
-    masks overlap; with `stray` some are soft. The class map has classes outside `[0, num_classes)` too.
+    masks overlap; with `stray` some are soft. The class map is random where no row is.
     """
     generator = torch.Generator().manual_seed(seed)
     height, width = (n // scale for n in batch.size)
@@ -27,7 +27,7 @@ def add_masks(
         u, v = (x - cx) / w * 2, (y - cy) / h * 2
         inside = u**2 + v**2 <= 1 if torch.rand((), generator=generator) < 0.7 else (u.abs() <= 1) & (v >= 0) & (v <= 1)
         stack[n] = inside.float()
-    class_map = torch.randint(-1, num_classes + 1, (batch.batch_size, height, width), generator=generator)
+    class_map = torch.randint(num_classes, (batch.batch_size, height, width), generator=generator)
     index_map = torch.zeros(batch.batch_size, height, width, dtype=torch.int64)
     seen = [0] * batch.batch_size
     for n, image in enumerate(batch.batch_idx.tolist()):

@@ -181,8 +181,9 @@ def _resized(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
 def _mask_error(logits: Tensor, true: Tensor, box: np.ndarray, size: tuple[int, int]) -> Tensor:
     """Mean over all pixels of the cross-entropy inside the box, over the box's share of the image."""
     height, width = size
-    scale = np.array([true.shape[1] / width, true.shape[0] / height] * 2, np.float32)
-    within = crop(torch.from_numpy(box * scale), (true.shape[0], true.shape[1]))
+    share_of_image = box / np.array([width, height] * 2, np.float32)
+    in_pixels = share_of_image * np.array([true.shape[1], true.shape[0]] * 2, np.float32)
+    within = crop(torch.from_numpy(in_pixels), (true.shape[0], true.shape[1]))
     share = float((box[2] - box[0]) * (box[3] - box[1])) / (height * width)
     if not within.any():
         return torch.zeros((), dtype=torch.float64)
