@@ -2,7 +2,7 @@
 
 Host side: everything here runs in the data loading workers and reads values, so that the device never has to.
 
-Letters: B images, N rows, K keypoints, A anchors.
+Letters: B images, N rows, K keypoints, A anchors, H and W mask pixels.
 """
 
 from __future__ import annotations
@@ -13,14 +13,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
+from compiled_loss.assign.rotated import rotated_reach
 from compiled_loss.assign.windows import candidate_counts
 from compiled_loss.checks import require
-from compiled_loss.geometry.boxes import cxcywh_to_xyxy
+from compiled_loss.geometry.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from compiled_loss.geometry.pixels import box_pixels
 from compiled_loss.rows import join_images, map_rows, next_power_of_two, pad_rows, rounded_rows
 from compiled_loss.targets import Targets
 
 _SMALLEST_WINDOW = 32
+
+# Room for the pixels of rows that hold more than k positives, having won anchors that other rows selected: in crowds up
+# to a sixth more was seen.
+_FURTHER = 5 / 4
 
 # The device may round the pixel sides of a box differently (fused multiply-add), and then an anchor that lies on a side
 # here lies inside there. Sides are within 5 image sizes of the origin (`Targets.validate`) and come from a handful of
@@ -38,6 +45,9 @@ class TargetPlan:
     64, 96, 128, ... up to the number of anchors. A batch that exceeds the plan loses nothing: it takes a larger bucket,
     and a warning says so once. For other image sizes (multi-scale), `dataclasses.replace(plan, image_size=...)`.
 
+    Where targets have masks, the mask pixels in the boxes are planned too: tiles of 64 for all rows together, and a
+    quarter more for rows with more than k positives. Positives without room are counted in `LossOutput.overflow`.
+
     Args:
         image_size: (height, width) in pixels, multiples of every stride.
         strides: pixels per grid cell of each level, finest first.
@@ -45,6 +55,7 @@ class TargetPlan:
         window: candidate anchors kept per row; None plans it for each batch.
         power_of_two: round the number of rows up to a power of two.
         num_classes: C, to check the labels of every batch against; None leaves them unchecked above.
+        mask_tiles: tiles of mask pixels kept for a batch; None plans it for each batch.
 
     Raises:
         ValueError: for an image size that a stride does not divide, or numbers that are not positive.
@@ -63,6 +74,7 @@ class TargetPlan:
     window: int | None = None
     power_of_two: bool = False
     num_classes: int | None = None
+    mask_tiles: int | None = None
 
     def __post_init__(self) -> None:
         size, strides = tuple(self.image_size), tuple(self.strides)
@@ -70,7 +82,8 @@ class TargetPlan:
         fits = len(size) == 2 and min(size) >= 1 and not any(side % s for side in size for s in strides)
         require(fits, "image_size", f"(height, width), multiples of the strides {strides}", size)
         require(self.rows is None or self.rows >= 2, "rows", "None or at least 2", self.rows)
-        require(self.window is None or self.window >= 1, "window", "None or at least 1", self.window)
+        for name, number in (("window", self.window), ("mask_tiles", self.mask_tiles)):
+            require(number is None or number >= 1, name, "None or at least 1", number)
         object.__setattr__(self, "image_size", size)
         object.__setattr__(self, "strides", strides)
 
@@ -88,7 +101,8 @@ class TargetPlan:
     ) -> TargetPlan:
         """One plan for a whole data set: no batch drawn from it without replacement exceeds it.
 
-        `rows` is the sum of the `batch_size` largest images' row counts, rounded up; `window` the widest box's.
+        `rows` is the sum of the `batch_size` largest images' row counts, rounded up; `window` the widest box's;
+        `mask_tiles`, where the first image has masks, the sum of the `batch_size` largest images' tiles with room.
 
         Args:
             targets: the Targets of each image (`batch_idx` 0), as the model will see them.
@@ -100,7 +114,7 @@ class TargetPlan:
             num_classes: C, to check labels against, here and in every batch.
 
         Returns:
-            A plan with `rows` and `window` fixed.
+            A plan with `rows`, `window` and, for masks, `mask_tiles` fixed.
 
         Raises:
             ValueError: for an empty data set, Targets that are not one image's, or arguments out of range.
@@ -115,13 +129,22 @@ class TargetPlan:
         plan = cls(image_size, strides, power_of_two=power_of_two, num_classes=num_classes)
         require(batch_size >= 1, "batch_size", "at least 1", batch_size)
         require(margin >= 0, "margin", "0 or more", margin)
-        images = [_without_pixels(one) for one in targets]
+        images, size = [], None
+        for one in targets:
+            size = _mask_size(one) if not images else size
+            images.append(_without_pixels(one))
         joined = join_images(images, "targets").validate(num_classes=num_classes)
         counts = torch.bincount(joined.batch_idx, minlength=len(images))
         largest = int(counts.topk(min(batch_size, len(images))).values.sum())
         rows = rounded_rows(math.ceil(largest * (1 + margin)), 16, power_of_two)
         widest = plan._widest(joined, margin)
-        return replace(plan, rows=rows, window=plan._window_for(widest))
+        plan = replace(plan, rows=rows, window=plan._window_for(widest))
+        if size is None:
+            return plan
+        tiles = _row_tiles(joined.boxes, size, margin)
+        of_images = torch.zeros(len(images), dtype=torch.int64).index_add(0, joined.batch_idx, tiles)
+        most = of_images.topk(min(batch_size, len(images))).values
+        return replace(plan, mask_tiles=_tiles_for(most))
 
     def apply(self, targets: Targets, batch_size: int | None = None) -> Targets:
         """Sort by image, keeping the order inside each; drop old padding; pad anew; set the window.
@@ -140,7 +163,12 @@ class TargetPlan:
         order = torch.argsort(targets.batch_idx, stable=True)
         order = order[int((targets.batch_idx < 0).sum()) :]
         kept = map_rows(targets, lambda x: x[order])
-        kept = kept._replace(window=self._fitting_window(self._widest(kept)), is_sorted=True)
+        size = _mask_size(kept)
+        kept = kept._replace(
+            window=self._fitting_window(self._widest(kept)),
+            is_sorted=True,
+            mask_tiles=None if size is None else self._fitting_tiles(_row_tiles(kept.boxes, size)),
+        )
         return pad_rows(kept, self._fitting_rows(len(order)), power_of_two=self.power_of_two)
 
     @property
@@ -155,16 +183,17 @@ class TargetPlan:
         height, width = self.image_size
         pixels = boxes.float() * boxes.new_tensor([width, height, width, height], dtype=torch.float32)
         # Short sides are enlarged here already: after that the slack counts for them too.
-        sides = (pixels[:, 2:] * (1 + margin)).clamp(min=self.strides[:2][-1]) + 2 * _SLACK * max(self.image_size)
-        grown = cxcywh_to_xyxy(torch.cat([pixels[:, :2], sides], dim=1))
+        sides = (pixels[:, 2:] * (1 + margin)).clamp(min=self.strides[:2][-1])
+        upright = torch.cat([pixels[:, :2], sides], dim=1)
+        if targets.angles is not None:
+            turned = torch.cat([upright, targets.angles.float()[:, None]], dim=1)
+            upright = xyxy_to_cxcywh(rotated_reach(turned, self.strides))
+        grown = cxcywh_to_xyxy(upright + upright.new_tensor([0, 0, 1, 1]) * 2 * _SLACK * max(self.image_size))
         return int(candidate_counts(grown, self._grid_sizes, self.strides).max())
 
     def _window_for(self, count: int) -> int:
         """The bucket of a window that has to hold `count` anchors."""
-        bucket = next_power_of_two(max(count, _SMALLEST_WINDOW))
-        if count <= bucket * 3 // 4 and bucket > _SMALLEST_WINDOW:
-            bucket = bucket * 3 // 4
-        return min(bucket, sum(h * w for h, w in self._grid_sizes))
+        return min(_bucket(count), sum(h * w for h, w in self._grid_sizes))
 
     def _fitting_window(self, count: int) -> int:
         if self.window is None:
@@ -173,6 +202,15 @@ class TargetPlan:
             _warn_once(self, "window", self.window, count)
             return self._window_for(count)
         return self.window
+
+    def _fitting_tiles(self, tiles: Tensor) -> int:
+        if self.mask_tiles is None:
+            return _tiles_for(tiles)
+        count = int(tiles.sum())
+        if count > self.mask_tiles:
+            _warn_once(self, "mask_tiles", self.mask_tiles, count)
+            return _tiles_for(tiles)
+        return self.mask_tiles
 
     def _fitting_rows(self, count: int) -> int | None:
         if self.rows is None:
@@ -185,9 +223,33 @@ class TargetPlan:
         return rows
 
 
+def _bucket(count: int) -> int:
+    """The least of 32, 48, 64, 96, 128, ... that is not below `count`."""
+    bucket = next_power_of_two(max(count, _SMALLEST_WINDOW))
+    return bucket * 3 // 4 if count <= bucket * 3 // 4 and bucket > _SMALLEST_WINDOW else bucket
+
+
 def _without_pixels(one: Targets) -> Targets:
     """What a plan looks at; masks would be the whole data set's."""
     return one._replace(masks=None, index_map=None, class_map=None) if isinstance(one, Targets) else one
+
+
+def _mask_size(targets: Targets) -> tuple[int, int] | None:
+    """(H, W) of the masks, if there are any."""
+    maps = targets.masks if targets.index_map is None else targets.index_map
+    return None if maps is None else (maps.shape[1], maps.shape[2])
+
+
+def _row_tiles(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor:
+    """`[N]` tiles that hold the pixels of each box, an upper bound under rounding."""
+    sides = boxes[:, 2:].float() * (1 + margin) + 2 * _SLACK
+    grown = cxcywh_to_xyxy(torch.cat([boxes[:, :2].float(), sides], dim=1))
+    return box_pixels(grown * grown.new_tensor([size[1], size[0]] * 2), size).tiles.long()
+
+
+def _tiles_for(tiles: Tensor) -> int:
+    """The bucket that holds them all, and room for rows with more positives."""
+    return _bucket(math.ceil(int(tiles.sum()) * _FURTHER))
 
 
 _warned: set[tuple[TargetPlan, str]] = set()

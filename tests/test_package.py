@@ -36,7 +36,13 @@ FLOORS = {
     "integrations": 5,
     "__init__": 6,
 }
-WITHIN_A_FLOOR = {("targets", "checks"), ("collate", "plan"), ("integrations", "plan"), ("integrations", "sources")}
+WITHIN_A_FLOOR = {
+    ("targets", "checks"),
+    ("geometry", "ragged"),
+    ("collate", "plan"),
+    ("integrations", "plan"),
+    ("integrations", "sources"),
+}
 
 
 def room(dotted: str) -> str:
