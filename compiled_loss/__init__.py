@@ -6,6 +6,7 @@ from compiled_loss.assign.task_aligned import Candidates, assign_task_aligned
 from compiled_loss.assign.windows import Windows, candidate_windows
 from compiled_loss.collate import collate
 from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.oriented import OrientedLoss
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.plan import TargetPlan
 from compiled_loss.ragged import Filled, fill, unfill
@@ -20,6 +21,7 @@ __all__ = [
     "DetectionLoss",
     "Filled",
     "LossOutput",
+    "OrientedLoss",
     "PoseLoss",
     "Predictions",
     "TargetPlan",

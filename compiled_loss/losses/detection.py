@@ -213,24 +213,41 @@ class DetectionLoss(nn.Module):
         self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment
     ) -> dict[str, Tensor]:
         """Every term times its gain."""
-        scores = at_least_float32(predictions.scores)
-        normaliser = score_normaliser(total(assignment.score), over_ranks=self.distributed)
-        classification = classification_sum(scores, assignment, targets.labels, self.class_weights)
-
         points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
         logits = gather_positives(predictions.boxes, assignment).unflatten(-1, (4, self.reg_max))
         true_boxes = gather_rows(scene.boxes, assignment) / strides[:, None]
         distances = decode_distances(logits)
         true_distances = boxes_to_distances(points, true_boxes)
         box = 1 - ciou(distances_to_boxes(points, distances), true_boxes)
-        if self.reg_max > 1:
-            name, side = "dfl", distribution_focal(logits, true_distances)
-        else:
-            name, side = "l1", scaled_l1(distances, true_distances, strides, scene.image_size)
+        sides = self._side_error(logits, distances, true_distances, strides, scene.image_size)
+        return self._weighted(predictions, targets, assignment, {"box": box, **sides})
 
-        weights, valid = assignment.score, assignment.valid
-        return {
-            "box": self.box_gain * weighted_sum(box, weights, valid) / normaliser,
-            "cls": self.cls_gain * classification / normaliser,
-            name: self.dfl_gain * weighted_sum(side, weights, valid) / normaliser,
+    def _side_error(
+        self,
+        logits: Tensor,  # [P, 4, R]
+        distances: Tensor,  # [P, 4] grid units
+        true_distances: Tensor,  # [P, 4] grid units
+        strides: Tensor,  # [P]
+        image_size: tuple[int, int],
+    ) -> dict[str, Tensor]:
+        """`[P]` error of the distances: `dfl` over the bins, `l1` without."""
+        if self.reg_max > 1:
+            return {"dfl": distribution_focal(logits, true_distances)}
+        return {"l1": scaled_l1(distances, true_distances, strides, image_size)}
+
+    def _weighted(
+        self, predictions: Predictions, targets: Targets, assignment: Assignment, errors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The box term, the classification and the other terms, times gain: `sum t error / S` of `[P]` errors."""
+        scores = at_least_float32(predictions.scores)
+        normaliser = score_normaliser(total(assignment.score), over_ranks=self.distributed)
+        classification = classification_sum(scores, assignment, targets.labels, self.class_weights)
+        terms = {
+            name: self._gain(name) * weighted_sum(error, assignment.score, assignment.valid) / normaliser
+            for name, error in errors.items()
         }
+        return {"box": terms.pop("box"), "cls": self.cls_gain * classification / normaliser, **terms}
+
+    def _gain(self, name: str) -> float:
+        """Of a term; the distance term has one gain by either name."""
+        return getattr(self, f"{'dfl' if name == 'l1' else name}_gain")
