@@ -86,6 +86,27 @@ def candidate_counts(boxes: Tensor, grid_sizes: Sequence[tuple[int, int]], strid
     return count
 
 
+def fitting_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
+    """Levels whose stride s fits a box, `2 s <= sqrt(w h) <= 12 s`; the outermost levels are open to their side.
+
+    Args:
+        boxes: `[N, 4]` xyxy, float32 pixels.
+        strides: pixels per grid unit of each level, finest first.
+
+    Returns:
+        `[N, L]` bool.
+
+    Example:
+        >>> fitting_levels(torch.tensor([[0.0, 0.0, 96.0, 96.0]]), [8, 16, 32, 64])
+        tensor([[ True,  True,  True, False]])
+    """
+    scale = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
+    fits = [(2 * stride <= scale) & (scale <= 12 * stride) for stride in strides]
+    fits[0] = fits[0] | (scale < 2 * strides[0])
+    fits[-1] = fits[-1] | (scale > 12 * strides[-1])
+    return torch.stack(fits, 1)
+
+
 def candidate_windows(
     boxes: Tensor,  # [N, 4] xyxy, pixels
     real: Tensor,  # [N] bool

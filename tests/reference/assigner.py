@@ -122,6 +122,7 @@ def assign_overlaps(
     for image in range(len(scores)):
         rows = [n for n, owner in enumerate(batch_idx) if owner == image]
         overlap = overlaps[rows]
+        contest = overlap.astype(np.float32)  # boxes of the same shape are equal then
         alignment = np.zeros((len(rows), anchors))
         ranking = np.zeros((len(rows), anchors), np.float32)
         picked = np.zeros((len(rows), anchors), bool)
@@ -134,7 +135,7 @@ def assign_overlaps(
         owner = np.full(anchors, -1)
         for anchor in np.flatnonzero(picked.any(0)):
             claims = np.flatnonzero(picked[:, anchor])
-            owner[anchor] = claims[0] if len(claims) == 1 else int(np.argmax(overlap[:, anchor]))
+            owner[anchor] = claims[0] if len(claims) == 1 else int(np.argmax(contest[:, anchor]))
         if keep is not None and keep < top_k:
             for i in range(len(rows)):
                 held = np.where(owner == i, ranking[i], np.float32(0 if oracle_ties else -1))
