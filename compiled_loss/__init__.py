@@ -8,6 +8,7 @@ from compiled_loss.collate import collate
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.oriented import OrientedLoss
 from compiled_loss.losses.pose import PoseLoss
+from compiled_loss.losses.residual_pose import ResidualPoseLoss
 from compiled_loss.plan import TargetPlan
 from compiled_loss.ragged import Filled, fill, unfill
 from compiled_loss.rows import pad_rows
@@ -24,6 +25,7 @@ __all__ = [
     "OrientedLoss",
     "PoseLoss",
     "Predictions",
+    "ResidualPoseLoss",
     "TargetPlan",
     "Targets",
     "Windows",

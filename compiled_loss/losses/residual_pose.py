@@ -12,10 +12,18 @@ from torch import Tensor
 from compiled_loss.assign.task_aligned import Candidates, Overlap
 from compiled_loss.assign.windows import candidate_windows, fitting_levels
 from compiled_loss.checks import check_floating, check_same_device, check_shape
-from compiled_loss.geometry.boxes import xyxy_to_cxcywh
+from compiled_loss.geometry.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import oks
 from compiled_loss.losses.pose import PoseLoss
-from compiled_loss.losses.scene import Scene, gather_positives, keypoints_in_pixels, make_scene, real_rows
+from compiled_loss.losses.scene import (
+    Scene,
+    anchors_of,
+    gather_positives,
+    image_size_of,
+    keypoints_in_pixels,
+    real_rows,
+    to_pixels,
+)
 from compiled_loss.numerics import at_least_float32
 from compiled_loss.reduce import mean_where
 from compiled_loss.targets import Targets
@@ -98,16 +106,13 @@ class ResidualPoseLoss(PoseLoss):
         check_same_device(boxes=predictions.boxes, keypoint_sigmas=raw, keypoint_weights=self.keypoint_weights)
 
     def _scene(self, predictions: Predictions, targets: Targets) -> Scene:
-        scene = make_scene(predictions, targets, self.strides)
-        windows = candidate_windows(
-            scene.boxes,
-            real_rows(predictions, targets),
-            predictions.grid_sizes,
-            self.strides,
-            targets.window,
-            levels=fitting_levels(scene.boxes, self.strides),
-        )
-        return scene._replace(windows=windows)
+        image_size = image_size_of(predictions, self.strides)
+        boxes = cxcywh_to_xyxy(to_pixels(targets.boxes, image_size))
+        real = real_rows(predictions, targets)
+        levels = fitting_levels(boxes, self.strides)
+        grids = predictions.grid_sizes
+        windows = candidate_windows(boxes, real, grids, self.strides, targets.window, levels=levels)
+        return Scene(anchors_of(predictions, self.strides), boxes, image_size, windows)
 
     def _overlap(self, predictions: Predictions, targets: Targets, scene: Scene) -> Overlap:
         assert predictions.keypoints is not None
@@ -133,21 +138,18 @@ class ResidualPoseLoss(PoseLoss):
         self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment
     ) -> dict[str, Tensor]:
         terms = super()._terms(predictions, targets, scene, assignment)
-        return {**terms, "rle": self.rle_gain * self._likelihood(predictions, targets, scene, assignment)}
-
-    def _likelihood(self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment) -> Tensor:
-        """Mean over the visible keypoints of the positives, at least 0."""
+        if self.flow is None or predictions.keypoint_sigmas is None:
+            return {**terms, "rle": torch.zeros_like(terms["pose"])}
         assert predictions.keypoints is not None
         assert targets.keypoints is not None
-        if self.flow is None or predictions.keypoint_sigmas is None:
-            return torch.zeros_like(assignment.score.sum())
         raw = gather_positives(predictions.keypoints, assignment)
         raw = raw.unflatten(-1, (self.num_keypoints, self.keypoint_dims))
         sigmas = gather_positives(predictions.keypoint_sigmas, assignment).unflatten(-1, (self.num_keypoints, 2))
         visible = self._visible(targets.keypoints)[assignment.row] & assignment.valid[:, None]
         predicted, true = self._located(raw, targets, scene, assignment)
         loss, counted = residual_log_likelihood(predicted, true, sigmas, visible, self.flow)
-        return mean_where(loss * self.keypoint_weights, counted).clamp(min=0)
+        likelihood = mean_where(loss * self.keypoint_weights, counted).clamp(min=0)
+        return {**terms, "rle": self.rle_gain * likelihood}
 
     @staticmethod
     def _decode(raw: Tensor, points: Tensor) -> Tensor:

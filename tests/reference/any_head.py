@@ -1,6 +1,7 @@
 """The reference loss of whatever a batch and a head's maps are about."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -21,7 +22,7 @@ def reference_loss(
     flow: Callable[[Tensor], Tensor] | None = None,
     shares: tuple[float, float] | None = None,
     one_to_one: dict[str, int] = KEEP,
-    **options,
+    **options: Any,
 ) -> ReferenceLoss:
     """The loss that the maps call for; of a pair the weighted sum.
 
@@ -36,8 +37,9 @@ def reference_loss(
     """
     if isinstance(raw, Pair):
         assert shares is not None
-        single = {"mask_overlap": mask_overlap, "flow": flow, **options}
-        many, one = reference_loss(batch, raw[0], **single), reference_loss(batch, raw[1], **single, **one_to_one)
+        single: dict[str, Any] = {"mask_overlap": mask_overlap, "flow": flow, **options}
+        many = reference_loss(batch, raw[0], **single)
+        one = reference_loss(batch, raw[1], **{**single, **one_to_one})
         return combine(many, one, shares)
     rows = (batch.batch_idx, batch.labels, batch.boxes)
     if raw.angles is not None:
