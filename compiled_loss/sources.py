@@ -25,8 +25,8 @@ def from_yolo(batch: Mapping[str, Any]) -> Targets:
 
     Args:
         batch: `batch_idx` `[N]` or `[N, 1]`, integer or whole floats; `cls` `[N]` or `[N, 1]`, class ids, likewise;
-            `bboxes` `[N, 4]`, (cx, cy, w, h) as fractions of the image; optionally `keypoints` `[N, K, 2 or 3]`,
-            x and y as fractions. Other keys are ignored.
+            `bboxes` `[N, 4]`, (cx, cy, w, h) as fractions of the image, or `[N, 5]` with an angle in radians;
+            optionally `keypoints` `[N, K, 2 or 3]`, x and y as fractions. Other keys are ignored.
 
     Returns:
         Targets with the rows in the order given.
@@ -46,7 +46,7 @@ def from_yolo(batch: Mapping[str, Any]) -> Targets:
     return _targets(
         _whole(batch_idx, "batch['batch_idx']"),
         _whole(labels, "batch['cls']"),
-        _rows_of_four(boxes, "batch['bboxes']"),
+        _boxes(boxes, "batch['bboxes']", 4, 5),
         None if keypoints is None else torch.as_tensor(keypoints),
     )
 
@@ -83,7 +83,7 @@ def from_torchvision(
     tables = []
     for i, target in enumerate(targets):
         name = f"targets[{i}]"
-        boxes = _rows_of_four(_get(target, "boxes", name), f"{name}['boxes']").double()
+        boxes = _boxes(_get(target, "boxes", name), f"{name}['boxes']", 4).double()
         labels = _whole(_get(target, "labels", name), f"{name}['labels']")
         keypoints = target.get("keypoints")
         if keypoints is not None:
@@ -101,6 +101,7 @@ def from_coco(
     category_ids: Sequence[int] | None = None,
     num_keypoints: int | None = None,
     keep_crowd: bool = False,
+    oriented: bool = False,
 ) -> Targets:
     """Targets from COCO annotations, one list of annotation dicts per image.
 
@@ -116,6 +117,7 @@ def from_coco(
         num_keypoints: K, so that a batch in which nothing has keypoints still gets `[N, K, 3]` zeros; None takes K
             from the first annotation that has keypoints.
         keep_crowd: keep crowd regions as ordinary objects.
+        oriented: take oriented boxes, `rbox` (cx, cy, width, height, angle) in pixels and radians, in place of `bbox`.
 
     Returns:
         Targets with the rows in image order.
@@ -136,12 +138,15 @@ def from_coco(
     for i, image in enumerate(annotations):
         kept = [(f"annotations[{i}][{j}]", a) for j, a in enumerate(image) if keep_crowd or not a.get("iscrowd", 0)]
         labels = [_class_of(_get(a, "category_id", name), classes, name) for name, a in kept]
+        key, form = ("rbox", "(cx, cy, width, height, angle)") if oriented else ("bbox", "(x, y, width, height)")
+        size = 5 if oriented else 4
         for name, a in kept:
-            require(len(_get(a, "bbox", name)) == 4, f"{name}['bbox']", "(x, y, width, height)", a["bbox"])
-        boxes = torch.tensor([list(a["bbox"]) for _, a in kept], dtype=torch.float64).reshape(-1, 4)
-        cxcywh = torch.cat([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], dim=1)
+            require(len(_get(a, key, name)) == size, f"{name}[{key!r}]", form, a[key])
+        boxes = torch.tensor([list(a[key]) for _, a in kept], dtype=torch.float64).reshape(-1, size)
+        if not oriented:
+            boxes = torch.cat([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], dim=1)
         keypoints = _coco_keypoints(kept, num_keypoints)
-        tables.append((f"annotations[{i}]", torch.tensor(labels, dtype=torch.int64), cxcywh, keypoints))
+        tables.append((f"annotations[{i}]", torch.tensor(labels, dtype=torch.int64), boxes, keypoints))
     return _from_pixels(tables, image_sizes, num_keypoints)
 
 
@@ -167,7 +172,9 @@ def _coco_keypoints(kept: list[tuple[str, Mapping[str, Any]]], num_keypoints: in
 
 
 def _from_pixels(
-    tables: Sequence[tuple[str, Tensor, Tensor, Tensor | None]],  # per image: name, labels, cxcywh, keypoints
+    tables: Sequence[
+        tuple[str, Tensor, Tensor, Tensor | None]
+    ],  # per image: name, labels, cxcywh (with an angle), keypoints
     image_sizes: ImageSizes,
     num_keypoints: int | None,
 ) -> Targets:
@@ -180,7 +187,7 @@ def _from_pixels(
         require(len(label) == len(box), name, f"{len(box)} labels as boxes", len(label))
         batch_idx.append(torch.full_like(label, i))
         labels.append(label)
-        boxes.append(box / box.new_tensor([width, height, width, height]))
+        boxes.append(box / box.new_tensor([width, height, width, height, 1])[: box.shape[1]])
         if count is None:
             continue
         if points is None:
@@ -199,9 +206,10 @@ def _targets(batch_idx: Tensor, labels: Tensor, boxes: Tensor, keypoints: Tensor
     return Targets(
         batch_idx,
         labels,
-        boxes.float(),
+        boxes[:, :4].float(),
         None if keypoints is None else keypoints.float(),
         is_sorted=not out_of_order(batch_idx).any(),
+        angles=boxes[:, 4].float() if boxes.shape[1] == 5 else None,
     ).validate()
 
 
@@ -222,11 +230,14 @@ def _get(mapping: Mapping[str, Any], key: str, name: str) -> Any:
     return mapping[key]
 
 
-def _rows_of_four(values: Any, name: str) -> Tensor:
+def _boxes(values: Any, name: str, *sizes: int) -> Tensor:
+    """`[N, 4]`, or another of the sizes allowed; without rows any shape will do."""
     boxes = torch.as_tensor(values)
     if boxes.numel() == 0:
-        return boxes.reshape(0, 4)
-    check_shape(name, boxes, ["N", 4])
+        return boxes.reshape(0, boxes.shape[-1] if boxes.shape[-1] in sizes else sizes[0])
+    expected = " or ".join(map(str, sizes))
+    check_shape(name, boxes, ["N", sizes[0] if len(sizes) == 1 else expected])
+    require(boxes.shape[1] in sizes, name, ["N", expected], tuple(boxes.shape))
     return boxes
 
 
