@@ -117,3 +117,28 @@ class LossOutput(NamedTuple):
     terms: dict[str, Tensor]
     num_positives: Tensor
     overflow: Tensor
+
+
+class EndToEndOutput(NamedTuple):
+    """What the loss of an end-to-end head returns.
+
+    Args:
+        total: scalar, differentiable: the sum of `terms`.
+        terms: named scalars of both branches together, each in its share, times its gain and the batch size.
+        items: named scalars to report: the terms of the one-to-one branch in full; under a plain sum those of both.
+        num_positives: scalar, anchors of the one-to-one branch that were given to a target.
+        overflow: scalar, target rows cut short by the planned candidate window; 0 when the plan fits.
+
+    Example:
+        >>> import torch
+        >>> many, one = torch.tensor(2.0), torch.tensor(4.0)
+        >>> box = 0.75 * many + 0.25 * one
+        >>> EndToEndOutput(box, {"box": box}, {"box": one}, torch.tensor(1), torch.tensor(0)).total
+        tensor(2.5000)
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    items: dict[str, Tensor]
+    num_positives: Tensor
+    overflow: Tensor

@@ -4,16 +4,16 @@ Letters: B images, N rows, A anchors, C classes, R distance bins, P positive slo
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.task_aligned import Overlap, assign_task_aligned
 from compiled_loss.checks import check_same_device, check_shape, require
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.grid import boxes_to_distances, decode_distances, distances_to_boxes
+from compiled_loss.losses.exact import ExactModule
 from compiled_loss.losses.scene import Scene, check_inputs, gather_positives, gather_rows, make_scene
 from compiled_loss.numerics import at_least_float32, total
 from compiled_loss.reduce import score_normaliser, weighted_sum
@@ -23,7 +23,7 @@ from compiled_loss.terms.classification import classification_sum
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
 
 
-class DetectionLoss(nn.Module):
+class DetectionLoss(ExactModule):
     """Boxes and classes of a dense, anchor-free head, task-aligned, as one graph.
 
     With target scores t of the positives and `S = max(1, sum t)`:
@@ -119,7 +119,10 @@ class DetectionLoss(nn.Module):
             ValueError: for a wrong rank, size, dtype or device.
         """
         self._check(predictions, targets)
-        scene = self._scene(predictions, targets)
+        return self._loss(predictions, targets, self._scene(predictions, targets))
+
+    def _loss(self, predictions: Predictions, targets: Targets, scene: Scene) -> LossOutput:
+        """The loss in a scene that another branch may share."""
         assignment = self._assign(predictions, targets, scene)
         gained = self._terms(predictions, targets, scene, assignment)
         batch = predictions.scores.shape[0]
@@ -160,16 +163,6 @@ class DetectionLoss(nn.Module):
         scene = self._scene(predictions, targets)
         batch, classes, anchors = predictions.scores.shape
         return to_dense(self._assign(predictions, targets, scene), targets.labels, scene.boxes, batch, anchors, classes)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        # Moves with the model but keeps its precision: `model.half()` must not round weights or sigmas.
-        exact = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)
-        for name, buffer in exact.items():
-            moved = getattr(self, name)
-            if moved.dtype != buffer.dtype:
-                setattr(self, name, buffer.to(moved.device))
-        return self
 
     def _check(self, predictions: Predictions, targets: Targets) -> None:
         check_inputs(predictions, targets, self.num_classes, self.reg_max, self.strides)
