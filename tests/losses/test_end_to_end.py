@@ -92,7 +92,8 @@ def test_a_schedule_changes_the_loss_of_the_compiled_step_and_compiles_nothing()
     many, one = scenes_of(criterion, 1)
 
     def step(leaves: list[Tensor], targets: Targets) -> Tensor:
-        pair = (Predictions(*maps, many.predictions.grid_sizes) for maps in (leaves[:2], leaves[2:]))
+        grids = many.predictions.grid_sizes
+        pair = (Predictions(leaves[i], leaves[i + 1], grids) for i in (0, 2))
         return criterion(*pair, targets).total
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
