@@ -145,14 +145,14 @@ def mask_iou(
     pages = paginate(image, valid, images, SLOTS_OF_AN_IMAGE)
     image = pages.group.clamp(max=images - 1)
     row = none - pages.write(none - row)
-    pixels = box_pixels(pages.write(boxes).flatten(0, 1), size)
+    pixels = box_pixels(pages.write(boxes), size)
     paged, maps = pages.write(coefficients), prototypes.flatten(2)
     flat = torch.arange(size[0] * size[1], device=row.device)
     predicted = joint = true = 0
     # In bands, to keep few pixels of all slots at a time.
     for band in flat.chunk(_BANDS):
         positive = product(paged, maps[:, :, band][image]) > 0
-        positive = positive & inside_pixels(pixels, band, size[1]).unflatten(0, row.shape)
+        positive = positive & inside_pixels(pixels, band, size[1])
         down, right = band // size[1], band % size[1]
         pixel = (down * truth.size[0] // size[0]) * truth.size[1] + right * truth.size[1] // size[1]
         covered = truth.on_pages(row, image, pixel, paged.dtype) > 0.5

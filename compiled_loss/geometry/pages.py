@@ -20,24 +20,26 @@ class Pages(NamedTuple):
     """Slots on pages, each page of one group; page g is the first of group g.
 
     Args:
-        place: `[P]` page * S + column of each slot; G*S for slots that are left out.
+        page: `[P]` page of each slot; G for slots that are left out.
+        column: `[P]` place on the page, below S.
         group: `[G]` group of each page; the number of groups on empty pages.
         width: S.
     """
 
-    place: Tensor
+    page: Tensor
+    column: Tensor
     group: Tensor
     width: int
 
     def write(self, values: Tensor) -> Tensor:
         """`[G, S, ...]` from `[P, ...]`: every slot's value at its place, 0 elsewhere."""
         pages = self.group.shape[0]
-        paged = values.new_zeros((pages + 1) * self.width, *values.shape[1:]).index_put((self.place,), values)
-        return paged.unflatten(0, (pages + 1, self.width))[:pages]
+        paged = values.new_zeros(pages + 1, self.width, *values.shape[1:])
+        return paged.index_put((self.page, self.column), values)[:pages]
 
     def read(self, paged: Tensor) -> Tensor:
         """`[P]` from `[G, S]`; 0 for slots that are left out."""
-        return torch.cat([paged.flatten(), paged.new_zeros(1)])[self.place]
+        return torch.cat([paged, paged.new_zeros(1, self.width)])[self.page, self.column]
 
 
 def paginate(group: Tensor, valid: Tensor, groups: int, width: int) -> Pages:
@@ -55,8 +57,8 @@ def paginate(group: Tensor, valid: Tensor, groups: int, width: int) -> Pages:
     Example:
         >>> group = torch.tensor([1, 1, 0, 1])
         >>> pages = paginate(group, torch.ones(4).bool(), 2, 2)
-        >>> pages.place, pages.group
-        (tensor([2, 3, 0, 4]), tensor([0, 1, 1, 2, 2]))
+        >>> pages.page, pages.column, pages.group
+        (tensor([1, 1, 0, 2]), tensor([0, 1, 0, 0]), tensor([0, 1, 1, 2, 2]))
     """
     pages = groups + group.shape[0] // width + 1
     rank, counts = positions(torch.where(valid, group, -1), groups)
@@ -65,11 +67,12 @@ def paginate(group: Tensor, valid: Tensor, groups: int, width: int) -> Pages:
     page = torch.where(turn == 0, group, (groups + further.cumsum(0) - further)[group] + turn - 1)
     page = torch.where(valid, page, pages)
     owner = group.new_full((pages + 1,), groups).scatter(0, page, group)[:pages]
-    return Pages(page * width + torch.where(valid, rank % width, 0), owner, width)
+    return Pages(page, torch.where(valid, rank % width, 0), owner, width)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """Matrix product in the precision of the arguments, whatever autocast is on."""
     kind = a.device.type
-    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+    cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    with torch.autocast(kind, enabled=False) if cast else nullcontext():
         return a @ b

@@ -13,7 +13,7 @@ TILE = 64
 
 
 class Pixels(NamedTuple):
-    """The pixels of every box, a rectangle: `[N]` int32 each, first column and row, columns and rows."""
+    """The pixels of every box, a rectangle: `[...]` int32 each, first column and row, columns and rows."""
 
     x: Tensor
     y: Tensor
@@ -22,7 +22,7 @@ class Pixels(NamedTuple):
 
     @property
     def tiles(self) -> Tensor:
-        """`[N]` tiles that hold them."""
+        """`[...]` tiles that hold them."""
         return (self.width * self.height + TILE - 1) // TILE
 
 
@@ -30,7 +30,7 @@ def box_pixels(boxes: Tensor, size: tuple[int, int]) -> Pixels:
     """Pixels of every box: column c with `x1 <= c < x2`, row r with `y1 <= r < y2`.
 
     Args:
-        boxes: `[N, 4]` xyxy, mask pixels.
+        boxes: `[..., 4]` xyxy, mask pixels.
         size: (H, W) of the mask.
 
     Returns:
@@ -61,13 +61,13 @@ def inside_pixels(pixels: Pixels, flat: Tensor, columns: int) -> Tensor:
         columns: W.
 
     Returns:
-        `[N, Q]` bool.
+        `[..., Q]` bool.
 
     Example:
         >>> inside_pixels(box_pixels(torch.tensor([[0.5, 0.0, 3.0, 1.0]]), (2, 4)), torch.arange(8), 4).int()
         tensor([[0, 1, 1, 0, 0, 0, 0, 0]], dtype=torch.int32)
     """
-    x, y, width, height = (values[:, None] for values in pixels)
+    x, y, width, height = (values[..., None] for values in pixels)
     down, right = flat // columns, flat % columns
     return (down >= y) & (down < y + height) & (right >= x) & (right < x + width)
 
