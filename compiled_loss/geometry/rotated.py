@@ -7,6 +7,8 @@ turned from the x axis towards the y axis.
 import torch
 from torch import Tensor
 
+from compiled_loss.numerics import log1p, one_minus_exp
+
 EPS = 1e-7
 
 
@@ -139,9 +141,8 @@ def probiou(boxes1: Tensor, boxes2: Tensor, floor: float = 0.0) -> Tensor:
     quadruple = 4 * area1 * area2
     dx, dy = (boxes1[..., :2] - boxes2[..., :2]).unbind(-1)
     offset = _stretched(dx, dy, boxes1[..., 4], p1, q1) + _stretched(dx, dy, boxes2[..., 4], p2, q2)
-    distance = offset / (4 * (excess + quadruple + EPS)) + ((excess - EPS) / (quadruple + EPS) + EPS).log1p() / 2
-    # Not 1 - exp: near agreement that is a rounding error.
-    return 1 - (EPS - torch.expm1(-distance.clamp(EPS, 100.0))).sqrt()
+    distance = offset / (4 * (excess + quadruple + EPS)) + log1p((excess - EPS) / (quadruple + EPS) + EPS) / 2
+    return 1 - (one_minus_exp(distance.clamp(EPS, 100.0)) + EPS).sqrt()
 
 
 def _deviations(boxes: Tensor, floor: float) -> tuple[Tensor, Tensor]:
