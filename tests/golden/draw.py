@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tests.golden.oracle import KEYS, Head
 from tests.reference.batches import KINDS, LAYOUTS, Batch, Raw, make_batch, make_predictions
 from tests.reference.end_to_end import BRANCHES, Pair
-from tests.reference.mask_batches import add_mask_predictions, add_masks
+from tests.reference.mask_batches import add_mask_predictions, add_masks, with_masks
+from tests.reference.masks import nearest
 
 COUNTS = (0, 0, 1, 2, 5, 12, 30, 80, 300)
 Sizes = tuple[tuple[int, int], ...]
@@ -43,7 +45,7 @@ def labelled_batch(seed: int, head: Head, labels: dict, sizes: Sizes = SIZES) ->
     size = (640, 640) if seed % 20 == 0 and sizes == SIZES else draw.choice(sizes)
     classes = {category["id"]: i for i, category in enumerate(labels["categories"])}
     count = head.kpt_shape[0] if head.kpt_shape else 0
-    rows = []
+    rows, masks = [], []
     for image, picture in enumerate(draw.sample(labels["images"], 4)):
         width, height = picture["width"], picture["height"]
         for a in (a for a in labels["annotations"] if a["image_id"] == picture["id"]):
@@ -53,6 +55,7 @@ def labelled_batch(seed: int, head: Head, labels: dict, sizes: Sizes = SIZES) ->
             flat = a.get("keypoints") or [0] * 51
             points = [[flat[i] / width, flat[i + 1] / height, flat[i + 2]] for i in range(0, len(flat), 3)]
             rows.append((image, classes[a["category_id"]] % head.num_classes, box, points[:count]))
+            masks.append(_decoded(a["rle"]) if head.masks and "rle" in a else None)
     batch = Batch(
         size,
         4,
@@ -61,7 +64,20 @@ def labelled_batch(seed: int, head: Head, labels: dict, sizes: Sizes = SIZES) ->
         torch.tensor([row[2] for row in rows]).reshape(-1, 5 if head.oriented else 4),
         torch.tensor([row[3] for row in rows]).reshape(-1, count, 3) if count else None,
     )
+    if head.masks and rows and all(mask is not None for mask in masks):
+        shape = (size[0] // head.mask_scale, size[1] // head.mask_scale)
+        stack = torch.stack([nearest(mask, shape) for mask in masks if mask is not None])
+        batch = with_masks(seed, batch, stack, num_classes=head.num_classes, stacked=head.stacked)
     return _predictions(seed, batch, head)
+
+
+def _decoded(rle: dict[str, Any]) -> Tensor:
+    """`[H, W]` mask of run lengths down the columns, background first."""
+    flat, at = torch.zeros(rle["size"][0] * rle["size"][1]), 0
+    for i, count in enumerate(rle["counts"]):
+        flat[at : at + count] = i % 2
+        at += count
+    return flat.view(rle["size"][1], rle["size"][0]).T
 
 
 def draw_batches(
@@ -76,7 +92,7 @@ def draw_batches(
 
 def _predictions(seed: int, batch: Batch, head: Head) -> tuple[Batch, Raw | Pair]:
     """The batch, with masks where the head has them, and what the head says about it."""
-    if head.masks:
+    if head.masks and batch.masks is None:
         options = {"num_classes": head.num_classes, "scale": head.mask_scale, "stacked": head.stacked}
         batch = add_masks(seed, batch, stray=seed % 3 == 0, **options)
     if head.end_to_end:

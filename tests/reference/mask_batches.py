@@ -27,16 +27,25 @@ def add_masks(
         u, v = (x - cx) / w * 2, (y - cy) / h * 2
         inside = u**2 + v**2 <= 1 if torch.rand((), generator=generator) < 0.7 else (u.abs() <= 1) & (v >= 0) & (v <= 1)
         stack[n] = inside.float()
-    class_map = torch.randint(num_classes, (batch.batch_size, height, width), generator=generator)
-    index_map = torch.zeros(batch.batch_size, height, width, dtype=torch.int64)
+    if stray and stacked:
+        stack[::3] *= 0.7
+        stack[1::3] *= 0.3
+    batch = with_masks(seed, batch, stack, num_classes=num_classes, stacked=stacked)
+    if stray and not stacked and batch.masks is not None:
+        batch.masks[torch.rand(batch.masks.shape, generator=generator) < 0.05] = 1000
+    return batch
+
+
+def with_masks(seed: int, batch: Batch, stack: Tensor, *, num_classes: int, stacked: bool) -> Batch:
+    """The batch with the masks `[N, H, W]` of its rows, as they are or as index maps, and a class map."""
+    shape = (batch.batch_size, *stack.shape[1:])
+    class_map = torch.randint(num_classes, shape, generator=torch.Generator().manual_seed(seed))
+    index_map = torch.zeros(shape, dtype=torch.int64)
     seen = [0] * batch.batch_size
     for n, image in enumerate(batch.batch_idx.tolist()):
         seen[image] += 1
         index_map[image][stack[n] > 0] = seen[image]
         class_map[image][stack[n] > 0] = batch.labels[n]
-    if stray:
-        index_map[torch.rand(index_map.shape, generator=generator) < 0.05] = 1000
-        stack[::3] *= 0.7
     return batch._replace(masks=stack if stacked else index_map, class_map=class_map)
 
 
