@@ -7,8 +7,8 @@ matrix product of static size.
 Letters: P slots, G pages, S slots of a page.
 """
 
-from contextlib import nullcontext
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,9 +70,33 @@ def paginate(group: Tensor, valid: Tensor, groups: int, width: int) -> Pages:
     return Pages(page, torch.where(valid, rank % width, 0), owner, width)
 
 
+class _Product(torch.autograd.Function):
+    """Around a whole step, and where both passes are compiled, autocast is on for the backward pass too."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        with _without_autocast(a):
+            return a @ b
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,), (a, b) = gradients, ctx.saved_tensors
+        with _without_autocast(a):
+            return gradient @ b.transpose(-1, -2), a.transpose(-1, -2) @ gradient
+
+
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Matrix product in the precision of the arguments, whatever autocast is on."""
-    kind = a.device.type
+    """Batched matrix product in the precision of the arguments, forward and backward, whatever autocast is on.
+
+    Example:
+        >>> product(torch.ones(1, 1, 2), torch.ones(1, 2, 1))
+        tensor([[[2.]]])
+    """
+    return _Product.apply(a, b)
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    kind = x.device.type
     cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    with torch.autocast(kind, enabled=False) if cast else nullcontext():
-        return a @ b
+    return torch.autocast(kind, enabled=False) if cast else nullcontext()
