@@ -79,7 +79,9 @@ def make_batch(
         flags = torch.randint(3, (len(batch_idx), num_keypoints, 1), generator=generator)
         labelled = torch.rand(len(batch_idx), 1, 1, generator=generator) > 0.2  # some rows have no keypoint at all
         flags = flags * labelled
-        xy = (boxes[:, None, :2] + spread * boxes[:, None, 2:]) * (flags > 0)
+        xy = boxes[:, None, :2] + spread * boxes[:, None, 2:4]
+        if keypoint_values == 3:
+            xy = xy * (flags > 0)
         keypoints = torch.cat([xy, flags], 2)[..., :keypoint_values].contiguous()
     if oriented:
         boxes = torch.cat([boxes, _angles(len(boxes), generator)], 1)
