@@ -18,6 +18,8 @@ GENERATED = (
     "overlaps of boxes",
     "detection",
     "pose of 17 keypoints with a planned window",
+    "overlap of oriented boxes",
+    "end to end of oriented boxes",
 )
 
 
@@ -38,6 +40,9 @@ ALIKE = (
     "detection",
     "detection without bins, with class weights",
     "pose of 17 keypoints",
+    "oriented boxes",
+    "end to end",
+    "end to end by a plain sum",
 )
 
 
