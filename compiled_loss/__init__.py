@@ -10,6 +10,7 @@ from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.losses.oriented import OrientedLoss
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
+from compiled_loss.losses.segmentation import SegmentationLoss
 from compiled_loss.plan import TargetPlan
 from compiled_loss.ragged import Filled, fill, unfill
 from compiled_loss.rows import pad_rows
@@ -29,6 +30,7 @@ __all__ = [
     "PoseLoss",
     "Predictions",
     "ResidualPoseLoss",
+    "SegmentationLoss",
     "TargetPlan",
     "Targets",
     "Windows",

@@ -148,7 +148,7 @@ def mask_iou(
     pixels = box_pixels(pages.write(boxes), size)
     paged, maps = pages.write(coefficients), prototypes.flatten(2)
     flat = torch.arange(size[0] * size[1], device=row.device)
-    predicted = joint = true = 0
+    predicted, joint, true = (row.new_zeros(row.shape) for _ in range(3))
     # In bands, to keep few pixels of all slots at a time.
     for band in flat.chunk(_BANDS):
         positive = product(paged, maps[:, :, band][image]) > 0

@@ -25,6 +25,7 @@ from compiled_loss.geometry.rotated import probiou, rotated_hull
 from compiled_loss.rows import pad_rows
 from tests.assign.scenes import assign
 from tests.contract.checks import Case
+from tests.contract.mask_cases import MASK_CASES
 from tests.reference.batches import make_batch, make_predictions
 from tests.reference.flow import log_density
 
@@ -227,4 +228,5 @@ CASES = {
     "end to end": loss_case(end_to_end(reg_max=1), window=24),
     "end to end by a plain sum": loss_case(end_to_end(plain_sum=True)),
     "end to end of oriented boxes": loss_case(EndToEndLoss(OrientedLoss, CLASSES, STRIDES, reg_max=1), window=24),
+    **MASK_CASES,
 }

@@ -35,6 +35,8 @@ def test_nothing_reads_the_device_or_leaves_it(name):
 
 # An export of a loss takes most of half a minute; what these differ in is also in the others.
 ALIKE = (
+    "segmentation",
+    "segmentation of stacked masks, larger than the prototypes",
     "assigner",
     "assigner with a planned window",
     "detection",

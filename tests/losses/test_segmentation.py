@@ -29,9 +29,8 @@ class Scene:
         self.criterion = SegmentationLoss(3, **options)
         self.options = {name: x for name, x in options.items() if name != "reg_max"}
         self.leaves = [getattr(self.raw, name).clone().requires_grad_() for name in MAPS]
-        masks = {"masks" if stacked else "index_map": self.batch.masks}
-        rows = self.batch.batch_idx, self.batch.labels, self.batch.boxes
-        self.targets = Targets(*rows, class_map=self.batch.class_map, **masks)
+        targets = Targets(self.batch.batch_idx, self.batch.labels, self.batch.boxes, class_map=self.batch.class_map)
+        self.targets = targets._replace(**{"masks" if stacked else "index_map": self.batch.masks})
 
     @property
     def predictions(self) -> Predictions:
