@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from compiled_loss.checks import check_shape, require
-from compiled_loss.plan import TargetPlan, join_images
+from compiled_loss.plan import TargetPlan
+from compiled_loss.rows import join_images
 from compiled_loss.targets import Targets
 
 

@@ -51,6 +51,28 @@ def add_epsilon(x: Tensor, epsilon: float) -> Tensor:
     return (x * (1 / epsilon) + 1) * epsilon
 
 
+def log1p(x: Tensor) -> Tensor:
+    """`ln(1 + x)`, exact for small x in every mode: `torch.log1p` exports as the logarithm of a rounded sum.
+
+    Example:
+        >>> log1p(torch.tensor([1e-9, 1.0]))
+        tensor([1.0000e-09, 6.9315e-01])
+    """
+    small = x.clamp(-0.5, 0.5)
+    return torch.where(x.abs() < 0.5, 2 * torch.atanh(small / (2 + small)), (1 + x).log())
+
+
+def one_minus_exp(x: Tensor) -> Tensor:
+    """`1 - exp(-x)` for `x >= 0`, exact for small x in every mode: `torch.expm1` exports as a rounded difference.
+
+    Example:
+        >>> one_minus_exp(torch.tensor([1e-9, 1.0]))
+        tensor([1.0000e-09, 6.3212e-01])
+    """
+    half = torch.tanh(x / 2)
+    return 2 * half / (1 + half)
+
+
 def masked(x: Tensor, mask: Tensor) -> Tensor:
     """`x` where the mask holds, else 0, in the value and in the gradient, NaN and inf included.
 

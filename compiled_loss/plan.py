@@ -2,80 +2,38 @@
 
 Host side: everything here runs in the data loading workers and reads values, so that the device never has to.
 
-Letters: B images, N rows, K keypoints, A anchors.
+Letters: B images, N rows, K keypoints, A anchors, H and W mask pixels.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from compiled_loss.assign.rotated import rotated_reach
 from compiled_loss.assign.windows import candidate_counts
 from compiled_loss.checks import require
-from compiled_loss.geometry.boxes import cxcywh_to_xyxy
-from compiled_loss.targets import Targets, check_structure
+from compiled_loss.geometry.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from compiled_loss.geometry.pixels import box_pixels
+from compiled_loss.rows import join_images, map_rows, next_power_of_two, pad_rows, rounded_rows
+from compiled_loss.targets import Targets
 
 _SMALLEST_WINDOW = 32
+
+# Room for the pixels of rows that hold more than k positives, having won anchors that other rows selected: in crowds up
+# to a sixth more was seen.
+_FURTHER = 5 / 4
 
 # The device may round the pixel sides of a box differently (fused multiply-add), and then an anchor that lies on a side
 # here lies inside there. Sides are within 5 image sizes of the origin (`Targets.validate`) and come from a handful of
 # float32 operations, each off by at most 2^-24 of that: together below 3e-6 of the image size. Windows are counted with
 # every side moved outwards by more than that; anchors are whole or half pixels, so it adds only those on a side.
 _SLACK = 1e-5
-
-
-def pad_rows(
-    targets: Targets,
-    rows: int | None = None,
-    *,
-    multiple_of: int = 16,
-    power_of_two: bool = False,
-) -> Targets:
-    """Append padding rows, so that N takes few values and is never 0 or 1, the sizes that `torch.compile` specialises.
-
-    N becomes `rows`, or else the least multiple of `multiple_of` that holds all rows, at least 2; with `power_of_two`
-    rounded up to a power of two. Padding rows have `batch_idx` -1, label 0 and zero boxes and keypoints.
-
-    Args:
-        targets: N rows; those that are padding already count as rows.
-        rows: the N to reach, at least 2; None rounds up.
-        multiple_of: the step of N where `rows` is None.
-        power_of_two: buckets for static shapes (CUDA graphs): 16, 32, 64, ... rows.
-
-    Returns:
-        The targets with padding at the end, sorted if they were.
-
-    Raises:
-        ValueError: if `rows` is below 2 or below N, or `multiple_of` below 1.
-
-    Example:
-        >>> import torch
-        >>> t = Targets(torch.tensor([1, 0]), torch.tensor([3, 4]), torch.rand(2, 4))
-        >>> pad_rows(t, 4).batch_idx
-        tensor([ 1,  0, -1, -1])
-        >>> len(pad_rows(t).labels)
-        16
-    """
-    given = len(targets.batch_idx)
-    require(multiple_of >= 1, "multiple_of", "at least 1", multiple_of)
-    if rows is None:
-        rows = _rounded(given, multiple_of, power_of_two)
-    require(rows >= max(given, 2), "rows", f"at least {max(given, 2)} for {given} target rows", rows)
-
-    def pad(x: Tensor, value: int = 0) -> Tensor:
-        return torch.cat([x, x.new_full((rows - given, *x.shape[1:]), value)])
-
-    return targets._replace(
-        batch_idx=pad(targets.batch_idx, -1),
-        labels=pad(targets.labels),
-        boxes=pad(targets.boxes),
-        keypoints=None if targets.keypoints is None else pad(targets.keypoints),
-    )
 
 
 @dataclass(frozen=True)
@@ -87,6 +45,9 @@ class TargetPlan:
     64, 96, 128, ... up to the number of anchors. A batch that exceeds the plan loses nothing: it takes a larger bucket,
     and a warning says so once. For other image sizes (multi-scale), `dataclasses.replace(plan, image_size=...)`.
 
+    Where targets have masks, the mask pixels in the boxes are planned too: tiles of 64 for all rows together, and a
+    quarter more for rows with more than k positives. Positives without room are counted in `LossOutput.overflow`.
+
     Args:
         image_size: (height, width) in pixels, multiples of every stride.
         strides: pixels per grid cell of each level, finest first.
@@ -94,6 +55,7 @@ class TargetPlan:
         window: candidate anchors kept per row; None plans it for each batch.
         power_of_two: round the number of rows up to a power of two.
         num_classes: C, to check the labels of every batch against; None leaves them unchecked above.
+        mask_tiles: tiles of mask pixels kept for a batch; None plans it for each batch.
 
     Raises:
         ValueError: for an image size that a stride does not divide, or numbers that are not positive.
@@ -112,6 +74,7 @@ class TargetPlan:
     window: int | None = None
     power_of_two: bool = False
     num_classes: int | None = None
+    mask_tiles: int | None = None
 
     def __post_init__(self) -> None:
         size, strides = tuple(self.image_size), tuple(self.strides)
@@ -119,7 +82,8 @@ class TargetPlan:
         fits = len(size) == 2 and min(size) >= 1 and not any(side % s for side in size for s in strides)
         require(fits, "image_size", f"(height, width), multiples of the strides {strides}", size)
         require(self.rows is None or self.rows >= 2, "rows", "None or at least 2", self.rows)
-        require(self.window is None or self.window >= 1, "window", "None or at least 1", self.window)
+        for name, number in (("window", self.window), ("mask_tiles", self.mask_tiles)):
+            require(number is None or number >= 1, name, "None or at least 1", number)
         object.__setattr__(self, "image_size", size)
         object.__setattr__(self, "strides", strides)
 
@@ -137,7 +101,8 @@ class TargetPlan:
     ) -> TargetPlan:
         """One plan for a whole data set: no batch drawn from it without replacement exceeds it.
 
-        `rows` is the sum of the `batch_size` largest images' row counts, rounded up; `window` the widest box's.
+        `rows` is the sum of the `batch_size` largest images' row counts, rounded up; `window` the widest box's;
+        `mask_tiles`, where the first image has masks, the sum of the `batch_size` largest images' tiles with room.
 
         Args:
             targets: the Targets of each image (`batch_idx` 0), as the model will see them.
@@ -149,7 +114,7 @@ class TargetPlan:
             num_classes: C, to check labels against, here and in every batch.
 
         Returns:
-            A plan with `rows` and `window` fixed.
+            A plan with `rows`, `window` and, for masks, `mask_tiles` fixed.
 
         Raises:
             ValueError: for an empty data set, Targets that are not one image's, or arguments out of range.
@@ -164,13 +129,22 @@ class TargetPlan:
         plan = cls(image_size, strides, power_of_two=power_of_two, num_classes=num_classes)
         require(batch_size >= 1, "batch_size", "at least 1", batch_size)
         require(margin >= 0, "margin", "0 or more", margin)
-        images = list(targets)
+        images, size = [], None
+        for one in targets:
+            size = _mask_size(one) if not images else size
+            images.append(_without_pixels(one))
         joined = join_images(images, "targets").validate(num_classes=num_classes)
         counts = torch.bincount(joined.batch_idx, minlength=len(images))
         largest = int(counts.topk(min(batch_size, len(images))).values.sum())
-        rows = _rounded(math.ceil(largest * (1 + margin)), 16, power_of_two)
-        widest = plan._widest(joined.boxes, margin)
-        return replace(plan, rows=rows, window=plan._window_for(widest))
+        rows = rounded_rows(math.ceil(largest * (1 + margin)), 16, power_of_two)
+        widest = plan._widest(joined, margin)
+        plan = replace(plan, rows=rows, window=plan._window_for(widest))
+        if size is None:
+            return plan
+        tiles = _row_tiles(joined.boxes, size, margin)
+        of_images = torch.zeros(len(images), dtype=torch.int64).index_add(0, joined.batch_idx, tiles)
+        most = of_images.topk(min(batch_size, len(images))).values
+        return replace(plan, mask_tiles=_tiles_for(most))
 
     def apply(self, targets: Targets, batch_size: int | None = None) -> Targets:
         """Sort by image, keeping the order inside each; drop old padding; pad anew; set the window.
@@ -186,35 +160,40 @@ class TargetPlan:
             ValueError: what `Targets.validate` finds.
         """
         targets.validate(batch_size, self.num_classes)
-        batch_idx, labels, boxes, keypoints, _, _ = targets
-        order = torch.argsort(batch_idx, stable=True)
-        order = order[int((batch_idx < 0).sum()) :]
-        boxes, keypoints = boxes[order], None if keypoints is None else keypoints[order]
-        window = self._fitting_window(self._widest(boxes))
-        kept = Targets(batch_idx[order], labels[order], boxes, keypoints, window, is_sorted=True)
+        order = torch.argsort(targets.batch_idx, stable=True)
+        order = order[int((targets.batch_idx < 0).sum()) :]
+        kept = map_rows(targets, lambda x: x[order])
+        size = _mask_size(kept)
+        kept = kept._replace(
+            window=self._fitting_window(self._widest(kept)),
+            is_sorted=True,
+            mask_tiles=None if size is None else self._fitting_tiles(_row_tiles(kept.boxes, size)),
+        )
         return pad_rows(kept, self._fitting_rows(len(order)), power_of_two=self.power_of_two)
 
     @property
     def _grid_sizes(self) -> tuple[tuple[int, int], ...]:
         return tuple((self.image_size[0] // s, self.image_size[1] // s) for s in self.strides)
 
-    def _widest(self, boxes: Tensor, margin: float = 0.0) -> int:
-        """Most candidate anchors of any of the boxes `[N, 4]`, an upper bound under rounding."""
+    def _widest(self, targets: Targets, margin: float = 0.0) -> int:
+        """Most slots that any of the rows needs, an upper bound under rounding."""
+        boxes = targets.boxes
         if len(boxes) == 0:
             return 0
         height, width = self.image_size
         pixels = boxes.float() * boxes.new_tensor([width, height, width, height], dtype=torch.float32)
         # Short sides are enlarged here already: after that the slack counts for them too.
-        sides = (pixels[:, 2:] * (1 + margin)).clamp(min=self.strides[:2][-1]) + 2 * _SLACK * max(self.image_size)
-        grown = cxcywh_to_xyxy(torch.cat([pixels[:, :2], sides], dim=1))
+        sides = (pixels[:, 2:] * (1 + margin)).clamp(min=self.strides[:2][-1])
+        upright = torch.cat([pixels[:, :2], sides], dim=1)
+        if targets.angles is not None:
+            turned = torch.cat([upright, targets.angles.float()[:, None]], dim=1)
+            upright = xyxy_to_cxcywh(rotated_reach(turned, self.strides))
+        grown = cxcywh_to_xyxy(upright + upright.new_tensor([0, 0, 1, 1]) * 2 * _SLACK * max(self.image_size))
         return int(candidate_counts(grown, self._grid_sizes, self.strides).max())
 
     def _window_for(self, count: int) -> int:
         """The bucket of a window that has to hold `count` anchors."""
-        bucket = _power_of_two(max(count, _SMALLEST_WINDOW))
-        if count <= bucket * 3 // 4 and bucket > _SMALLEST_WINDOW:
-            bucket = bucket * 3 // 4
-        return min(bucket, sum(h * w for h, w in self._grid_sizes))
+        return min(_bucket(count), sum(h * w for h, w in self._grid_sizes))
 
     def _fitting_window(self, count: int) -> int:
         if self.window is None:
@@ -223,6 +202,15 @@ class TargetPlan:
             _warn_once(self, "window", self.window, count)
             return self._window_for(count)
         return self.window
+
+    def _fitting_tiles(self, tiles: Tensor) -> int:
+        if self.mask_tiles is None:
+            return _tiles_for(tiles)
+        count = int(tiles.sum())
+        if count > self.mask_tiles:
+            _warn_once(self, "mask_tiles", self.mask_tiles, count)
+            return _tiles_for(tiles)
+        return self.mask_tiles
 
     def _fitting_rows(self, count: int) -> int | None:
         if self.rows is None:
@@ -235,46 +223,35 @@ class TargetPlan:
         return rows
 
 
-def join_images(images: Sequence[Targets], argument: str) -> Targets:
-    """Put the rows of single images one after the other, numbered by image. Values other than `batch_idx` are not read.
-
-    Args:
-        images: the Targets of each image, `batch_idx` 0 and no padding.
-        argument: what the images are called in messages.
-
-    Raises:
-        ValueError: naming the image, for padding or several images in one, or keypoints unlike those of the first.
-    """
-    require(len(images) > 0, argument, "at least one image", "none")
-    for i, image in enumerate(images):
-        name = f"{argument}[{i}]"
-        require(isinstance(image, Targets), name, "Targets", type(image).__name__)
-        check_structure(image, name)
-        require(not image.batch_idx.any(), name, "one image's rows (batch_idx 0), no padding", image.batch_idx.tolist())
-        got, expected = _keypoint_shape(image), _keypoint_shape(images[0])
-        require(got == expected, f"{name}.keypoints", f"{expected} as in the first (images without objects too)", got)
-    batch_idx, labels, boxes, keypoints, _, _ = zip(*images, strict=True)
-    return Targets(
-        torch.cat([x + i for i, x in enumerate(batch_idx)]),
-        torch.cat(labels),
-        torch.cat(boxes),
-        None if keypoints[0] is None else torch.cat(keypoints),
-        is_sorted=True,
-    )
+def _bucket(count: int) -> int:
+    """The least of 32, 48, 64, 96, 128, ... that is not below `count`."""
+    bucket = next_power_of_two(max(count, _SMALLEST_WINDOW))
+    return bucket * 3 // 4 if count <= bucket * 3 // 4 and bucket > _SMALLEST_WINDOW else bucket
 
 
-def _keypoint_shape(image: Targets) -> str:
-    return "None" if image.keypoints is None else "[N, {}, {}]".format(*image.keypoints.shape[1:])
+def _without_pixels(one: Targets) -> Targets:
+    """What a plan looks at; masks would be the whole data set's."""
+    return one._replace(masks=None, index_map=None, class_map=None) if isinstance(one, Targets) else one
 
 
-def _rounded(rows: int, multiple_of: int, power_of_two: bool) -> int:
-    size = max(-(-rows // multiple_of), 1) * multiple_of
-    return _power_of_two(size) if power_of_two else max(size, 2)
+def _mask_size(targets: Targets) -> tuple[int, int] | None:
+    """(H, W) of the masks, if there are any."""
+    maps = targets.masks if targets.index_map is None else targets.index_map
+    return None if maps is None else (maps.shape[1], maps.shape[2])
 
 
-def _power_of_two(count: int) -> int:
-    """The least power of two that is at least `count`, and at least 2."""
-    return max(2, 1 << (count - 1).bit_length())
+def _row_tiles(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor:
+    """`[N]` tiles that hold the pixels of each box, an upper bound under rounding."""
+    sides = boxes[:, 2:].float() * (1 + margin) + 2 * _SLACK
+    grown = cxcywh_to_xyxy(torch.cat([boxes[:, :2].float(), sides], dim=1))
+    return box_pixels(grown * grown.new_tensor([size[1], size[0]] * 2), size).tiles.long()
+
+
+def _tiles_for(tiles: Tensor) -> int:
+    """Room for them all and for rows with more positives, in steps of an eighth: work follows it closely."""
+    count = max(math.ceil(int(tiles.sum()) * _FURTHER), _SMALLEST_WINDOW)
+    step = max(next_power_of_two(count) // 16, 1)
+    return -(-count // step) * step
 
 
 _warned: set[tuple[TargetPlan, str]] = set()

@@ -58,6 +58,24 @@ def weighted_sum(term: Tensor, weights: Tensor, valid: Tensor) -> Tensor:
     return total(masked(term, valid) * weights.to(term.dtype))
 
 
+def mean_where(term: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the entries that a mask selects; 0 if it selects none.
+
+    Args:
+        term: any shape, unreduced loss.
+        mask: bool, the same shape; other entries count nothing, whatever they hold.
+
+    Returns:
+        scalar.
+
+    Example:
+        >>> import torch
+        >>> mean_where(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([True, True, False]))
+        tensor(2.)
+    """
+    return total(masked(term, mask)) / mask.sum().clamp(min=1)
+
+
 def mean_over_positives(term: Tensor, valid: Tensor) -> Tensor:
     """Mean over the positives and the trailing dimension; 0 without positives.
 

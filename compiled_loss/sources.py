@@ -15,18 +15,22 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import check_shape, require
+from compiled_loss.segmentations import draw
 from compiled_loss.targets import Targets, out_of_order
 
 ImageSizes = tuple[int, int] | Sequence[tuple[int, int]]
 
 
-def from_yolo(batch: Mapping[str, Any]) -> Targets:
+def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
     """Targets from a batch dict as YOLO trainers collate it: everything flat and normalised.
 
     Args:
         batch: `batch_idx` `[N]` or `[N, 1]`, integer or whole floats; `cls` `[N]` or `[N, 1]`, class ids, likewise;
-            `bboxes` `[N, 4]`, (cx, cy, w, h) as fractions of the image; optionally `keypoints` `[N, K, 2 or 3]`,
-            x and y as fractions. Other keys are ignored.
+            `bboxes` `[N, 4]`, (cx, cy, w, h) as fractions of the image, or `[N, 5]` with an angle in radians;
+            optionally `keypoints` `[N, K, 2 or 3]`, x and y as fractions; `masks`, as `index_maps` says, and with them
+            `sem_masks` `[B, H, W]`, the class of every pixel. Other keys are ignored.
+        index_maps: `masks` are `[B, H, W]`, whole numbers, i + 1 on the image's i-th row and 0 elsewhere (a trainer's
+            `overlap_mask=True`). Else they are `[N, H, W]`, one for each row.
 
     Returns:
         Targets with the rows in the order given.
@@ -43,12 +47,19 @@ def from_yolo(batch: Mapping[str, Any]) -> Targets:
     """
     batch_idx, labels, boxes = (_get(batch, key, "batch") for key in ("batch_idx", "cls", "bboxes"))
     keypoints = batch.get("keypoints")
-    return _targets(
+    targets = _targets(
         _whole(batch_idx, "batch['batch_idx']"),
         _whole(labels, "batch['cls']"),
-        _rows_of_four(boxes, "batch['bboxes']"),
+        _boxes(boxes, "batch['bboxes']", 4, 5),
         None if keypoints is None else torch.as_tensor(keypoints),
     )
+    if batch.get("masks") is None:
+        return targets
+    masks, class_map = torch.as_tensor(batch["masks"]), batch.get("sem_masks")
+    return targets._replace(
+        **{"index_map": _whole_numbers(masks, "batch['masks']")} if index_maps else {"masks": masks},
+        class_map=None if class_map is None else _whole_numbers(torch.as_tensor(class_map), "batch['sem_masks']"),
+    ).validate()
 
 
 def from_torchvision(
@@ -83,7 +94,7 @@ def from_torchvision(
     tables = []
     for i, target in enumerate(targets):
         name = f"targets[{i}]"
-        boxes = _rows_of_four(_get(target, "boxes", name), f"{name}['boxes']").double()
+        boxes = _boxes(_get(target, "boxes", name), f"{name}['boxes']", 4).double()
         labels = _whole(_get(target, "labels", name), f"{name}['labels']")
         keypoints = target.get("keypoints")
         if keypoints is not None:
@@ -101,6 +112,8 @@ def from_coco(
     category_ids: Sequence[int] | None = None,
     num_keypoints: int | None = None,
     keep_crowd: bool = False,
+    oriented: bool = False,
+    mask_size: tuple[int, int] | None = None,
 ) -> Targets:
     """Targets from COCO annotations, one list of annotation dicts per image.
 
@@ -116,6 +129,9 @@ def from_coco(
         num_keypoints: K, so that a batch in which nothing has keypoints still gets `[N, K, 3]` zeros; None takes K
             from the first annotation that has keypoints.
         keep_crowd: keep crowd regions as ordinary objects.
+        oriented: take oriented boxes, `rbox` (cx, cy, width, height, angle) in pixels and radians, in place of `bbox`.
+        mask_size: (H, W) of `masks`, drawn from each annotation's `segmentation`: polygons or run lengths in pixels of
+            the image; without one a mask is empty. None draws none. Needs `pycocotools`.
 
     Returns:
         Targets with the rows in image order.
@@ -123,6 +139,7 @@ def from_coco(
     Raises:
         ValueError: for no images, a missing key, an unknown category id, lengths that do not fit each other, or
             what `Targets.validate` finds.
+        ImportError: for a `mask_size` without `pycocotools`.
 
     Example:
         >>> dog = {"bbox": [0, 0, 32, 16], "category_id": 18}
@@ -132,17 +149,27 @@ def from_coco(
     """
     classes = None if category_ids is None else {category: i for i, category in enumerate(category_ids)}
     require(len(classes or ()) == len(category_ids or ()), "category_ids", "every id once", category_ids)
-    tables = []
+    tables, masks, sizes = [], [], _sizes(image_sizes, len(annotations))
     for i, image in enumerate(annotations):
         kept = [(f"annotations[{i}][{j}]", a) for j, a in enumerate(image) if keep_crowd or not a.get("iscrowd", 0)]
         labels = [_class_of(_get(a, "category_id", name), classes, name) for name, a in kept]
+        key, form = ("rbox", "(cx, cy, width, height, angle)") if oriented else ("bbox", "(x, y, width, height)")
+        size = 5 if oriented else 4
         for name, a in kept:
-            require(len(_get(a, "bbox", name)) == 4, f"{name}['bbox']", "(x, y, width, height)", a["bbox"])
-        boxes = torch.tensor([list(a["bbox"]) for _, a in kept], dtype=torch.float64).reshape(-1, 4)
-        cxcywh = torch.cat([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], dim=1)
+            require(len(_get(a, key, name)) == size, f"{name}[{key!r}]", form, a[key])
+        boxes = torch.tensor([list(a[key]) for _, a in kept], dtype=torch.float64).reshape(-1, size)
+        if not oriented:
+            boxes = torch.cat([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], dim=1)
         keypoints = _coco_keypoints(kept, num_keypoints)
-        tables.append((f"annotations[{i}]", torch.tensor(labels, dtype=torch.int64), cxcywh, keypoints))
-    return _from_pixels(tables, image_sizes, num_keypoints)
+        tables.append((f"annotations[{i}]", torch.tensor(labels, dtype=torch.int64), boxes, keypoints))
+        if mask_size is not None:
+            outlines = [(f"{name}['segmentation']", a.get("segmentation")) for name, a in kept]
+            masks += [draw(outline, sizes[i], mask_size, name) for name, outline in outlines]
+    targets = _from_pixels(tables, image_sizes, num_keypoints)
+    if mask_size is None:
+        return targets
+    none = torch.zeros(0, *mask_size, dtype=torch.uint8)
+    return targets._replace(masks=torch.stack(masks) if masks else none).validate()
 
 
 def _class_of(category: Any, classes: dict[int, int] | None, name: str) -> int:
@@ -167,7 +194,9 @@ def _coco_keypoints(kept: list[tuple[str, Mapping[str, Any]]], num_keypoints: in
 
 
 def _from_pixels(
-    tables: Sequence[tuple[str, Tensor, Tensor, Tensor | None]],  # per image: name, labels, cxcywh, keypoints
+    tables: Sequence[
+        tuple[str, Tensor, Tensor, Tensor | None]
+    ],  # per image: name, labels, cxcywh (with an angle), keypoints
     image_sizes: ImageSizes,
     num_keypoints: int | None,
 ) -> Targets:
@@ -180,7 +209,7 @@ def _from_pixels(
         require(len(label) == len(box), name, f"{len(box)} labels as boxes", len(label))
         batch_idx.append(torch.full_like(label, i))
         labels.append(label)
-        boxes.append(box / box.new_tensor([width, height, width, height]))
+        boxes.append(box / box.new_tensor([width, height, width, height, 1])[: box.shape[1]])
         if count is None:
             continue
         if points is None:
@@ -199,9 +228,10 @@ def _targets(batch_idx: Tensor, labels: Tensor, boxes: Tensor, keypoints: Tensor
     return Targets(
         batch_idx,
         labels,
-        boxes.float(),
+        boxes[:, :4].float(),
         None if keypoints is None else keypoints.float(),
         is_sorted=not out_of_order(batch_idx).any(),
+        angles=boxes[:, 4].float() if boxes.shape[1] == 5 else None,
     ).validate()
 
 
@@ -222,11 +252,14 @@ def _get(mapping: Mapping[str, Any], key: str, name: str) -> Any:
     return mapping[key]
 
 
-def _rows_of_four(values: Any, name: str) -> Tensor:
+def _boxes(values: Any, name: str, *sizes: int) -> Tensor:
+    """`[N, 4]`, or another of the sizes allowed; without rows any shape will do."""
     boxes = torch.as_tensor(values)
     if boxes.numel() == 0:
-        return boxes.reshape(0, 4)
-    check_shape(name, boxes, ["N", 4])
+        return boxes.reshape(0, boxes.shape[-1] if boxes.shape[-1] in sizes else sizes[0])
+    expected = " or ".join(map(str, sizes))
+    check_shape(name, boxes, ["N", sizes[0] if len(sizes) == 1 else expected])
+    require(boxes.shape[1] in sizes, name, ["N", expected], tuple(boxes.shape))
     return boxes
 
 
@@ -236,9 +269,15 @@ def _whole(values: Any, name: str) -> Tensor:
     if x.dim() == 2 and x.shape[1] == 1:
         x = x[:, 0]
     require(x.dim() == 1, name, "shape [N] or [N, 1]", tuple(x.shape))
+    return _whole_numbers(x, name)
+
+
+def _whole_numbers(x: Tensor, name: str) -> Tensor:
+    """Any shape; int64."""
     whole = x.to(torch.int64)
     broken = whole.to(x.dtype) != x
     if broken.any():
-        row = int(broken.nonzero()[0])
-        raise ValueError(f"{name}: expected whole numbers, got {x[row].item()} in row {row}")
+        place = broken.nonzero()[0].tolist()
+        at = f"row {place[0]}" if len(place) == 1 else f"place {place}"
+        raise ValueError(f"{name}: expected whole numbers, got {x[tuple(place)].item()} in {at}")
     return whole

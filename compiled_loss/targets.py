@@ -1,6 +1,6 @@
 """Targets: every object of a batch as one flat table of rows.
 
-Letters: B images, N rows, C classes, K keypoints.
+Letters: B images, N rows, C classes, K keypoints, H by W pixels of a mask, whatever the image's own size.
 """
 
 from __future__ import annotations
@@ -34,6 +34,13 @@ class Targets(NamedTuple):
         keypoints: `[N, K, 2]` normalised (x, y), or `[N, K, 3]` with a visibility flag (0: not labelled); or None.
         window: candidate anchors kept per row, planned by the host; None keeps room for every anchor.
         is_sorted: a promise that real rows come in image order with the padding last; lets `fill` skip a sort.
+        angles: `[N]` turn of each box about its centre, radians, x towards y; or None: boxes stand upright.
+        masks: `[N, H, W]` mask of each row: bool, uint8 or float, from 0 to 1; or None.
+        index_map: `[B, H, W]` integer, all masks of an image in one: 0 where there is none, i + 1 on the image's i-th
+            row; or None. Instead of `masks`, for masks that do not overlap.
+        class_map: `[B, H, W]` integer class id of every pixel, of the masks' size; or None.
+        mask_tiles: tiles of 64 mask pixels kept for the rows' boxes, all together, planned by the host; None keeps
+            room for every pixel of the masks.
 
     Example:
         >>> import torch
@@ -48,6 +55,11 @@ class Targets(NamedTuple):
     keypoints: Tensor | None = None
     window: int | None = None
     is_sorted: bool = False
+    angles: Tensor | None = None
+    masks: Tensor | None = None
+    index_map: Tensor | None = None
+    class_map: Tensor | None = None
+    mask_tiles: int | None = None
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Targets:
         """Move every tensor to a device; dtypes are kept."""
@@ -61,10 +73,11 @@ class Targets(NamedTuple):
         """Check shapes, types and values on the host, and name the first row at fault.
 
         For data loading and debugging: it reads values, so it waits for a device and cannot be traced. Checked are
-        ranks, dtypes, row counts and devices; `batch_idx` in `[-1, B)`; the order that `is_sorted` promises; that boxes
-        and keypoints are finite; and in real rows (`batch_idx >= 0`) that labels are in `[0, C)`, that widths, heights
-        and visibility flags are not negative, and that coordinates are fractions and not pixels. Boxes may be of size
-        zero and may reach outside the image. Padding rows may hold anything finite (a weight of 0 times NaN is NaN).
+        ranks, dtypes, row counts and devices; `batch_idx` in `[-1, B)`; the order that `is_sorted` promises; that
+        boxes, keypoints and angles are finite; and in real rows (`batch_idx >= 0`) that labels are in `[0, C)`, that
+        widths, heights and visibility flags are not negative, and that coordinates are fractions and not pixels. Boxes
+        may be of size zero and may reach outside the image. Padding rows may hold anything finite (a weight of 0 times
+        NaN is NaN). Masks lie in [0, 1], index maps hold no negative id.
 
         Args:
             batch_size: B, the number of images; None leaves `batch_idx` without an upper bound.
@@ -97,14 +110,20 @@ class Targets(NamedTuple):
         """
         import torch._dynamo  # noqa: PLC0415  (slow to import, and only compiling users need it)
 
-        for x in self:
-            if isinstance(x, Tensor):
+        for name in ROW_FIELDS:
+            x = getattr(self, name)
+            if x is not None:
                 torch._dynamo.mark_dynamic(x, 0)
         return self
 
     def _map(self, function: Any) -> Targets:
         fields: list[Any] = [function(x) if isinstance(x, Tensor) else x for x in self]
         return Targets(*fields)
+
+
+# Fields with one entry a row, and those with one an image.
+ROW_FIELDS = ("batch_idx", "labels", "boxes", "keypoints", "angles", "masks")
+IMAGE_FIELDS = ("index_map", "class_map")
 
 
 def out_of_order(batch_idx: Tensor) -> Tensor:
@@ -119,7 +138,7 @@ def check_structure(targets: Targets, argument: str) -> None:
     Raises:
         ValueError: naming the field as `argument.field`.
     """
-    batch_idx, labels, boxes, keypoints, window, _ = targets
+    batch_idx, labels, boxes, keypoints, window = targets[:5]
     check_shape(f"{argument}.batch_idx", batch_idx, ["N"])
     rows = batch_idx.shape[0]
     check_shape(f"{argument}.labels", labels, [rows])
@@ -127,20 +146,44 @@ def check_structure(targets: Targets, argument: str) -> None:
     check_integer(f"{argument}.batch_idx", batch_idx)
     check_integer(f"{argument}.labels", labels)
     check_floating(f"{argument}.boxes", boxes)
-    tensors = {f"{argument}.batch_idx": batch_idx, f"{argument}.labels": labels, f"{argument}.boxes": boxes}
     if keypoints is not None:
         check_shape(f"{argument}.keypoints", keypoints, [rows, "K >= 1", "2 or 3"])
         fits = keypoints.shape[1] > 0 and keypoints.shape[2] in (2, 3)
         require(fits, f"{argument}.keypoints", [rows, "K >= 1", "2 or 3"], tuple(keypoints.shape))
         check_floating(f"{argument}.keypoints", keypoints)
-        tensors[f"{argument}.keypoints"] = keypoints
-    check_same_device(**tensors)
-    whole = isinstance(window, int) and not isinstance(window, bool) and window >= 1
-    require(window is None or whole, f"{argument}.window", "None or a positive integer", window)
+    if targets.angles is not None:
+        check_shape(f"{argument}.angles", targets.angles, [rows])
+        check_floating(f"{argument}.angles", targets.angles)
+    _check_masks(targets, argument)
+    check_same_device(**{f"{argument}.{name}": getattr(targets, name) for name in (*ROW_FIELDS, *IMAGE_FIELDS)})
+    for name, size in (("window", window), ("mask_tiles", targets.mask_tiles)):
+        whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
+        require(size is None or whole, f"{argument}.{name}", "None or a positive integer", size)
+
+
+def _check_masks(targets: Targets, argument: str) -> None:
+    masks, index_map, class_map = targets.masks, targets.index_map, targets.class_map
+    if masks is not None:
+        require(index_map is None, f"{argument}.index_map", "None beside masks", "a tensor")
+        check_shape(f"{argument}.masks", masks, [targets.batch_idx.shape[0], "H", "W"])
+        fits = masks.is_floating_point() or masks.dtype in (torch.bool, torch.uint8)
+        require(fits, f"{argument}.masks", "bool, uint8 or a floating-point dtype", masks.dtype)
+    given = {"index_map": index_map, "class_map": class_map}
+    for name, x in given.items():
+        if x is not None:
+            check_shape(f"{argument}.{name}", x, ["B", "H", "W"])
+            whole = not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+            require(whole, f"{argument}.{name}", "an integer dtype", x.dtype)
+    if class_map is not None:
+        size = masks if index_map is None else index_map
+        require(size is not None, f"{argument}.class_map", "None without masks and index_map", "a tensor")
+        assert size is not None
+        fits = class_map.shape[1:] == size.shape[1:] and (index_map is None or len(class_map) == len(index_map))
+        require(fits, f"{argument}.class_map", "images and pixels as in the masks", tuple(class_map.shape))
 
 
 def _check_values(targets: Targets, batch_size: int | None, num_classes: int | None) -> None:
-    _, _, boxes, keypoints, _, is_sorted = targets
+    boxes, keypoints, is_sorted = targets.boxes, targets.keypoints, targets.is_sorted
     batch_idx, labels = targets.batch_idx.long(), targets.labels.long()  # an unsigned dtype has no -1 to compare with
     real = batch_idx >= 0
 
@@ -162,6 +205,16 @@ def _check_values(targets: Targets, batch_size: int | None, num_classes: int | N
     reach = (boxes[:, :2] - 0.5).abs() + boxes[:, 2:] / 2
     check("boxes", boxes, (reach > 0.5 + _REACH).any(1) & real, _IN_REACH)
 
+    if targets.angles is not None:
+        check("angles", targets.angles, ~targets.angles.isfinite(), "finite numbers, radians")
+    if targets.masks is not None and targets.masks.numel() > 0:
+        extremes = torch.stack(targets.masks.float().flatten(1).aminmax(dim=1), 1)  # [N, 2]
+        check("masks", extremes, ~((extremes >= 0) & (extremes <= 1)).all(1), "values from 0 to 1")
+    index_map = targets.index_map
+    if index_map is not None:
+        images = len(index_map) if batch_size is None else batch_size
+        require(len(index_map) == images, "Targets.index_map", [images, "H", "W"], tuple(index_map.shape))
+        require(not (index_map < 0).any(), "Targets.index_map", "ids of 0 (no object) or more", "a negative id")
     if keypoints is None:
         return
     check("keypoints", keypoints, ~keypoints.isfinite().all(2), "finite numbers (also where the flag is 0)")

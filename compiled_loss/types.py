@@ -1,6 +1,7 @@
 """The values that travel between the parts: fixed-field tuples, so that compile and export see through them.
 
-Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypoints, P positive slots.
+Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypoints, nm mask prototypes of H_m by W_m
+pixels, P positive slots.
 """
 
 from typing import NamedTuple
@@ -17,6 +18,13 @@ class Predictions(NamedTuple):
         scores: `[B, C, A]` class logits.
         grid_sizes: rows and columns `(h, w)` of each level, finest first; `A` is the sum of `h*w`.
         keypoints: `[B, K*D, A]` raw keypoints, channel `keypoint*D + d`, `D` 2 or 3 (third: visibility logit).
+        angles: `[B, 1, A]` turn of an oriented box, radians.
+        keypoint_sigmas: `[B, 2*K, A]` raw spread of each keypoint, channel `keypoint*2 + (x, y)`.
+        coefficients: `[B, nm, A]` mask coefficients, one for each prototype.
+        prototypes: `[B, nm, H_m, W_m]` mask prototypes of the whole image.
+        semantic: `[B, C, H_s, W_s]` class logits of every pixel.
+
+    Fields that a task does not use are None.
 
     Example:
         >>> import torch
@@ -29,6 +37,11 @@ class Predictions(NamedTuple):
     scores: Tensor
     grid_sizes: tuple[tuple[int, int], ...]
     keypoints: Tensor | None = None
+    angles: Tensor | None = None
+    keypoint_sigmas: Tensor | None = None
+    coefficients: Tensor | None = None
+    prototypes: Tensor | None = None
+    semantic: Tensor | None = None
 
 
 class Assignment(NamedTuple):
@@ -65,7 +78,7 @@ class DenseAssignment(NamedTuple):
 
     Args:
         labels: `[B, A]` class of the anchor; `C` on background.
-        boxes: `[B, A, 4]` target box, in the unit that was given; 0 on background.
+        boxes: `[B, A, 4]` target box, in the unit that was given (`[B, A, 5]` with an angle); 0 on background.
         scores: `[B, A, C]` class targets: one-hot times target score.
         foreground: `[B, A]` bool.
         row: `[B, A]` target row of the anchor; -1 on background.
@@ -102,5 +115,30 @@ class LossOutput(NamedTuple):
 
     total: Tensor
     terms: dict[str, Tensor]
+    num_positives: Tensor
+    overflow: Tensor
+
+
+class EndToEndOutput(NamedTuple):
+    """What the loss of an end-to-end head returns.
+
+    Args:
+        total: scalar, differentiable: the sum of `terms`.
+        terms: named scalars of both branches together, each in its share, times its gain and the batch size.
+        items: named scalars to report: the terms of the one-to-one branch in full; under a plain sum those of both.
+        num_positives: scalar, anchors of the one-to-one branch that were given to a target.
+        overflow: scalar, target rows cut short by the planned candidate window; 0 when the plan fits.
+
+    Example:
+        >>> import torch
+        >>> many, one = torch.tensor(2.0), torch.tensor(4.0)
+        >>> box = 0.75 * many + 0.25 * one
+        >>> EndToEndOutput(box, {"box": box}, {"box": one}, torch.tensor(1), torch.tensor(0)).total
+        tensor(2.5000)
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    items: dict[str, Tensor]
     num_positives: Tensor
     overflow: Tensor

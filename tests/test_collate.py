@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from compiled_loss.collate import collate
-from compiled_loss.plan import TargetPlan, pad_rows
+from compiled_loss.plan import TargetPlan
+from compiled_loss.rows import pad_rows
 from compiled_loss.targets import Targets
 
 PLAN = TargetPlan((32, 64), (8, 16), rows=16, window=32)

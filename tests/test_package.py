@@ -29,6 +29,8 @@ FLOORS = {
     "terms": 2,
     "reduce": 3,
     "losses": 4,
+    "rows": 1,
+    "segmentations": 1,
     "plan": 5,
     "collate": 5,
     "sources": 5,
@@ -37,7 +39,13 @@ FLOORS = {
     "__init__": 6,
     "__main__": 7,
 }
-WITHIN_A_FLOOR = {("targets", "checks"), ("collate", "plan"), ("integrations", "plan"), ("integrations", "sources")}
+WITHIN_A_FLOOR = {
+    ("targets", "checks"),
+    ("geometry", "ragged"),
+    ("collate", "plan"),
+    ("integrations", "plan"),
+    ("integrations", "sources"),
+}
 
 
 def room(dotted: str) -> str:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from compiled_loss.assign.windows import candidate_counts
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
-from compiled_loss.plan import TargetPlan, join_images, pad_rows
+from compiled_loss.plan import TargetPlan
+from compiled_loss.rows import join_images, pad_rows
 from compiled_loss.targets import Targets
 
 SIZE, STRIDES = (64, 96), (8, 16, 32)
@@ -111,7 +112,7 @@ def test_the_planned_window_holds_what_any_rounding_of_the_box_would_find(boxes)
     )
     t = Targets(torch.zeros(len(boxes)).long(), torch.zeros(len(boxes)).long(), exact.float())
     plan = TargetPlan(SIZE, STRIDES)
-    bound = plan._widest(t.boxes)
+    bound = plan._widest(t)
     window = plan.apply(t).window
     assert window is not None
     assert bound <= window
@@ -126,7 +127,7 @@ def test_an_anchor_on_the_side_of_an_enlarged_box_is_planned_for():
     # A point box at (20, 20) becomes 16 wide, from 12 to 28: eight anchors of stride 8 lie on its sides.
     t = Targets(torch.zeros(1).long(), torch.zeros(1).long(), torch.tensor([[20 / 96, 20 / 64, 0.0, 0.0]]))
     assert candidate_counts(torch.tensor([[20.0, 20.0, 20.0, 20.0]]), GRIDS, STRIDES).item() == 1 + 1 + 1
-    assert TargetPlan(SIZE, STRIDES)._widest(t.boxes) == 9 + 1 + 1
+    assert TargetPlan(SIZE, STRIDES)._widest(t) == 9 + 1 + 1
 
 
 @pytest.mark.parametrize(("size", "window"), [(0.01, 32), (0.6, 48), (0.95, ANCHORS)])

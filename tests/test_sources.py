@@ -124,7 +124,7 @@ def test_a_yolo_batch_without_objects_has_no_rows():
         ({"cls": torch.tensor([0.0, 0.0, 1.25])}, ["batch['cls']", "whole", "1.25", "row 2"]),
         ({"cls": torch.zeros(3, 2)}, ["batch['cls']", "[N] or [N, 1]", "(3, 2)"]),
         ({"cls": torch.zeros(2)}, ["labels", "[3]", "(2,)"]),
-        ({"bboxes": torch.zeros(3, 5)}, ["batch['bboxes']", "[N, 4]", "(3, 5)"]),
+        ({"bboxes": torch.zeros(3, 6)}, ["batch['bboxes']", "[N, 4 or 5]", "(3, 6)"]),
         ({"bboxes": torch.full((3, 4), 300.0)}, ["boxes", "pixels", "row 0"]),
         ({"keypoints": torch.zeros(3, 51)}, ["keypoints", "[3, K >= 1, 2 or 3]", "(3, 51)"]),
     ],
@@ -236,3 +236,27 @@ def test_coco_annotations_without_keypoints_get_zeros_when_others_have_some():
 def test_a_bad_coco_annotation_is_named(annotations, arguments, parts):
     with raises(*parts):
         from_coco(annotations, (64, 64), **arguments)
+
+
+def test_turned_boxes_come_with_their_angle_from_batches_and_annotations():
+    coco = [[{"rbox": [32, 16, 40, 8, 0.5], "category_id": 1}], [], [{"rbox": [8, 8, 4, 2, -2.0], "category_id": 0}]]
+    expected = torch.tensor([[0.5, 0.5, 0.625, 0.25, 0.5], [0.125, 0.25, 0.0625, 0.0625, -2.0]])
+    batch = {"batch_idx": torch.tensor([0, 2]), "cls": torch.tensor([1, 0]), "bboxes": expected}
+    for t in (from_coco(coco, (32, 64), oriented=True), from_yolo(batch)):
+        assert t.angles is not None
+        assert torch.equal(torch.cat([t.boxes, t.angles[:, None]], 1), expected)
+        assert t.batch_idx.tolist() == [0, 2]
+
+
+def test_batches_without_turned_boxes_still_have_angles():
+    none = {"batch_idx": torch.zeros(0), "cls": torch.zeros(0), "bboxes": torch.zeros(0, 5)}
+    for t in (from_coco([[], []], (32, 64), oriented=True), from_yolo(none)):
+        assert t.angles is not None
+        assert (t.angles.shape, t.boxes.shape) == ((0,), (0, 4))
+
+
+def test_turned_boxes_of_another_form_are_named():
+    with raises("annotations[0][0]", "'rbox'"):
+        from_coco([[{"bbox": [0, 0, 4, 4], "category_id": 1}]], (32, 32), oriented=True)
+    with raises("annotations[0][0]['rbox']", "(cx, cy, width, height, angle)", "[0, 0, 4, 4]"):
+        from_coco([[{"rbox": [0, 0, 4, 4], "category_id": 1}]], (32, 32), oriented=True)

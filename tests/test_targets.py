@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
-from torch.utils.data import default_collate
+from torch.utils.data import default_convert
 
 from compiled_loss.targets import Targets
 
@@ -165,7 +165,7 @@ def test_moving_keeps_values_and_dtypes():
 def test_targets_are_a_plain_tuple_to_torch():
     leaves, spec = tree_flatten(make(window=32))
     assert isinstance(tree_unflatten(leaves, spec), Targets)
-    assert isinstance(default_collate([make(keypoints=torch.rand(3, 5, 2), window=32)]), Targets)
+    assert isinstance(default_convert(make(window=32)), Targets)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")

@@ -12,7 +12,7 @@ from compiled_loss.types import Assignment, DenseAssignment
 def to_dense(
     assignment: Assignment,
     labels: Tensor,  # [N]
-    boxes: Tensor,  # [N, 4]
+    boxes: Tensor,  # [N, 4 or 5]
     batch_size: int,
     num_anchors: int,
     num_classes: int,
@@ -22,7 +22,7 @@ def to_dense(
     Args:
         assignment: flat, `P` slots.
         labels: `[N]` class ids of the target rows.
-        boxes: `[N, 4]` target boxes, in the unit wanted back.
+        boxes: `[N, 4]` target boxes, in the unit wanted back; `[N, 5]` with an angle.
         batch_size: B.
         num_anchors: A.
         num_classes: C.
@@ -44,12 +44,12 @@ def to_dense(
     # One row more than there are, so that background has something to read even in an empty batch.
     source = torch.where(foreground, row, labels.shape[0])
     label = torch.cat([labels.long(), labels.new_full((1,), num_classes, dtype=torch.int64)])[source]
-    box = torch.cat([boxes, boxes.new_zeros(1, 4)])[source]
+    box = torch.cat([boxes, boxes.new_zeros(1, boxes.shape[1])])[source]
     one_hot = label[:, None] == torch.arange(num_classes, device=label.device)
     shape = (batch_size, num_anchors)
     return DenseAssignment(
         labels=label.view(shape),
-        boxes=box.view(*shape, 4),
+        boxes=box.view(*shape, boxes.shape[1]),
         scores=(one_hot * score[:, None]).view(*shape, num_classes),
         foreground=foreground.view(shape),
         row=row.view(shape),

@@ -1,25 +1,55 @@
 """Task-aligned assignment on flat rows: work and memory follow rows times window, not images times anchors.
 
+Which anchors are candidates, and how well a prediction overlaps a row, is given: tasks differ in these two alone.
+
 Letters: B images, N rows, A anchors, C classes, W window width, k top-k, P = N*k positive slots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from compiled_loss.assign.top_k import first_top_k
-from compiled_loss.assign.windows import candidate_windows
-from compiled_loss.geometry.boxes import ciou
+from compiled_loss.assign.windows import Windows
 from compiled_loss.numerics import add_epsilon, power
 from compiled_loss.types import Assignment
 
 EPS = 1e-9
 
 
+class Candidates(NamedTuple):
+    """The pairs of a row and an anchor whose overlap is asked for.
+
+    Args:
+        image: `[N]` image of each row; 0 in padding rows.
+        anchor: `[N, W]` anchor index; 0 in slots without candidate.
+        inside: `[N, W]` bool, True where the slot holds a candidate.
+        logits: `[N, W]` logit of the row's class at the anchor.
+
+    Example:
+        >>> one = Candidates(torch.tensor([0]), torch.tensor([[3, 4]]), torch.ones(1, 2).bool(), torch.zeros(1, 2))
+        >>> one.take(torch.arange(5.0).view(1, 5, 1))
+        tensor([[[3.],
+                 [4.]]])
+    """
+
+    image: Tensor
+    anchor: Tensor
+    inside: Tensor
+    logits: Tensor
+
+    def take(self, x: Tensor) -> Tensor:
+        """`[N, W, ...]` of `[B, A, ...]` predictions."""
+        return x.flatten(0, 1)[self.image[:, None] * x.shape[1] + self.anchor]
+
+
+Overlap = Callable[[Candidates], Tensor]  # -> [N, W], at most 1; what is not a candidate may hold anything
+
+
 class _Selection(NamedTuple):
-    """The k anchors of each row, flattened: `[P]` each."""
+    """The selected anchors of each row, flattened: `[P]` each."""
 
     flat: Tensor  # image * A + anchor; B*A in empty slots
     row: Tensor
@@ -30,48 +60,46 @@ class _Selection(NamedTuple):
 @torch.no_grad()
 def assign_task_aligned(
     scores: Tensor,  # [B, C, A] class logits
-    predicted: Tensor,  # [B, A, 4] xyxy, pixels
     batch_idx: Tensor,  # [N]
     labels: Tensor,  # [N]
-    boxes: Tensor,  # [N, 4] xyxy, float32 pixels
-    grid_sizes: Sequence[tuple[int, int]],
-    strides: Sequence[int],
+    windows: Windows,
+    overlap: Overlap,
     *,
-    window: int | None = None,
     top_k: int = 10,
+    keep: int | None = None,
     alpha: float = 0.5,
     beta: float = 6.0,
 ) -> Assignment:
     """Give every target row its best-aligned anchors, and every anchor at most one row.
 
-    With `o = max(CIoU, 0)` and `m = sigmoid(score)^alpha o^beta` over a row's candidate anchors (those strictly
-    inside its box), a row selects its k anchors of largest m > 0, equal m by lowest anchor index. An anchor
-    selected by several rows goes to the row of its image with the largest o there, equal o by lowest row.
-    The target score of a positive is `m max(o) / (max(m) + 1e-9)`, maxima over the row's positives.
+    With `o = max(overlap, 0)` and `m = sigmoid(score)^alpha o^beta` over a row's candidate anchors, a row selects its
+    k anchors of largest m > 0, equal m by lowest anchor index. An anchor selected by several rows goes to the row of
+    its image with the largest o there, equal o by lowest row. Of the anchors that a row then holds, the `keep` of
+    largest m stay. The target score of a positive is `m max(o) / (max(m) + 1e-9)`, maxima over the row's positives.
 
     Args:
         scores: `[B, C, A]` class logits.
-        predicted: `[B, A, 4]` predicted boxes, xyxy pixels.
         batch_idx: `[N]` image of each row; rows outside `[0, B)` are padding.
         labels: `[N]` class ids.
-        boxes: `[N, 4]` target boxes, xyxy float32 pixels.
-        grid_sizes: rows and columns `(h, w)` of each level, finest first.
-        strides: pixels per grid unit of each level.
-        window: slots kept per row W, planned by the host; None makes room for every anchor. Rows with
-            more candidates keep their first W, and are counted in `overflow`.
-        top_k: anchors per row.
+        windows: the candidate anchors of every row, as from `candidate_windows`; rows with more than W keep their
+            first W, and are counted in `overflow`.
+        overlap: a function of `Candidates` that tells `[N, W]` overlaps, such as CIoU.
+        top_k: anchors that a row selects.
+        keep: anchors that a row keeps, where that is less than `top_k`; None keeps all.
         alpha: power of the class score.
         beta: power of the overlap.
 
     Returns:
-        `Assignment` with `P = N*k` slots. No gradient flows through it.
+        `Assignment` with `P = N*k` slots, `N*keep` where fewer are kept. No gradient flows through it.
 
-    Source: TOOD, arXiv 2108.07755.
+    Source: TOOD, arXiv 2108.07755; one anchor a row: YOLOv10, arXiv 2405.14458.
 
     Example:
-        >>> box = torch.tensor([[0.0, 0.0, 16.0, 16.0]])
-        >>> a = assign_task_aligned(torch.zeros(1, 1, 5), box.expand(1, 5, 4), torch.tensor([0]),
-        ...                         torch.tensor([0]), box, [(2, 2), (1, 1)], [8, 16], top_k=3)
+        >>> from compiled_loss.assign.windows import candidate_windows
+        >>> box, row = torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([0])
+        >>> windows = candidate_windows(box, row == 0, [(2, 2), (1, 1)], [8, 16], None)
+        >>> perfect = lambda candidates: torch.ones(candidates.anchor.shape)
+        >>> a = assign_task_aligned(torch.zeros(1, 1, 5), row, row, windows, perfect, top_k=3)
         >>> a.anchor, a.valid
         (tensor([0, 1, 2]), tensor([True, True, True]))
     """
@@ -82,44 +110,77 @@ def assign_task_aligned(
     # A negative class id must fail like one that is too large, instead of counting from the end.
     labels = torch.where(real, torch.where(labels < 0, num_classes, labels), 0).long()
 
-    windows = candidate_windows(boxes, real, grid_sizes, strides, window)
-    flat = image[:, None] * num_anchors + windows.anchor  # [N, W]
-    overlap = ciou(boxes[:, None], predicted.reshape(-1, 4)[flat])
+    inside = windows.inside & real[:, None]
+    logits = scores[image[:, None], labels[:, None], windows.anchor]
+    overlaps = overlap(Candidates(image, windows.anchor, inside, logits))
     # Comparisons with NaN are False: a broken prediction has no overlap and is never picked.
-    overlap = torch.where(windows.inside & (overlap > 0), overlap, 0.0)
-    alignment = _alignment(scores[image[:, None], labels[:, None], windows.anchor], overlap, alpha, beta)
+    overlaps = torch.where(inside & (overlaps > 0), overlaps, 0.0)
+    aligned = alignment(logits, overlaps, alpha, beta)
 
-    best, slot = first_top_k(alignment, min(top_k, alignment.shape[1]))
-    row = torch.arange(rows, device=boxes.device)
+    best, slot = first_top_k(aligned, min(top_k, aligned.shape[1]))
+    flat = image[:, None] * num_anchors + windows.anchor  # [N, W]
+    row = torch.arange(rows, device=scores.device)
     nowhere = batch * num_anchors
     selection = _Selection(
         flat=torch.where(best > 0, flat.gather(1, slot), nowhere).flatten(),
         row=row[:, None].expand_as(slot).flatten(),
         valid=(best > 0).flatten(),
-        overlap=overlap.gather(1, slot).flatten(),
+        overlap=overlaps.gather(1, slot).flatten(),
     )
-    held = _resolve_conflicts(selection, torch.where(overlap > 0, flat, nowhere), overlap, nowhere + 1)
+    held = _resolve_conflicts(selection, torch.where(overlaps > 0, flat, nowhere), overlaps, nowhere + 1)
 
     anchor = torch.where(held.valid, held.flat - image[held.row] * num_anchors, 0)
-    alignment = _alignment(scores[image[held.row], labels[held.row], anchor], held.overlap, alpha, beta)
-    alignment = torch.where(held.valid, alignment, 0.0)
-    overlap = torch.where(held.valid, held.overlap, 0.0)
-    largest = add_epsilon(_row_maximum(alignment, held.row, rows), EPS)
-    score = alignment * _row_maximum(overlap, held.row, rows) / largest
+    aligned = alignment(scores[image[held.row], labels[held.row], anchor], held.overlap, alpha, beta)
+    if keep is not None and keep < top_k:
+        kept, valid = _best_slots(aligned, held, rows, keep)
+        held = _Selection(*(x[kept] for x in held))._replace(valid=valid)
+        anchor, aligned = anchor[kept], aligned[kept]
+    aligned = torch.where(held.valid, aligned, 0.0)
+    overlaps = torch.where(held.valid, held.overlap, 0.0)
+    largest = add_epsilon(_row_maximum(aligned, held.row, rows), EPS)
+    score = aligned * _row_maximum(overlaps, held.row, rows) / largest
     overflow = (windows.counts > windows.anchor.shape[1]).sum()
     return Assignment(image[held.row], anchor, held.row, held.valid, score, overflow)
 
 
-def _alignment(logits: Tensor, overlap: Tensor, alpha: float, beta: float) -> Tensor:
+def alignment(logits: Tensor, overlap: Tensor, alpha: float, beta: float) -> Tensor:
     """`sigmoid(score)^alpha o^beta`, in float32 like the overlap; 0 without overlap and at broken scores."""
     score = logits.to(overlap.dtype).sigmoid()
-    alignment = power(score, alpha) * power(overlap, beta)
-    return torch.where((alignment > 0) & (overlap > 0) & logits.isfinite(), alignment, 0.0)
+    aligned = power(score, alpha) * power(overlap, beta)
+    return torch.where((aligned > 0) & (overlap > 0) & logits.isfinite(), aligned, 0.0)
 
 
 def _row_maximum(x: Tensor, row: Tensor, rows: int) -> Tensor:
     """`[P]` largest entry among the slots of the same row, at least 0."""
     return x.new_zeros(rows).scatter_reduce(0, row, x, "amax")[row]
+
+
+def _best_slots(aligned: Tensor, held: _Selection, rows: int, keep: int) -> tuple[Tensor, Tensor]:
+    """Slots of the `keep` best anchors that each row holds, equal m by lowest anchor, and whether there is one.
+
+    Args:
+        aligned: `[P]` m of each slot.
+        held: every anchor in one slot.
+        rows: N.
+        keep: anchors wanted of each row; found in as many passes.
+
+    Returns:
+        `(slots, found)`, both `[N*keep]`.
+    """
+    slots, nowhere = aligned.shape[0], torch.iinfo(torch.int64).max
+    slot = torch.arange(slots, device=aligned.device)
+    left = torch.where(held.valid, aligned, -1.0)
+    best = []
+    for _ in range(keep):
+        largest = left.new_full((rows,), -1.0).scatter_reduce(0, held.row, left, "amax")
+        leads = (left >= 0) & (left == largest[held.row])
+        flat = torch.where(leads, held.flat, nowhere)
+        first = flat.new_full((rows,), nowhere).scatter_reduce(0, held.row, flat, "amin")
+        leads = leads & (flat == first[held.row])
+        best.append(slot.new_full((rows,), slots).scatter_reduce(0, held.row, torch.where(leads, slot, slots), "amin"))
+        left = torch.where(leads, -1.0, left)
+    found = torch.stack(best, 1).flatten()
+    return torch.where(found < slots, found, 0), found < slots
 
 
 def _resolve_conflicts(selection: _Selection, flat: Tensor, overlap: Tensor, size: int) -> _Selection:

@@ -23,7 +23,12 @@ class Windows(NamedTuple):
     Args:
         anchor: `[N, W]` anchor index of each slot, ascending; 0 in slots without candidate.
         inside: `[N, W]` bool, True where the slot holds a candidate.
-        counts: `[N]` candidates of the row, those beyond W included.
+        counts: `[N]` slots that the row needs, those beyond W included.
+
+    Example:
+        >>> one = Windows(torch.tensor([[3, 4, 0]]), torch.tensor([[True, True, False]]), torch.tensor([2]))
+        >>> one.anchor[one.inside]
+        tensor([3, 4])
     """
 
     anchor: Tensor
@@ -81,12 +86,35 @@ def candidate_counts(boxes: Tensor, grid_sizes: Sequence[tuple[int, int]], strid
     return count
 
 
+def fitting_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
+    """Levels whose stride s fits a box, `2 s <= sqrt(w h) <= 12 s`; the outermost levels are open to their side.
+
+    Args:
+        boxes: `[N, 4]` xyxy, float32 pixels.
+        strides: pixels per grid unit of each level, finest first.
+
+    Returns:
+        `[N, L]` bool.
+
+    Example:
+        >>> fitting_levels(torch.tensor([[0.0, 0.0, 96.0, 96.0]]), [8, 16, 32, 64])
+        tensor([[ True,  True,  True, False]])
+    """
+    scale = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
+    fits = [(2 * stride <= scale) & (scale <= 12 * stride) for stride in strides]
+    fits[0] = fits[0] | (scale < 2 * strides[0])
+    fits[-1] = fits[-1] | (scale > 12 * strides[-1])
+    return torch.stack(fits, 1)
+
+
 def candidate_windows(
     boxes: Tensor,  # [N, 4] xyxy, pixels
     real: Tensor,  # [N] bool
     grid_sizes: Sequence[tuple[int, int]],
     strides: Sequence[int],
     width: int | None,
+    *,
+    levels: Tensor | None = None,  # [N, L] bool
 ) -> Windows:
     """List the anchors strictly inside every box, small boxes enlarged to the second level's stride.
 
@@ -96,6 +124,8 @@ def candidate_windows(
         grid_sizes: rows and columns `(h, w)` of each level, finest first.
         strides: pixels per grid unit of each level.
         width: slots per row W; None makes room for every anchor.
+        levels: `[N, L]` bool, levels on which a row may have candidates; a row that these leave without any, and every
+            row where it is None, has them on all levels.
 
     Returns:
         `Windows(anchor [N, W], inside [N, W], counts [N])`.
@@ -116,13 +146,19 @@ def candidate_windows(
     level_start = 0
     # Values of the slot's own level, overwritten level by level.
     local, columns, base, row_length = slot, start + 1, start, start
-    for (height, length), rectangle in zip(grid_sizes, _rectangles(boxes, grid_sizes, strides), strict=True):
+    rectangles = _rectangles(boxes, grid_sizes, strides)
+    areas = [torch.where(real, rectangle.width * rectangle.height, 0) for rectangle in rectangles]
+    if levels is not None:
+        allowed = [torch.where(level, area, 0) for level, area in zip(levels.unbind(1), areas, strict=True)]
+        some = torch.stack(allowed).sum(0) > 0
+        areas = [torch.where(some, part, area) for part, area in zip(allowed, areas, strict=True)]
+    for (height, length), rectangle, area in zip(grid_sizes, rectangles, areas, strict=True):
         here = slot >= start
         local = torch.where(here, slot - start, local)
         columns = torch.where(here, rectangle.width[:, None].clamp(min=1), columns)
         base = torch.where(here, (level_start + rectangle.y * length + rectangle.x)[:, None], base)
         row_length = torch.where(here, length, row_length)
-        start = start + torch.where(real, rectangle.width * rectangle.height, 0)[:, None]
+        start = start + area[:, None]
         level_start = level_start + height * length
     # Integer division by a tensor is slow; the half keeps the quotient clear of integers, so floor is exact.
     y = torch.floor((local + 0.5) / columns).int()

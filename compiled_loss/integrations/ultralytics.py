@@ -1,10 +1,10 @@
-"""A drop-in criterion for detection and pose models of the YOLOv8 and YOLO11 families.
+"""A drop-in criterion for the models of the YOLOv8, YOLOv10, YOLO11 and YOLO26 families.
 
     model.criterion = compiled_criterion(model, compile=True)
 
 The model is read by its attributes alone; nothing is imported from the package that built it.
 
-Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypoints.
+Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypoints, nm mask prototypes.
 """
 
 from collections.abc import Mapping
@@ -14,20 +14,15 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import require
-from compiled_loss.losses.detection import DetectionLoss
-from compiled_loss.losses.pose import PoseLoss
-from compiled_loss.plan import pad_rows
+from compiled_loss.integrations.heads import Task, read_task
+from compiled_loss.losses.end_to_end import EndToEndLoss
+from compiled_loss.losses.oriented import OrientedLoss
+from compiled_loss.losses.residual_pose import ResidualPoseLoss
+from compiled_loss.rows import pad_rows
 from compiled_loss.targets import Targets
 from compiled_loss.types import Predictions
 
-# Attributes that only heads of other kinds have, and what such a head needs beyond a detection or pose loss.
-_UNSUPPORTED = {
-    "one2one_cv2": "the pair of losses of an end-to-end head",
-    "ne": "an oriented-box loss",
-    "nm": "an instance-mask loss",
-    "flow_model": "a keypoint likelihood with a normalising flow",
-}
-_GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5, "pose": 12.0, "kobj": 1.0}
+BRANCHES = ("one2many", "one2one")
 
 
 class Criterion:
@@ -36,10 +31,11 @@ class Criterion:
     Not a module, so that a model holding it keeps its state dict. Made by `compiled_criterion`.
     """
 
-    def __init__(self, loss: DetectionLoss | PoseLoss, names: tuple[str, ...], compile: bool) -> None:
-        self.loss = loss
-        self.names = names
+    def __init__(self, task: Task, device: torch.device, compile: bool) -> None:
+        self.task = task
+        self.loss = task.make_loss().to(device)
         self.compile = compile
+        self.updates = 0
         if compile:
             self.loss.compile(fullgraph=True)
 
@@ -54,57 +50,104 @@ class Criterion:
 
         Args:
             preds: what the model's forward returns: in training a dict of `boxes` `[B, 4*R, A]`, `scores` `[B, C, A]`,
-                `feats` (the feature maps `[B, _, h, w]` of each level) and for pose `kpts` `[B, K*D, A]`; in
-                evaluation a tuple whose second entry is that dict.
-            batch: `batch_idx` `[N]` or `[N, 1]`, `cls` `[N]` or `[N, 1]`, `bboxes` `[N, 4]` (cx, cy, w, h as
-                fractions of the image) and for pose `keypoints` `[N, K, 2 or 3]`, rows in any order.
+                `feats` (the feature maps `[B, _, h, w]` of each level), for pose `kpts` `[B, K*D, A]` and perhaps
+                `kpts_sigma` `[B, 2*K, A]`, for oriented boxes `angle` `[B, 1, A]`, for masks `mask_coefficient`
+                `[B, nm, A]` and `proto` `[B, nm, H, W]`, alone or in a tuple with semantic logits `[B, C, h, w]`; of
+                an end-to-end head a dict of two such, `one2many` and `one2one`. In evaluation a tuple whose
+                second entry is that.
+            batch: `batch_idx` `[N]` or `[N, 1]`, `cls` `[N]` or `[N, 1]`, `bboxes` `[N, 4]` (cx, cy, w, h as fractions
+                of the image; with an angle in radians `[N, 5]` for oriented boxes), rows in any order; for pose
+                `keypoints` `[N, K, 2 or 3]`; for masks `masks`, index maps `[B, H, W]` or with `overlap_mask=False`
+                `[N, H, W]`, and for semantic logits `sem_masks` `[B, H, W]`.
 
         Returns:
-            The terms times gain times B, stacked in the model's order, and each one as an item: detached, not times B.
+            The terms times gain times B, stacked in the model's order, and each one as an item: detached, not times B;
+            of an end-to-end head the items of its one-to-one branch.
 
         Raises:
             ValueError: for predictions or a batch in which a part is missing or of the wrong shape.
         """
-        predictions = _predictions(preds, "pose" in self.names)
-        targets = self.targets(batch, predictions.boxes.device)
+        branches = self.predictions(preds)
+        targets = self.targets(batch, branches[0].boxes.device)
         if self.compile:
             targets = pad_rows(targets).mark_dynamic()
-        terms = self.loss(predictions, targets).terms
-        vector = torch.stack([terms[name] for name in self.names])
-        items = vector.detach() / predictions.boxes.shape[0]
-        return vector, {f"{name}_loss": item for name, item in zip(self.names, items, strict=True)}
+        out = self.loss(*branches, targets)
+        vector = torch.stack([out.terms[name] for name in self.task.names])
+        reported = out.items if self.task.end_to_end else out.terms
+        items = torch.stack([reported[name] for name in self.task.names]).detach() / branches[0].boxes.shape[0]
+        return vector, {f"{name}_loss": item for name, item in zip(self.task.names, items, strict=True)}
+
+    def update(self) -> None:
+        """An epoch is over: the share of an end-to-end head's one-to-many branch falls. Call it between two epochs."""
+        self.updates += 1
+        if isinstance(self.loss, EndToEndLoss):
+            self.loss.set_progress(self.updates, self.task.epochs)
+
+    def predictions(self, preds: Any) -> list[Predictions]:
+        """The maps of the head, or of its one-to-many and its one-to-one branch."""
+        raw = preds[1] if isinstance(preds, tuple) else preds
+        if not self.task.end_to_end:
+            return [self._maps(raw)]
+        got = list(raw) if isinstance(raw, Mapping) else type(raw).__name__
+        require(isinstance(raw, Mapping) and set(BRANCHES) <= set(raw), "preds", "a dict with one2many, one2one", got)
+        return [self._maps(raw[branch]) for branch in BRANCHES]
 
     def targets(self, batch: Mapping[str, Tensor], device: torch.device) -> Targets:
         """The rows of a batch dict on `device`; unlike `from_yolo` it reads no value, so nothing waits."""
-        keys = ("batch_idx", "cls", "bboxes", *(("keypoints",) if "pose" in self.names else ()))
+        keys = self.task.rows
         require(set(keys) <= set(batch), "batch", f"a dict with {', '.join(keys)}", list(batch))
         rows = {key: batch[key].to(device) for key in keys}
-        return Targets(
-            rows["batch_idx"].flatten().long(),
-            rows["cls"].flatten().long(),
-            rows["bboxes"].float(),
-            rows["keypoints"].float() if "keypoints" in rows else None,
-        )
+        boxes = rows["bboxes"].float()
+        targets = Targets(rows["batch_idx"].flatten().long(), rows["cls"].flatten().long(), boxes)
+        if self.task.kind is OrientedLoss:
+            require(boxes.shape[-1] == 5, "batch['bboxes']", ["N", 5], tuple(boxes.shape))
+            targets = targets._replace(boxes=boxes[:, :4], angles=boxes[:, 4])
+        if "keypoints" in keys:
+            targets = targets._replace(keypoints=rows["keypoints"].float())
+        if "masks" in keys:
+            # Index maps come as floats too.
+            masks = rows["masks"]
+            whole = masks.int() if masks.is_floating_point() else masks
+            targets = targets._replace(**({"index_map": whole} if self.task.index_maps else {"masks": masks}))
+            if "sem_masks" in batch:
+                targets = targets._replace(class_map=batch["sem_masks"].to(device))
+        return targets
+
+    def _maps(self, raw: Any) -> Predictions:
+        keys = (*self.task.maps.values(), "feats")
+        got = list(raw) if isinstance(raw, Mapping) else type(raw).__name__
+        require(isinstance(raw, Mapping) and set(keys) <= set(raw), "preds", f"a dict with {', '.join(keys)}", got)
+        maps = {name: raw[key] for name, key in self.task.maps.items()}
+        if isinstance(maps.get("prototypes"), tuple):
+            maps["prototypes"], maps["semantic"] = maps["prototypes"]
+        if self.task.kind is ResidualPoseLoss:
+            maps["keypoint_sigmas"] = raw.get("kpts_sigma")  # absent in evaluation
+        return Predictions(grid_sizes=tuple((x.shape[-2], x.shape[-1]) for x in raw["feats"]), **maps)
 
 
 def compiled_criterion(model: Any, *, compile: bool = False) -> Criterion:
-    """The criterion of a detection or pose model, which returns what the model's own returns.
+    """The criterion of a model, which returns what the model's own returns.
 
-    `(preds, batch) -> ([box, cls, dfl] * B, items)`; for pose (box, pose, kobj, cls, dfl); with one distance bin l1
-    stands for dfl. The head tells classes, distance bins, strides and keypoints (`nc`, `reg_max`, `stride`,
-    `kpt_shape`), `model.args` the gains (`box`, `cls`, `dfl`, `pose`, `kobj`; 7.5, 0.5, 1.5, 12 and 1 where they are
-    missing), and `model.class_weights`, where there is one, the weight of each class.
+    `(preds, batch) -> (terms * B, items)`. The terms are, in this order: of detection box, cls, dfl; of pose box,
+    pose, kobj, cls, dfl and with a normalising flow rle; of oriented boxes box, cls, dfl, angle; of masks box, seg,
+    cls, dfl, sem. With one distance bin l1 stands for dfl. An end-to-end head is trained in both its branches.
+
+    The head tells classes, distance bins, strides and keypoints (`nc`, `reg_max`, `stride`, `kpt_shape`), and its kind
+    by `ne` (oriented boxes), `nm` (masks), `flow_model` (keypoints with a likelihood) and `one2one_cv2` (end-to-end).
+    `model.args` tells the gains (`box`, `cls`, `dfl`, `pose`, `kobj`, `rle`, `angle`; 7.5, 0.5, 1.5, 12, 1, 1 and 1
+    where they are missing), `overlap_mask` and `epochs`, and `model.class_weights`, where there is one, the weight of
+    each class.
 
     Args:
-        model: a model whose `model.model[-1]` is a detection or pose head with one set of outputs.
+        model: a model whose `model.model[-1]` is its head.
         compile: run the loss as one compiled graph, forward and backward. Rows are padded to multiples of 16, so that
             batches with other numbers of objects need no new graph.
 
     Returns:
-        A callable `criterion(preds, batch)`; see `Criterion.__call__`.
+        A callable `criterion(preds, batch)`; see `Criterion.__call__`. Call its `update()` after each epoch.
 
     Raises:
-        ValueError: for a model without such a head, and for end-to-end, oriented-box and mask heads.
+        ValueError: for a model without such a head.
 
     Example:
         >>> from types import SimpleNamespace
@@ -118,52 +161,5 @@ def compiled_criterion(model: Any, *, compile: bool = False) -> Criterion:
         >>> vector.shape, list(items)
         (torch.Size([3]), ['box_loss', 'cls_loss', 'dfl_loss'])
     """
-    head = _head(model)
-    given = getattr(model, "args", None) or {}
-    given = given if isinstance(given, Mapping) else vars(given)
-    gains = {f"{name}_gain": float(given.get(name, default)) for name, default in _GAINS.items()}
-    keypoint_gains = {name: gains.pop(name) for name in ("pose_gain", "kobj_gain")}
-    weights = getattr(model, "class_weights", None)
-    options: dict[str, Any] = {
-        "num_classes": int(head.nc),
-        "strides": tuple(int(s) for s in head.stride),
-        "reg_max": int(head.reg_max),
-        "class_weights": None if weights is None else torch.as_tensor(weights).flatten(),
-        **gains,
-    }
-    last = "dfl" if head.reg_max > 1 else "l1"
-    shape = getattr(head, "kpt_shape", None)
-    if shape is None:
-        loss, names = DetectionLoss(**options), ("box", "cls", last)
-    else:
-        loss = PoseLoss(num_keypoints=int(shape[0]), keypoint_dims=int(shape[1]), **keypoint_gains, **options)
-        names = ("box", "pose", "kobj", "cls", last)
-    return Criterion(loss.to(head.stride.device), names, compile)
-
-
-def _head(model: Any) -> Any:
-    layers = getattr(model, "model", None)
-    try:
-        head = layers[-1]  # type: ignore[index]
-    except (TypeError, IndexError):
-        raise ValueError(
-            f"model: expected one whose model.model[-1] is its head, got {type(model).__name__}; "
-            "of a wrapper with .train() and .predict() give the network inside, wrapper.model"
-        ) from None
-    kind = type(head).__name__
-    for attribute, missing in _UNSUPPORTED.items():
-        if getattr(head, attribute, None) is not None:
-            raise ValueError(f"model: expected a detection or pose head, got {kind}, which needs {missing}")
-    lacking = [name for name in ("nc", "reg_max", "stride") if not hasattr(head, name)]
-    require(not lacking, "model", "a detection or pose head with nc, reg_max and stride", f"{kind} without {lacking}")
-    require(bool((head.stride > 0).all()), "model", "a head whose strides are set", f"stride {head.stride.tolist()}")
-    return head
-
-
-def _predictions(preds: Any, pose: bool) -> Predictions:
-    raw = preds[1] if isinstance(preds, tuple) else preds
-    keys = ("boxes", "scores", "feats", "kpts")[: 4 if pose else 3]
-    got = list(raw) if isinstance(raw, Mapping) else type(raw).__name__
-    require(isinstance(raw, Mapping) and set(keys) <= set(raw), "preds", f"a dict with {', '.join(keys)}", got)
-    grid_sizes = tuple((x.shape[-2], x.shape[-1]) for x in raw["feats"])
-    return Predictions(raw["boxes"], raw["scores"], grid_sizes, raw["kpts"] if pose else None)
+    task = read_task(model)
+    return Criterion(task, model.model[-1].stride.device, compile)

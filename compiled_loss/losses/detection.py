@@ -4,16 +4,16 @@ Letters: B images, N rows, A anchors, C classes, R distance bins, P positive slo
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.task_aligned import assign_task_aligned
+from compiled_loss.assign.task_aligned import Overlap, assign_task_aligned
 from compiled_loss.checks import check_same_device, check_shape, require
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.grid import boxes_to_distances, decode_distances, distances_to_boxes
+from compiled_loss.losses.exact import ExactModule
 from compiled_loss.losses.scene import Scene, check_inputs, gather_positives, gather_rows, make_scene
 from compiled_loss.numerics import at_least_float32, total
 from compiled_loss.reduce import score_normaliser, weighted_sum
@@ -23,7 +23,7 @@ from compiled_loss.terms.classification import classification_sum
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
 
 
-class DetectionLoss(nn.Module):
+class DetectionLoss(ExactModule):
     """Boxes and classes of a dense, anchor-free head, task-aligned, as one graph.
 
     With target scores t of the positives and `S = max(1, sum t)`:
@@ -35,7 +35,8 @@ class DetectionLoss(nn.Module):
         num_classes: C.
         strides: pixels per grid unit of each level, finest first.
         reg_max: distance bins R per side.
-        top_k: anchors per target row.
+        top_k: anchors that a target row selects.
+        keep: anchors that a row keeps of those, where that is less; None keeps all.
         alpha: power of the class score in the alignment.
         beta: power of the overlap in the alignment.
         box_gain: factor of the box term.
@@ -67,6 +68,7 @@ class DetectionLoss(nn.Module):
         reg_max: int = 16,
         *,
         top_k: int = 10,
+        keep: int | None = None,
         alpha: float = 0.5,
         beta: float = 6.0,
         box_gain: float = 7.5,
@@ -76,7 +78,12 @@ class DetectionLoss(nn.Module):
         distributed: bool = False,
     ) -> None:
         super().__init__()
-        for name, size in (("num_classes", num_classes), ("reg_max", reg_max), ("top_k", top_k)):
+        for name, size in (
+            ("num_classes", num_classes),
+            ("reg_max", reg_max),
+            ("top_k", top_k),
+            ("keep", 1 if keep is None else keep),
+        ):
             require(isinstance(size, int) and size >= 1, name, "an integer of at least 1", size)
         whole = len(strides) >= 1 and all(s >= 1 and s == int(s) for s in strides)
         ascending = whole and list(strides) == sorted(set(strides))
@@ -89,6 +96,7 @@ class DetectionLoss(nn.Module):
         self.strides = tuple(int(s) for s in strides)
         self.reg_max = reg_max
         self.top_k = top_k
+        self.keep = keep
         self.alpha = alpha
         self.beta = beta
         self.box_gain = box_gain
@@ -111,7 +119,10 @@ class DetectionLoss(nn.Module):
             ValueError: for a wrong rank, size, dtype or device.
         """
         self._check(predictions, targets)
-        scene = make_scene(predictions, targets, self.strides)
+        return self._loss(predictions, targets, self._scene(predictions, targets))
+
+    def _loss(self, predictions: Predictions, targets: Targets, scene: Scene) -> LossOutput:
+        """The loss in a scene that another branch may share."""
         assignment = self._assign(predictions, targets, scene)
         gained = self._terms(predictions, targets, scene, assignment)
         batch = predictions.scores.shape[0]
@@ -133,7 +144,7 @@ class DetectionLoss(nn.Module):
             ValueError: for a wrong rank, size, dtype or device.
         """
         self._check(predictions, targets)
-        return self._assign(predictions, targets, make_scene(predictions, targets, self.strides))
+        return self._assign(predictions, targets, self._scene(predictions, targets))
 
     def assign_dense(self, predictions: Predictions, targets: Targets) -> DenseAssignment:
         """The same positives, one entry per anchor.
@@ -149,40 +160,44 @@ class DetectionLoss(nn.Module):
             ValueError: for a wrong rank, size, dtype or device.
         """
         self._check(predictions, targets)
-        scene = make_scene(predictions, targets, self.strides)
+        scene = self._scene(predictions, targets)
         batch, classes, anchors = predictions.scores.shape
         return to_dense(self._assign(predictions, targets, scene), targets.labels, scene.boxes, batch, anchors, classes)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        # Moves with the model but keeps its precision: `model.half()` must not round weights or sigmas.
-        exact = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)
-        for name, buffer in exact.items():
-            moved = getattr(self, name)
-            if moved.dtype != buffer.dtype:
-                setattr(self, name, buffer.to(moved.device))
-        return self
 
     def _check(self, predictions: Predictions, targets: Targets) -> None:
         check_inputs(predictions, targets, self.num_classes, self.reg_max, self.strides)
         check_same_device(predictions=predictions.scores, class_weights=self.class_weights)
 
+    def _scene(self, predictions: Predictions, targets: Targets) -> Scene:
+        """What depends on the targets and the grid alone: anchors, targets in pixels, candidate windows."""
+        return make_scene(predictions, targets, self.strides)
+
+    def _overlap(self, predictions: Predictions, targets: Targets, scene: Scene) -> Overlap:
+        """How well a prediction overlaps a row, for the assigner: CIoU in pixels."""
+        boxes = self._decoded_boxes(predictions, scene).float()
+        return lambda candidates: ciou(scene.boxes[:, None], candidates.take(boxes))
+
+    def _decoded_boxes(self, predictions: Predictions, scene: Scene) -> Tensor:
+        """`[B, A, 4]` predicted boxes, xyxy pixels."""
+        points, strides = scene.anchors
+        return distances_to_boxes(points, self._decoded_distances(predictions)) * strides[:, None]
+
+    def _decoded_distances(self, predictions: Predictions) -> Tensor:
+        """`[B, A, 4]` predicted distances, grid units."""
+        # Decoded in the layout that the head writes, [B, 4, R, A]: the anchors are the contiguous dimension.
+        logits = at_least_float32(predictions.boxes).unflatten(1, (4, self.reg_max))
+        return decode_distances(logits, dim=2).transpose(1, 2)
+
     @torch.no_grad()
     def _assign(self, predictions: Predictions, targets: Targets, scene: Scene) -> Assignment:
-        # Decoded in the layout that the head writes, [B, 4, R, A]: the anchors are the contiguous dimension.
-        distances = decode_distances(at_least_float32(predictions.boxes).unflatten(1, (4, self.reg_max)), dim=2)
-        points, strides = scene.anchors
-        boxes = distances_to_boxes(points, distances.transpose(1, 2)) * strides[:, None]
         return assign_task_aligned(
             predictions.scores,
-            boxes.float(),
             targets.batch_idx,
             targets.labels,
-            scene.boxes,
-            predictions.grid_sizes,
-            self.strides,
-            window=targets.window,
+            scene.windows,
+            self._overlap(predictions, targets, scene),
             top_k=self.top_k,
+            keep=self.keep,
             alpha=self.alpha,
             beta=self.beta,
         )
@@ -191,24 +206,41 @@ class DetectionLoss(nn.Module):
         self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment
     ) -> dict[str, Tensor]:
         """Every term times its gain."""
-        scores = at_least_float32(predictions.scores)
-        normaliser = score_normaliser(total(assignment.score), over_ranks=self.distributed)
-        classification = classification_sum(scores, assignment, targets.labels, self.class_weights)
-
         points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
         logits = gather_positives(predictions.boxes, assignment).unflatten(-1, (4, self.reg_max))
         true_boxes = gather_rows(scene.boxes, assignment) / strides[:, None]
         distances = decode_distances(logits)
         true_distances = boxes_to_distances(points, true_boxes)
         box = 1 - ciou(distances_to_boxes(points, distances), true_boxes)
-        if self.reg_max > 1:
-            name, side = "dfl", distribution_focal(logits, true_distances)
-        else:
-            name, side = "l1", scaled_l1(distances, true_distances, strides, scene.image_size)
+        sides = self._side_error(logits, distances, true_distances, strides, scene.image_size)
+        return self._weighted(predictions, targets, assignment, {"box": box, **sides})
 
-        weights, valid = assignment.score, assignment.valid
-        return {
-            "box": self.box_gain * weighted_sum(box, weights, valid) / normaliser,
-            "cls": self.cls_gain * classification / normaliser,
-            name: self.dfl_gain * weighted_sum(side, weights, valid) / normaliser,
+    def _side_error(
+        self,
+        logits: Tensor,  # [P, 4, R]
+        distances: Tensor,  # [P, 4] grid units
+        true_distances: Tensor,  # [P, 4] grid units
+        strides: Tensor,  # [P]
+        image_size: tuple[int, int],
+    ) -> dict[str, Tensor]:
+        """`[P]` error of the distances: `dfl` over the bins, `l1` without."""
+        if self.reg_max > 1:
+            return {"dfl": distribution_focal(logits, true_distances)}
+        return {"l1": scaled_l1(distances, true_distances, strides, image_size)}
+
+    def _weighted(
+        self, predictions: Predictions, targets: Targets, assignment: Assignment, errors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The box term, the classification and the other terms, times gain: `sum t error / S` of `[P]` errors."""
+        scores = at_least_float32(predictions.scores)
+        normaliser = score_normaliser(total(assignment.score), over_ranks=self.distributed)
+        classification = classification_sum(scores, assignment, targets.labels, self.class_weights)
+        terms = {
+            name: self._gain(name) * weighted_sum(error, assignment.score, assignment.valid) / normaliser
+            for name, error in errors.items()
         }
+        return {"box": terms.pop("box"), "cls": self.cls_gain * classification / normaliser, **terms}
+
+    def _gain(self, name: str) -> float:
+        """Of a term; the distance term has one gain by either name."""
+        return getattr(self, f"{'dfl' if name == 'l1' else name}_gain")

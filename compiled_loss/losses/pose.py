@@ -99,21 +99,31 @@ class PoseLoss(DetectionLoss):
         detection = super()._terms(predictions, targets, scene, assignment)
         assert predictions.keypoints is not None
         assert targets.keypoints is not None
-        points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
         raw = gather_positives(predictions.keypoints, assignment)
         raw = raw.unflatten(-1, (self.num_keypoints, self.keypoint_dims))
-        true = gather_rows(keypoints_in_pixels(targets.keypoints, scene.image_size), assignment)
+        predicted, true = self._located(raw, targets, scene, assignment)
+        strides = scene.anchors.strides[assignment.anchor]
         size = xyxy_to_cxcywh(gather_rows(scene.boxes, assignment) / strides[:, None])[:, 2:]
         visible = self._visible(targets.keypoints)[assignment.row]
-        location = keypoint_location(
-            decode_keypoints(raw[..., :2], points), true / strides[:, None, None], visible, size.prod(-1), self.sigmas
-        )
+        location = keypoint_location(predicted, true, visible, size.prod(-1), self.sigmas)
         pose = self.pose_gain * mean_over_positives(location, assignment.valid)
         kobj = torch.zeros_like(pose)
         if self.keypoint_dims == 3:
             visibility = binary_cross_entropy(raw[..., 2], visible.to(raw.dtype))
             kobj = self.kobj_gain * mean_over_positives(visibility, assignment.valid)
         return {"box": detection.pop("box"), "pose": pose, "kobj": kobj, **detection}
+
+    def _located(self, raw: Tensor, targets: Targets, scene: Scene, assignment: Assignment) -> tuple[Tensor, Tensor]:
+        """`[P, K, 2]` predicted keypoints of raw `[P, K, D]` ones, and true keypoints, grid units."""
+        assert targets.keypoints is not None
+        points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
+        true = gather_rows(keypoints_in_pixels(targets.keypoints, scene.image_size), assignment)
+        return self._decode(raw[..., :2], points), true / strides[:, None, None]
+
+    @staticmethod
+    def _decode(raw: Tensor, points: Tensor) -> Tensor:
+        """`[..., K, 2]` keypoints of raw ones at anchor points `[..., 2]`, grid units."""
+        return decode_keypoints(raw, points)
 
     @staticmethod
     def _visible(keypoints: Tensor) -> Tensor:

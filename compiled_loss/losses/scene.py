@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from compiled_loss.assign.windows import Windows, candidate_windows
 from compiled_loss.checks import check_floating, check_same_device, check_shape, require
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.grid import Anchors, make_anchors
@@ -21,13 +22,15 @@ class Scene(NamedTuple):
 
     Args:
         anchors: points and strides of all levels.
-        boxes: `[N, 4]` target boxes, xyxy float32 pixels.
+        boxes: `[N, 4]` target boxes, xyxy float32 pixels; of oriented boxes `[N, 5]` (cx, cy, w, h, angle).
         image_size: (height, width) in pixels.
+        windows: candidate anchors of every row.
     """
 
     anchors: Anchors
     boxes: Tensor
     image_size: tuple[int, int]
+    windows: Windows
 
 
 def check_inputs(
@@ -60,22 +63,34 @@ def check_inputs(
 
 
 def make_scene(predictions: Predictions, targets: Targets, strides: tuple[int, ...]) -> Scene:
-    """Anchors in the predictions' precision, target boxes in float32 pixels."""
-    anchors = make_anchors(
-        predictions.grid_sizes,
-        strides,
-        dtype=at_least_float32(predictions.boxes).dtype,
-        device=predictions.boxes.device,
-    )
+    """Anchors in the predictions' precision, target boxes in float32 pixels, the anchors inside each."""
+    image_size = image_size_of(predictions, strides)
+    boxes = cxcywh_to_xyxy(to_pixels(targets.boxes, image_size))
+    real = real_rows(predictions, targets)
+    windows = candidate_windows(boxes, real, predictions.grid_sizes, strides, targets.window)
+    return Scene(anchors_of(predictions, strides), boxes, image_size, windows)
+
+
+def anchors_of(predictions: Predictions, strides: tuple[int, ...]) -> Anchors:
+    """Anchors in the predictions' precision, float32 at least, and on their device."""
+    dtype = at_least_float32(predictions.boxes).dtype
+    return make_anchors(predictions.grid_sizes, strides, dtype=dtype, device=predictions.boxes.device)
+
+
+def image_size_of(predictions: Predictions, strides: tuple[int, ...]) -> tuple[int, int]:
+    """(height, width) in pixels: the finest level's grid times its stride."""
     height, width = predictions.grid_sizes[0]
-    image_size = (height * strides[0], width * strides[0])
-    boxes = cxcywh_to_xyxy(_to_pixels(targets.boxes, image_size))
-    return Scene(anchors, boxes, image_size)
+    return height * strides[0], width * strides[0]
+
+
+def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
+    """`[N]` bool: rows of an image of the batch; the others are padding."""
+    return (targets.batch_idx >= 0) & (targets.batch_idx < predictions.scores.shape[0])
 
 
 def keypoints_in_pixels(keypoints: Tensor, image_size: tuple[int, int]) -> Tensor:
     """`[N, K, 2]` float32 pixel positions of normalised keypoints; a third value is left aside."""
-    return _to_pixels(keypoints[..., :2], image_size)
+    return to_pixels(keypoints[..., :2], image_size)
 
 
 def gather_positives(x: Tensor, assignment: Assignment) -> Tensor:
@@ -88,8 +103,8 @@ def gather_rows(x: Tensor, assignment: Assignment) -> Tensor:
     return masked(x[assignment.row], assignment.valid)
 
 
-def _to_pixels(normalised: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Even coordinates times the image's width, odd ones times its height."""
+def to_pixels(normalised: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Float32; even coordinates times the image's width, odd ones times its height."""
     height, width = image_size
     x, y = normalised.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([x * width, y * height], -1).flatten(-2)

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.task_aligned import assign_task_aligned
+from compiled_loss.assign.task_aligned import Candidates, assign_task_aligned
+from compiled_loss.assign.windows import candidate_windows
+from compiled_loss.geometry.boxes import ciou
 from compiled_loss.types import Assignment
 from tests.reference import assigner as reference
 from tests.reference.batches import Batch, Raw, make_batch, make_predictions
@@ -30,6 +32,28 @@ class Scene(NamedTuple):
         return self._replace(batch_idx=self.batch_idx[order], labels=self.labels[order], boxes=self.boxes[order])
 
 
+def assign(
+    scores: Tensor,
+    predicted: Tensor,
+    batch_idx: Tensor,
+    labels: Tensor,
+    boxes: Tensor,
+    grid_sizes: tuple[tuple[int, int], ...],
+    strides: tuple[int, ...],
+    *,
+    window: int | None = None,
+    **options: Any,
+) -> Assignment:
+    """The assigner with the candidates and the overlap of upright boxes."""
+    real = (batch_idx >= 0) & (batch_idx < len(scores))
+    windows = candidate_windows(boxes, real, grid_sizes, strides, window)
+
+    def overlap(candidates: Candidates) -> Tensor:
+        return ciou(boxes[:, None], candidates.take(predicted))
+
+    return assign_task_aligned(scores, batch_idx, labels, windows, overlap, **options)
+
+
 def make_scene(
     seed: int,
     *,
@@ -51,7 +75,7 @@ def as_scene(batch: Batch, raw: Raw, strides: tuple[int, ...]) -> Scene:
     return Scene(raw.scores, predicted.float(), batch.batch_idx, batch.labels, boxes, raw.grid_sizes, strides)
 
 
-def expected(scene: Scene, *, top_k: int = 10) -> dict[tuple[int, int, int], float]:
+def expected(scene: Scene, **options: Any) -> dict[tuple[int, int, int], float]:
     """What the reference loops say: target score of every positive (image, anchor, row)."""
     points, steps = anchor_grid(scene.grid_sizes, scene.strides)
     positives = reference.assign(
@@ -62,14 +86,14 @@ def expected(scene: Scene, *, top_k: int = 10) -> dict[tuple[int, int, int], flo
         scene.labels.tolist(),
         scene.boxes.numpy(),
         small=scene.strides[min(1, len(scene.strides) - 1)],
-        top_k=top_k,
+        **options,
     )
     return {(p.image, p.anchor, p.row): p.score for p in positives}
 
 
 def answer(scene: Scene, **options: Any) -> dict[tuple[int, int, int], float]:
     """The same of the assigner."""
-    return readable(assign_task_aligned(*scene, **options))
+    return readable(assign(*scene, **options))
 
 
 def readable(a: Assignment) -> dict[tuple[int, int, int], float]:

@@ -5,9 +5,8 @@ import functools
 import pytest
 import torch
 
-from compiled_loss.assign.task_aligned import assign_task_aligned
 from compiled_loss.types import Assignment
-from tests.assign.scenes import Scene, answer, readable
+from tests.assign.scenes import Scene, answer, assign, readable
 from tests.contract.checks import Case, export
 
 GRIDS, STRIDES = ((4, 6), (2, 3)), (8, 16)
@@ -38,7 +37,7 @@ def modes():
     """The assigner with seven anchors a row, in every form."""
 
     def function(*tensors):
-        return tuple(assign_task_aligned(*tensors, grid_sizes=GRIDS, strides=STRIDES, top_k=7))
+        return tuple(assign(*tensors, grid_sizes=GRIDS, strides=STRIDES, top_k=7))
 
     program, onnx = export(Case(function, lambda _n, _padded: TIED[:5], learnt=0, rows=3))
     return function, torch.compile(function, fullgraph=True), program.module(), onnx

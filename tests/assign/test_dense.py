@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.task_aligned import assign_task_aligned
-from tests.assign.scenes import make_scene, readable
+from tests.assign.scenes import assign, make_scene, readable
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_positive_stands_at_its_anchor_and_all_else_is_background(seed):
     scene = make_scene(seed)
-    flat = assign_task_aligned(*scene)
+    flat = assign(*scene)
     batch, classes, anchors = scene.scores.shape
     dense = to_dense(flat, scene.labels, scene.boxes, batch, anchors, classes)
     positives = readable(flat)
@@ -34,7 +33,7 @@ def test_every_positive_stands_at_its_anchor_and_all_else_is_background(seed):
 def test_a_batch_without_rows_is_all_background():
     scene = make_scene(0, counts=(2, 1)).rows(torch.arange(0))
     batch, classes, anchors = scene.scores.shape
-    dense = to_dense(assign_task_aligned(*scene), scene.labels, scene.boxes, batch, anchors, classes)
+    dense = to_dense(assign(*scene), scene.labels, scene.boxes, batch, anchors, classes)
     assert dense.boxes.shape == (batch, anchors, 4)
     assert dense.scores.shape == (batch, anchors, classes)
     assert not dense.foreground.any()

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from compiled_loss.assign.task_aligned import assign_task_aligned
 from compiled_loss.assign.windows import candidate_counts
-from tests.assign.scenes import answer, assert_same_scores, expected, make_scene
+from tests.assign.scenes import answer, assert_same_scores, assign, expected, make_scene
 from tests.reference.batches import KINDS, LAYOUTS
 
 seeds = pytest.mark.parametrize("seed", range(4))
@@ -42,7 +41,7 @@ def test_a_planned_window_that_fits_changes_nothing(seed):
     scene = make_scene(seed, layout="spread")
     widest = int(candidate_counts(scene.boxes, scene.grid_sizes, scene.strides).max())
     for window in (widest, widest + 7):
-        planned = assign_task_aligned(*scene, window=window)
+        planned = assign(*scene, window=window)
         assert planned.overflow == 0
         assert_same_scores(answer(scene, window=window), answer(scene), 1e-6)
 
@@ -51,9 +50,9 @@ def test_rows_that_a_window_cuts_short_are_counted():
     scene = make_scene(6, counts=(9, 8))
     counts = candidate_counts(scene.boxes, scene.grid_sizes, scene.strides)
     for window in (1, int(counts.median()), int(counts.max()) - 1):
-        assert assign_task_aligned(*scene, window=window).overflow == (counts > window).sum()
+        assert assign(*scene, window=window).overflow == (counts > window).sum()
     padded = scene._replace(batch_idx=torch.full_like(scene.batch_idx, -1))
-    assert assign_task_aligned(*padded, window=1).overflow == 0
+    assert assign(*padded, window=1).overflow == 0
 
 
 @seeds
@@ -94,7 +93,7 @@ def test_an_image_is_assigned_alike_in_any_slot_of_any_batch(seed):
 
 def test_batches_without_rows_or_without_images_are_empty():
     scene = make_scene(1, counts=(3, 2))
-    none = assign_task_aligned(*scene.rows(torch.arange(0)))
+    none = assign(*scene.rows(torch.arange(0)))
     assert [x.shape for x in none] == [(0,)] * 5 + [()]
     assert none.overflow == 0
 

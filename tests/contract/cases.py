@@ -7,14 +7,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss import DetectionLoss, PoseLoss, Predictions, Targets, fill, unfill
+from compiled_loss import (
+    DetectionLoss,
+    EndToEndLoss,
+    OrientedLoss,
+    PoseLoss,
+    Predictions,
+    ResidualPoseLoss,
+    Targets,
+    fill,
+    unfill,
+)
 from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.task_aligned import assign_task_aligned
 from compiled_loss.geometry.boxes import ciou, cxcywh_to_xyxy, diou, giou, iou
 from compiled_loss.geometry.keypoints import oks
-from compiled_loss.plan import pad_rows
+from compiled_loss.geometry.rotated import probiou, rotated_hull
+from compiled_loss.rows import pad_rows
+from tests.assign.scenes import assign
 from tests.contract.checks import Case
+from tests.contract.mask_cases import MASK_CASES
 from tests.reference.batches import make_batch, make_predictions
+from tests.reference.flow import log_density
 
 SIZE, STRIDES, IMAGES, CLASSES = (64, 96), (8, 16, 32), 3, 2
 GRIDS = ((8, 12), (4, 6), (2, 3))
@@ -23,63 +36,85 @@ FEW = 3  # anchors a row, for smaller graphs where the number is of no interest
 SIGMAS = torch.linspace(0.05, 0.2, 5)
 
 
-def rows_of(n: int, padded: bool, *, layout: str = "mixed", keypoints: int = 0, in_order: bool = False) -> Targets:
+def rows_of(
+    n: int, padded: bool, *, layout: str = "mixed", keypoints: int = 0, in_order: bool = False, oriented: bool = False
+) -> Targets:
     """`n` rows over three images (the middle one always empty), shuffled unless asked for in order."""
     batch = make_batch(
-        n, layout=layout, counts=(n - n // 3, 0, n // 3), size=SIZE, num_classes=CLASSES, num_keypoints=keypoints
+        n,
+        layout=layout,
+        counts=(n - n // 3, 0, n // 3),
+        size=SIZE,
+        num_classes=CLASSES,
+        num_keypoints=keypoints,
+        oriented=oriented,
     )
     order = torch.arange(n) if in_order else torch.randperm(n, generator=torch.Generator().manual_seed(n))
     points = None if batch.keypoints is None else batch.keypoints[order]
-    targets = Targets(batch.batch_idx[order], batch.labels[order], batch.boxes[order], points)
+    boxes = batch.boxes[order]
+    angles = boxes[:, 4] if oriented else None
+    targets = Targets(batch.batch_idx[order], batch.labels[order], boxes[:, :4], points, angles=angles)
     return pad_rows(targets) if padded else targets
 
 
-def head_of(n: int, **options: Any) -> list[Tensor]:
+def head_of(n: int, branch: int = 0, **options: Any) -> list[Tensor]:
     """A head's raw outputs, near the truth of some of `n` rows."""
-    keypoints = options.get("num_keypoints", 0)
-    batch = make_batch(n, counts=(n - n // 3, 0, n // 3), size=SIZE, num_classes=CLASSES, num_keypoints=keypoints)
-    raw = make_predictions(n + 1, batch, num_classes=CLASSES, strides=STRIDES, **options)
-    return [raw.boxes, raw.scores] + ([] if raw.keypoints is None else [raw.keypoints])
+    keypoints, oriented = options.get("num_keypoints", 0), options.pop("oriented", False)
+    counts = (n - n // 3, 0, n // 3)
+    batch = make_batch(n, counts=counts, size=SIZE, num_classes=CLASSES, num_keypoints=keypoints, oriented=oriented)
+    raw = make_predictions(n + 1 + branch, batch, num_classes=CLASSES, strides=STRIDES, **options)
+    return [raw.boxes, raw.scores] + [x for x in (raw.keypoints, raw.angles) if x is not None]
 
 
 class LossOfTensors(torch.nn.Module):
     """The total, the terms and the counts of a loss, of a head's outputs and of target rows."""
 
-    def __init__(self, loss: DetectionLoss, window: int | None) -> None:
+    def __init__(
+        self, loss: DetectionLoss | EndToEndLoss, maps: Sequence[str], rows: Sequence[str], window: int | None
+    ) -> None:
         super().__init__()
         self.loss = loss
+        self.maps = tuple(maps)
+        self.rows = tuple(rows)
         self.window = window
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        if isinstance(self.loss, PoseLoss):
-            boxes, scores, points, batch_idx, labels, true_boxes, keypoints = tensors
-        else:
-            boxes, scores, batch_idx, labels, true_boxes = tensors
-            points = keypoints = None
-        predictions = Predictions(boxes, scores, GRIDS, points)
-        targets = Targets(batch_idx, labels, true_boxes, keypoints, self.window)
-        out = self.loss(predictions, targets)
+        step, heads = len(self.maps), tensors[: len(tensors) - len(self.rows)]
+        branches = [
+            Predictions(**dict(zip(self.maps, heads[i : i + step], strict=True)), grid_sizes=GRIDS)  # type: ignore[arg-type]
+            for i in range(0, len(heads), step)
+        ]
+        fields = dict(zip(self.rows, tensors[len(heads) :], strict=True))
+        out = self.loss(*branches, Targets(**fields, window=self.window))  # type: ignore[arg-type]
         return out.total, *out.terms.values(), out.num_positives, out.overflow
 
 
-def loss_case(loss: DetectionLoss, window: int | None = None, values: int = 3) -> Case:
-    keypoints, dims = (loss.num_keypoints, loss.keypoint_dims) if isinstance(loss, PoseLoss) else (0, 3)
+def loss_case(loss: DetectionLoss | EndToEndLoss, window: int | None = None, values: int = 3) -> Case:
+    branches, task = (2, loss.one) if isinstance(loss, EndToEndLoss) else (1, loss)
+    assert isinstance(task, DetectionLoss)
+    options: dict[str, Any] = {"oriented": isinstance(task, OrientedLoss)}
+    names = [*(["keypoints"] * isinstance(task, PoseLoss)), *(["angles"] * options["oriented"])]
+    if isinstance(task, PoseLoss):
+        options |= {"num_keypoints": task.num_keypoints, "keypoint_dims": task.keypoint_dims}
+    maps, rows = ["boxes", "scores", *names], ["batch_idx", "labels", "boxes", *names]
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
-        maps = head_of(n, reg_max=loss.reg_max, num_keypoints=keypoints, keypoint_dims=dims)
-        targets = rows_of(n, padded, layout="mixed" if window is None else "tiny", keypoints=keypoints)
-        rows = [targets.batch_idx, targets.labels, targets.boxes]
-        return maps + rows + ([] if targets.keypoints is None else [targets.keypoints[..., :values].contiguous()])
+        heads = [x for i in range(branches) for x in head_of(n, i, reg_max=task.reg_max, **options)]
+        layout, keypoints = "mixed" if window is None else "tiny", options.get("num_keypoints", 0)
+        targets = rows_of(n, padded, layout=layout, keypoints=keypoints, oriented=options["oriented"])
+        if targets.keypoints is not None:
+            targets = targets._replace(keypoints=targets.keypoints[..., :values].contiguous())
+        return heads + [getattr(targets, name) for name in rows]
 
-    return Case(LossOfTensors(loss, window), inputs, learnt=3 if keypoints else 2, rows=4 if keypoints else 3)
+    return Case(LossOfTensors(loss, maps, rows, window), inputs, learnt=branches * len(maps), rows=len(rows))
 
 
-def assigner_case(window: int | None = None) -> Case:
+def assigner_case(window: int | None = None, keep: int | None = None) -> Case:
     """The task-aligned assigner alone, and the dense view of what it says."""
 
     def function(scores: Tensor, predicted: Tensor, batch_idx: Tensor, labels: Tensor, boxes: Tensor) -> tuple:
         rows = batch_idx, labels, boxes
-        flat = assign_task_aligned(scores, predicted, *rows, GRIDS, STRIDES, window=window, top_k=FEW)
+        flat = assign(scores, predicted, *rows, GRIDS, STRIDES, window=window, top_k=FEW, keep=keep)
         return *flat, *to_dense(flat, labels, boxes, IMAGES, ANCHORS, CLASSES)
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
@@ -92,6 +127,21 @@ def assigner_case(window: int | None = None) -> Case:
         return scores, torch.cat([low, high], -1), targets.batch_idx, targets.labels, boxes
 
     return Case(function, inputs, learnt=0, rows=3)
+
+
+def residual_pose_case(window: int | None = None) -> Case:
+    """Keypoints compared in the assigner, and their likelihood."""
+    loss = ResidualPoseLoss(CLASSES, 5, strides=STRIDES, reg_max=1, top_k=FEW, flow=log_density)
+    maps = ("boxes", "scores", "keypoints", "keypoint_sigmas")
+    rows = ("batch_idx", "labels", "boxes", "keypoints")
+
+    def inputs(n: int, padded: bool) -> Sequence[Tensor]:
+        head = head_of(n, reg_max=1, num_keypoints=5)
+        sigmas = torch.randn(IMAGES, 10, ANCHORS, generator=torch.Generator().manual_seed(n))
+        targets = rows_of(n, padded, layout="mixed" if window is None else "tiny", keypoints=5)
+        return [*head, sigmas, *(getattr(targets, name) for name in rows)]
+
+    return Case(LossOfTensors(loss, maps, rows, window), inputs, learnt=len(maps), rows=len(rows))
 
 
 def fill_case(*, in_order: bool) -> Case:
@@ -124,6 +174,15 @@ def two_sets_of_boxes(n: int, padded: bool) -> Sequence[Tensor]:
     return [cxcywh_to_xyxy(rows_of(n, padded, in_order=flag).boxes * 64) for flag in (False, True)]
 
 
+def two_sets_of_oriented_boxes(n: int, padded: bool) -> Sequence[Tensor]:
+    sets = []
+    for flag in (False, True):
+        targets = rows_of(n, padded, in_order=flag, oriented=True)
+        assert targets.angles is not None
+        sets.append(torch.cat([targets.boxes * 64, targets.angles[:, None]], 1))
+    return sets
+
+
 def keypoints_and_areas(n: int, padded: bool) -> Sequence[Tensor]:
     targets = rows_of(n, padded, keypoints=5)
     assert targets.keypoints is not None
@@ -137,6 +196,8 @@ def similarity(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor)
 
 detection = partial(DetectionLoss, CLASSES, STRIDES)
 pose = partial(PoseLoss, CLASSES, strides=STRIDES)
+oriented = partial(OrientedLoss, CLASSES, STRIDES)
+end_to_end = partial(EndToEndLoss, DetectionLoss, CLASSES, STRIDES)
 
 CASES = {
     "fill": fill_case(in_order=False),
@@ -147,6 +208,7 @@ CASES = {
     "keypoint similarity": Case(similarity, keypoints_and_areas, learnt=1, rows=4),
     "assigner": assigner_case(),
     "assigner with a planned window": assigner_case(window=24),
+    "assigner that keeps one anchor a row": assigner_case(window=24, keep=1),
     "detection": loss_case(detection()),
     "detection with a planned window": loss_case(detection(top_k=FEW), window=24),
     "detection without bins, with class weights": loss_case(
@@ -157,4 +219,14 @@ CASES = {
     "pose of 5 keypoints without visibility": loss_case(
         pose(5, 2, sigmas=SIGMAS, reg_max=1, top_k=FEW), window=24, values=2
     ),
+    "pose with residual log-likelihood": residual_pose_case(window=24),
+    "overlap of oriented boxes": Case(
+        lambda a, b: (probiou(a, b, 0.01), rotated_hull(a)), two_sets_of_oriented_boxes, learnt=2, rows=2
+    ),
+    "oriented boxes": loss_case(oriented(top_k=FEW)),
+    "oriented boxes without bins with a planned window": loss_case(oriented(reg_max=1, top_k=FEW), window=24),
+    "end to end": loss_case(end_to_end(reg_max=1), window=24),
+    "end to end by a plain sum": loss_case(end_to_end(plain_sum=True)),
+    "end to end of oriented boxes": loss_case(EndToEndLoss(OrientedLoss, CLASSES, STRIDES, reg_max=1), window=24),
+    **MASK_CASES,
 }

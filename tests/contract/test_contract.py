@@ -15,14 +15,21 @@ GENERATED = (
     "overlaps of boxes",
     "detection",
     "pose of 17 keypoints with a planned window",
+    "overlap of oriented boxes",
+    "end to end of oriented boxes",
 )
 # An export of a loss takes most of half a minute; what these differ in is also in the others.
 ALIKE = (
+    "segmentation",
+    "segmentation of stacked masks, larger than the prototypes",
     "assigner",
     "assigner with a planned window",
     "detection",
     "detection without bins, with class weights",
     "pose of 17 keypoints",
+    "oriented boxes",
+    "end to end",
+    "end to end by a plain sum",
 )
 
 

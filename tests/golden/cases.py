@@ -4,13 +4,19 @@ for case in load_cases("detect"): ...
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tests.reference.batches import Batch, Raw
+from tests.reference.end_to_end import BRANCHES, Pair, branches_of
+
 FOLDER = Path(__file__).parent
+FAMILIES = ("detect", "pose", "oriented", "segment", "end_to_end", "residual_pose")
+# Head maps that a case may hold.
+MAPS = [name for name in Raw._fields if name != "grid_sizes"]
 
 
 class Case(NamedTuple):
@@ -18,32 +24,39 @@ class Case(NamedTuple):
 
     name: str  # family/case
     ties: bool  # whether the oracle's order among zero alignments shows in the answer
-    num_classes: int
     reg_max: int
-    num_keypoints: int  # 0 for detection
+    num_keypoints: int  # 0 without keypoints
     keypoint_dims: int
     class_weights: list[float] | None
-    size: tuple[int, int]  # height, width
-    batch_size: int
-    batch_idx: Tensor  # [N]
-    labels: Tensor  # [N]
-    target_boxes: Tensor  # [N, 4] normalised cxcywh
-    target_keypoints: Tensor | None  # [N, K, 2 or 3]
-    boxes: Tensor  # [B, 4*R, A]
-    scores: Tensor  # [B, C, A]
-    keypoints: Tensor | None  # [B, K*D, A]
-    grid_sizes: tuple[tuple[int, int], ...]
+    mask_overlap: bool  # whether the assigner sees masks
+    shares: tuple[float, float] | None  # weights of the two branches
+    batch: Batch
+    raw: Raw | Pair
     items: dict[str, float]  # box_loss, ...: detached, not times B
     vector: Tensor  # the loss terms times B, in the order of `items`
-    gradients: dict[str, Tensor]  # of vector.sum(), by boxes, scores and keypoints
-    positives: set[tuple[int, int, int]]  # image, anchor, row
+    gradients: dict[str, Tensor]  # of vector.sum(), by the names of the maps
+    positives: set[tuple[int, int, int]]  # image, anchor, row; images of the one-to-one branch count on from B
 
     def __repr__(self) -> str:
         return self.name
 
+    @property
+    def num_classes(self) -> int:
+        return next(raw for _, raw in branches_of(self.raw)).scores.shape[1]
+
+    @property
+    def leaves(self) -> dict[str, Tensor]:
+        """Fresh copies of the maps that collect gradients."""
+        return {
+            prefix + name: getattr(raw, name).clone().requires_grad_()
+            for prefix, raw in branches_of(self.raw)
+            for name in MAPS
+            if getattr(raw, name) is not None
+        }
+
 
 def load_cases(family: str) -> list[Case]:
-    """The cases of `detect` or `pose`."""
+    """The cases of one of `FAMILIES`."""
     with np.load(FOLDER / f"{family}.npz") as stored:
         arrays = dict(stored)
     names = dict.fromkeys(key.split("/")[0] for key in arrays if "/" in key)
@@ -54,36 +67,37 @@ def load_cases(family: str) -> list[Case]:
 
 
 def _case(family: str, name: str, a: dict[str, np.ndarray]) -> Case:
-    def tensor(key: str) -> Tensor | None:
-        return torch.from_numpy(a[key].astype(np.float32)) if key in a else None
-
     num_keypoints, keypoint_dims = a["kpt_shape"].tolist() if "kpt_shape" in a else (0, 3)
-    boxes, scores, target_boxes, vector = (tensor(key) for key in ("boxes", "scores", "target_boxes", "vector"))
-    assert boxes is not None
-    assert scores is not None
-    assert target_boxes is not None
-    assert vector is not None
     height, width = a["size"].tolist()
-    return Case(
-        name=f"{family}/{name}",
-        ties=bool(a["ties"]),
-        num_classes=scores.shape[1],
-        reg_max=int(a["reg_max"]),
-        num_keypoints=num_keypoints,
-        keypoint_dims=keypoint_dims,
-        class_weights=a["class_weights"].tolist() if "class_weights" in a else None,
+    batch = Batch(
         size=(height, width),
         batch_size=int(a["batch_size"]),
         batch_idx=torch.from_numpy(a["batch_idx"]),
         labels=torch.from_numpy(a["labels"]),
-        target_boxes=target_boxes,
-        target_keypoints=tensor("target_keypoints"),
-        boxes=boxes,
-        scores=scores,
-        keypoints=tensor("keypoints"),
-        grid_sizes=tuple((h, w) for h, w in a["grid_sizes"].tolist()),
+        boxes=torch.from_numpy(a["target_boxes"]),
+        keypoints=torch.from_numpy(a["target_keypoints"]) if "target_keypoints" in a else None,
+        masks=torch.from_numpy(a["masks"]) if "masks" in a else None,
+        class_map=torch.from_numpy(a["class_map"]).long() if "class_map" in a else None,
+    )
+    return Case(
+        name=f"{family}/{name}",
+        ties=bool(a["ties"]),
+        reg_max=int(a["reg_max"]),
+        num_keypoints=num_keypoints,
+        keypoint_dims=keypoint_dims,
+        class_weights=a["class_weights"].tolist() if "class_weights" in a else None,
+        mask_overlap=bool(a.get("mask_overlap", False)),
+        shares=tuple(a["shares"].tolist()) if "shares" in a else None,
+        batch=batch,
+        raw=_raw(a, "") if "boxes" in a else Pair(*(_raw(a, f"{branch}.") for branch in BRANCHES)),
         items=dict(zip(a["names"].tolist(), a["items"].tolist(), strict=True)),
-        vector=vector,
+        vector=torch.from_numpy(a["vector"]),
         gradients={k.removeprefix("gradient_"): torch.from_numpy(x) for k, x in a.items() if k.startswith("gradient_")},
         positives={(image, anchor, row) for image, anchor, row in a["positives"].tolist()},
     )
+
+
+def _raw(a: dict[str, np.ndarray], prefix: str) -> Raw:
+    keys = {name: prefix + name for name in MAPS}
+    maps: dict[str, Any] = {n: torch.from_numpy(a[key].astype(np.float32)) for n, key in keys.items() if key in a}
+    return Raw(**{"keypoints": None, **maps}, grid_sizes=tuple((h, w) for h, w in a["grid_sizes"].tolist()))

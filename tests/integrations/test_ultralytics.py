@@ -1,4 +1,4 @@
-"""The criterion for YOLOv8 and YOLO11 models, on stand-ins that have the attributes it reads."""
+"""The criterion for models of every kind, on stand-ins that have the attributes it reads."""
 
 import copy
 import pickle
@@ -10,12 +10,24 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from compiled_loss import DetectionLoss, PoseLoss, Predictions, Targets
+from compiled_loss import DetectionLoss, EndToEndLoss, PoseLoss, Predictions, Targets
 from compiled_loss.integrations.ultralytics import Criterion, compiled_criterion
-from tests.golden.cases import Case, load_cases
+from tests.golden.cases import FAMILIES, Case, load_cases
 from tests.reference.batches import Batch, Raw, make_batch, make_predictions
+from tests.reference.end_to_end import Pair, branches_of
+from tests.reference.flow import LearntDensity
+from tests.reference.mask_batches import add_mask_predictions, add_masks
+from tests.reference.masks import row_masks
 
-CASES = [case for family in ("detect", "pose") for case in load_cases(family) if not case.ties]
+CASES = [case for family in FAMILIES for case in load_cases(family) if not case.ties]
+KEYS = {
+    "boxes": "boxes",
+    "scores": "scores",
+    "keypoints": "kpts",
+    "angles": "angle",
+    "keypoint_sigmas": "kpts_sigma",
+    "coefficients": "mask_coefficient",
+}
 
 
 def stand_in(num_classes: int = 3, reg_max: int = 16, kpt_shape: Any = None, **attributes: Any) -> Any:
@@ -25,13 +37,38 @@ def stand_in(num_classes: int = 3, reg_max: int = 16, kpt_shape: Any = None, **a
     return SimpleNamespace(model=[nn.Identity(), head], args=SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, pose=12.0))
 
 
-def arguments(batch: Batch, raw: Raw) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    preds: dict[str, Any] = {"boxes": raw.boxes, "scores": raw.scores}
-    preds["feats"] = [torch.zeros(batch.batch_size, 1, *size) for size in raw.grid_sizes]
+def stand_in_of(case: Case) -> Any:
+    """A model with the case's head."""
+    raw = next(x for _, x in branches_of(case.raw))
+    given: dict[str, Any] = {"kpt_shape": [case.num_keypoints, case.keypoint_dims]} if case.num_keypoints else {}
+    if raw.angles is not None:
+        given["ne"] = 1
+    if raw.coefficients is not None:
+        given |= {"nm": 4, "proto": SimpleNamespace(semseg=1) if case.mask_overlap else SimpleNamespace()}
+    if raw.keypoint_sigmas is not None:
+        given["flow_model"] = LearntDensity()
+    if case.shares is not None:
+        given["one2one_cv2"] = 1
+    model = stand_in(case.num_classes, case.reg_max, **given)
+    if case.class_weights is not None:
+        model.class_weights = torch.tensor(case.class_weights).reshape(1, 1, -1)
+    model.args.overlap_mask = case.batch.masks is None or not case.batch.masks.is_floating_point()
+    model.args.epochs = 100
+    return model
+
+
+def arguments(batch: Batch, raw: Raw | Pair) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    made = {prefix[:-1]: maps_of(x) for prefix, x in branches_of(raw)}
     rows = {"batch_idx": batch.batch_idx.float(), "cls": batch.labels[:, None].float(), "bboxes": batch.boxes}
-    if raw.keypoints is not None and batch.keypoints is not None:
-        preds["kpts"], rows["keypoints"] = raw.keypoints, batch.keypoints
-    return preds, rows
+    given = {"keypoints": batch.keypoints, "masks": batch.masks, "sem_masks": batch.class_map}
+    return made.get("", made), rows | {key: x for key, x in given.items() if x is not None}
+
+
+def maps_of(raw: Raw) -> dict[str, Any]:
+    preds: dict[str, Any] = {key: getattr(raw, name) for name, key in KEYS.items() if getattr(raw, name) is not None}
+    if raw.prototypes is not None:
+        preds["proto"] = raw.prototypes if raw.semantic is None else (raw.prototypes, raw.semantic)
+    return preds | {"feats": [torch.zeros(raw.boxes.shape[0], 1, *size) for size in raw.grid_sizes]}
 
 
 def example(seed: int = 1, counts: tuple[int, ...] = (4, 0, 3)) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -41,14 +78,11 @@ def example(seed: int = 1, counts: tuple[int, ...] = (4, 0, 3)) -> tuple[dict[st
 
 @pytest.mark.parametrize("case", CASES, ids=repr)
 def test_it_returns_what_the_models_own_criterion_returned(case: Case):
-    kpt_shape = [case.num_keypoints, case.keypoint_dims] if case.num_keypoints else None
-    model = stand_in(case.num_classes, case.reg_max, kpt_shape)
-    if case.class_weights is not None:
-        model.class_weights = torch.tensor(case.class_weights).reshape(1, 1, -1)
-    batch = Batch(case.size, case.batch_size, case.batch_idx, case.labels, case.target_boxes, case.target_keypoints)
-    raw = Raw(case.boxes, case.scores, case.grid_sizes, case.keypoints)
+    criterion = compiled_criterion(stand_in_of(case))
+    for _ in range(40 if case.name.endswith("late") else 0):
+        criterion.update()
 
-    vector, items = compiled_criterion(model)(*arguments(batch, raw))
+    vector, items = criterion(*arguments(case.batch, case.raw))
 
     torch.testing.assert_close(vector, case.vector, rtol=1e-5, atol=1e-6)
     assert list(items) == list(case.items)
@@ -122,18 +156,75 @@ def test_a_criterion_kept_on_a_model_leaves_its_state_dict_alone():
     assert set(model.state_dict()) == {"weight", "bias"}
 
 
-@pytest.mark.parametrize(
-    ("attribute", "expected"),
-    [
-        ("one2one_cv2", "end-to-end"),
-        ("ne", "oriented-box"),
-        ("nm", "instance-mask"),
-        ("flow_model", "normalising flow"),
-    ],
-)
-def test_a_head_of_another_kind_raises_and_says_what_is_missing(attribute: str, expected: str):
-    with pytest.raises(ValueError, match=expected):
-        compiled_criterion(stand_in(**{attribute: 1}))
+def test_the_share_of_an_end_to_end_head_falls_with_the_epochs():
+    model = stand_in(one2one_cv2=1)
+    model.args.epochs = 11
+    criterion = compiled_criterion(model)
+    shares = []
+    for _ in range(12):
+        assert isinstance(criterion.loss, EndToEndLoss)
+        shares.append(criterion.loss.share.item())
+        criterion.update()
+    assert shares == pytest.approx([0.8 - 0.07 * i for i in range(10)] + [0.1, 0.1], abs=1e-6)
+
+
+def test_an_update_changes_nothing_without_a_second_branch():
+    preds, rows = example()
+    criterion = compiled_criterion(stand_in())
+    before = criterion(preds, rows)[0]
+    criterion.update()
+    assert torch.equal(criterion(preds, rows)[0], before)
+
+
+def test_predictions_in_evaluation_lack_what_training_alone_needs():
+    batch = make_batch(1, counts=(3, 2), size=(64, 96), num_keypoints=5)
+    raw = make_predictions(2, batch, num_keypoints=5, keypoint_sigmas=True, reg_max=1)
+    criterion = compiled_criterion(stand_in(3, 1, kpt_shape=[5, 3], flow_model=LearntDensity()))
+    preds, rows = arguments(batch, raw)
+    training, items = criterion(preds, rows)
+    preds.pop("kpts_sigma")
+    evaluation, _ = criterion((torch.zeros(1), preds), rows)
+    assert items["rle_loss"] > 0
+    torch.testing.assert_close(evaluation, torch.cat([training[:5], torch.zeros(1)]))
+
+
+def test_index_maps_of_any_type_give_the_same_loss_as_stacked_masks_without_overlaps():
+    batch = add_masks(1, make_batch(1, layout="tiny", counts=(2, 0, 3), size=(64, 96)))
+    raw = add_mask_predictions(2, batch, make_predictions(2, batch), nm=4)
+    model = stand_in(nm=4)
+    preds, rows = arguments(batch, raw)
+    expected = compiled_criterion(model)(preds, rows)[0]
+    assert batch.masks is not None
+    for dtype in (torch.uint8, torch.int32, torch.float32):
+        given = rows | {"masks": batch.masks.to(dtype)}
+        torch.testing.assert_close(compiled_criterion(model)(preds, given)[0], expected)
+    model.args.overlap_mask = False
+    stacked = row_masks(batch.masks, batch.batch_idx.tolist())
+    for masks in (stacked.float(), stacked.bool()):
+        torch.testing.assert_close(compiled_criterion(model)(preds, rows | {"masks": masks})[0], expected)
+
+
+def test_compiled_an_end_to_end_mask_head_is_one_graph_whatever_the_epoch():
+    model = stand_in(2, 1, nm=3, proto=SimpleNamespace(semseg=1), one2one_cv2=1)
+    model.args.epochs = 5
+    eager, compiled = compiled_criterion(model), compiled_criterion(model, compile=True)
+    counter = CompileCounterWithBackend("aot_eager")
+    torch._dynamo.reset()
+    compiled.loss.compile(fullgraph=True, backend=counter)
+    for seed, counts in enumerate([(4, 0, 3), (0, 0, 0), (0, 17, 1)]):
+        batch = add_masks(seed, make_batch(seed, counts=counts, size=(64, 96), num_classes=2), num_classes=2)
+        options: dict[str, Any] = {"num_classes": 2}
+        branches = [
+            add_mask_predictions(
+                i, batch, make_predictions(i, batch, reg_max=1, **options), nm=3, semantic=True, **options
+            )
+            for i in (seed, seed + 50)
+        ]
+        preds, rows = arguments(batch, Pair(*branches))
+        torch.testing.assert_close(compiled(preds, rows)[0], eager(preds, rows)[0])
+        compiled.update()
+        eager.update()
+    assert counter.frame_count == 1
 
 
 def test_a_model_without_a_detection_head_raises():
@@ -160,6 +251,13 @@ def test_missing_parts_of_predictions_and_batch_raise():
         criterion(preds, {"cls": rows["cls"]})
     with pytest.raises(ValueError, match=r"kpts"):
         compiled_criterion(stand_in(kpt_shape=[5, 3]))(preds, rows)
+    with pytest.raises(ValueError, match=r"preds: expected a dict with one2many, one2one, got \['boxes'"):
+        compiled_criterion(stand_in(one2one_cv2=1))(preds, rows)
+    with pytest.raises(ValueError, match=r"batch\['bboxes'\]: expected shape \[N, 5\], got \(7, 4\)"):
+        compiled_criterion(stand_in(ne=1))(preds | {"angle": torch.zeros(3, 1, 126)}, rows)
+    maps = {"mask_coefficient": torch.zeros(3, 4, 126), "proto": torch.zeros(3, 4, 16, 24)}
+    with pytest.raises(ValueError, match=r"batch: expected a dict with .*masks"):
+        compiled_criterion(stand_in(nm=4))(preds | maps, rows)
 
 
 def test_it_is_the_loss_of_the_package_on_the_same_rows():

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss import DetectionLoss, LossOutput, PoseLoss, Predictions, Targets
+from compiled_loss import DetectionLoss, LossOutput, OrientedLoss, PoseLoss, Predictions, Targets
 from tests.reference.batches import make_batch, make_predictions
 from tests.reference.losses import ReferenceLoss
 from tests.reference.losses import loss as reference_loss
+from tests.reference.rotated import oriented_loss
 
 
 class Scene(NamedTuple):
@@ -20,16 +21,13 @@ class Scene(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> "Scene":
         """Predictions of another precision, as new leaves."""
-        boxes, scores, grids, points = self.predictions
-        maps = [None if x is None else x.detach().to(dtype).requires_grad_() for x in (boxes, scores, points)]
-        assert maps[0] is not None
-        assert maps[1] is not None
-        return self._replace(predictions=Predictions(maps[0], maps[1], grids, maps[2]))
+        fields = self.predictions._asdict()
+        maps = {name: x.detach().to(dtype).requires_grad_() for name, x in fields.items() if isinstance(x, Tensor)}
+        return self._replace(predictions=self.predictions._replace(**maps))
 
     @property
     def leaves(self) -> list[Tensor]:
-        boxes, scores, _, points = self.predictions
-        return [x for x in (boxes, scores, points) if x is not None]
+        return [x for x in self.predictions if isinstance(x, Tensor)]
 
 
 def make_scene(seed: int, criterion: DetectionLoss, *, values: int = 3, **options: Any) -> Scene:
@@ -37,6 +35,8 @@ def make_scene(seed: int, criterion: DetectionLoss, *, values: int = 3, **option
     keypoints, dims = (criterion.num_keypoints, criterion.keypoint_dims) if isinstance(criterion, PoseLoss) else (0, 3)
     kind = options.pop("kind", "mixed")
     classes = criterion.num_classes
+    if isinstance(criterion, OrientedLoss):
+        options["oriented"] = True
     batch = make_batch(seed, num_classes=classes, num_keypoints=keypoints, keypoint_values=values, **options)
     raw = make_predictions(
         seed + 1,
@@ -48,8 +48,10 @@ def make_scene(seed: int, criterion: DetectionLoss, *, values: int = 3, **option
         keypoint_dims=dims,
         strides=criterion.strides,
     )
-    predictions = Predictions(raw.boxes, raw.scores, raw.grid_sizes, raw.keypoints)
-    return Scene(predictions, Targets(*batch[2:])).to(torch.float32)
+    predictions = Predictions(raw.boxes, raw.scores, raw.grid_sizes, raw.keypoints, raw.angles)
+    angles = batch.boxes[:, 4] if batch.boxes.shape[1] == 5 else None
+    targets = Targets(batch.batch_idx, batch.labels, batch.boxes[:, :4], batch.keypoints, angles=angles)
+    return Scene(predictions, targets).to(torch.float32)
 
 
 def outcome(criterion: Callable[..., LossOutput], scene: Scene) -> tuple[LossOutput, list[Tensor]]:
@@ -60,24 +62,24 @@ def outcome(criterion: Callable[..., LossOutput], scene: Scene) -> tuple[LossOut
 
 def expected(criterion: DetectionLoss, scene: Scene) -> ReferenceLoss:
     """What the loops say."""
-    boxes, scores, grids, points = scene.predictions
-    weights = criterion.class_weights
-    pose = criterion if isinstance(criterion, PoseLoss) else None
-    return reference_loss(
-        boxes,
-        scores,
-        grids,
-        *scene.targets[:3],
-        points,
-        scene.targets.keypoints,
-        num_keypoints=pose.num_keypoints if pose else 0,
-        sigmas=pose.sigmas.tolist() if pose else None,
-        strides=criterion.strides,
-        class_weights=None if weights is None else weights.tolist(),
-        top_k=criterion.top_k,
-        alpha=criterion.alpha,
-        beta=criterion.beta,
-    )
+    boxes, scores, grids, points, angles = scene.predictions[:5]
+    batch_idx, labels, true_boxes, true_points = scene.targets[:4]
+    options: dict[str, Any] = {
+        "strides": criterion.strides,
+        "class_weights": None if criterion.class_weights is None else criterion.class_weights.tolist(),
+        "top_k": criterion.top_k,
+        "keep": criterion.keep,
+        "alpha": criterion.alpha,
+        "beta": criterion.beta,
+    }
+    if isinstance(criterion, OrientedLoss):
+        assert angles is not None
+        assert scene.targets.angles is not None
+        turned = torch.cat([true_boxes, scene.targets.angles[:, None]], 1)
+        return oriented_loss(boxes, scores, angles, grids, batch_idx, labels, turned, **options)
+    if isinstance(criterion, PoseLoss):
+        options |= {"num_keypoints": criterion.num_keypoints, "sigmas": criterion.sigmas.tolist()}
+    return reference_loss(boxes, scores, grids, batch_idx, labels, true_boxes, points, true_points, **options)
 
 
 def assert_equal(criterion: DetectionLoss, scene: Scene, *, items: float, gradients: float) -> None:

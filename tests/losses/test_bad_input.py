@@ -117,6 +117,7 @@ def test_a_criterion_left_on_another_device_is_named(criterion, buffer):
         (lambda: DetectionLoss(num_classes=cast(Any, 2.0)), "num_classes: expected an integer of at least 1, got 2.0"),
         (lambda: DetectionLoss(2, reg_max=0), "reg_max: expected an integer of at least 1, got 0"),
         (lambda: DetectionLoss(2, top_k=-1), "top_k: expected an integer of at least 1, got -1"),
+        (lambda: DetectionLoss(2, keep=0), "keep: expected an integer of at least 1, got 0"),
         (lambda: DetectionLoss(2, strides=()), r"strides: expected .*positive.*, got \(\)"),
         (lambda: DetectionLoss(2, strides=(8, 0)), r"strides: expected .*positive.*, got \(8, 0\)"),
         (lambda: DetectionLoss(2, class_weights=WEIGHTS), r"class_weights: expected shape \[2\], got \(3,\)"),

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from compiled_loss import DetectionLoss, PoseLoss, Predictions, Targets
+from compiled_loss import DetectionLoss, OrientedLoss, PoseLoss, Predictions, Targets
 from tests.losses.scenes import Scene, make_scene, outcome, positives
 
 CRITERIA = [DetectionLoss(3), DetectionLoss(3, reg_max=1), PoseLoss(2, 5), PoseLoss(2, 5, 2, reg_max=1)]
+CRITERIA += [OrientedLoss(3), OrientedLoss(2, reg_max=1, top_k=7, keep=1)]
 every_loss = pytest.mark.parametrize("criterion", CRITERIA)
 
 
@@ -41,9 +42,8 @@ def test_padding_rows_change_nothing(criterion):
     def padded(x, value):
         return torch.cat([x, x.new_full((5, *x.shape[1:]), value)])[order]
 
-    batch_idx, labels, boxes, keypoints, _, _ = scene.targets
-    rows = (padded(batch_idx, -1), padded(labels, 0), padded(boxes, 0.5))
-    targets = Targets(*rows, None if keypoints is None else padded(keypoints, 0.5))
+    targets = scene.targets._map(lambda x: padded(x, 0.5 if x.is_floating_point() else 0))
+    targets = targets._replace(batch_idx=padded(scene.targets.batch_idx, -1))
     (out, gradients), (more, more_gradients) = outcome(criterion, scene), outcome(criterion, Scene(scene[0], targets))
     assert more.num_positives == out.num_positives
     torch.testing.assert_close(more.total, out.total)
@@ -56,7 +56,7 @@ def test_padding_rows_change_nothing(criterion):
 def test_broken_predictions_of_one_image_leave_the_gradients_of_the_others_alone(criterion, value):
     scene = make_scene(3, criterion, counts=(4, 5, 3))
     _, whole = outcome(criterion, scene)
-    for field in ("boxes", "keypoints"):
+    for field in ("boxes", "keypoints", "angles"):
         if getattr(scene.predictions, field) is None:
             continue
         broken = getattr(scene.predictions, field).detach().clone()
@@ -66,7 +66,7 @@ def test_broken_predictions_of_one_image_leave_the_gradients_of_the_others_alone
         assert 0 < out.num_positives < 300
         for got, expected in zip(gradients, whole, strict=True):
             assert got[[0, 2]].isfinite().all()
-            if field == "boxes":  # image 1 has no positives then, so only the normalisers differ
+            if field != "keypoints":  # image 1 has no positives then, so only the normalisers differ
                 continue
             torch.testing.assert_close(got[[0, 2]], expected[[0, 2]])
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from compiled_loss.terms.box import distribution_focal, scaled_l1
 from compiled_loss.terms.classification import classification_sum
 from compiled_loss.terms.keypoints import keypoint_location
+from compiled_loss.terms.rotated import angle_error
 from compiled_loss.types import Assignment
 
 
@@ -86,3 +87,15 @@ def test_keypoints_none_of_which_is_visible_count_nothing():
     assert not got.any()
     (gradient,) = torch.autograd.grad(got.sum(), predicted)
     assert not gradient.any()
+
+
+def test_an_eighth_of_a_turn_costs_a_square_most_and_a_quarter_nothing():
+    angles = torch.tensor([0.0, math.pi / 8, math.pi / 4, math.pi / 2])
+    ones = torch.ones(4)
+    assert angle_error(angles, torch.zeros(4), ones, ones).tolist() == pytest.approx([0, 0.5, 1, 0], abs=1e-6)
+
+
+def test_the_angle_of_a_long_box_counts_less():
+    turn, width = torch.full((3,), math.pi / 4), torch.tensor([math.e**3, 1.0, 0.0])
+    error = angle_error(turn, torch.zeros(3), width, torch.tensor([1.0, math.e**3, 0.0]))
+    assert error.tolist() == pytest.approx([math.exp(-1), math.exp(-1), 1])

@@ -1,0 +1,162 @@
+"""True masks in their two forms, prototypes of another size, and the overlap of masks.
+
+Letters: B images, N rows, P slots, G pages, S slots of a page, D prototypes, H and W mask pixels.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compiled_loss.geometry.pages import paginate, product
+from compiled_loss.geometry.pixels import box_pixels, inside_pixels
+from compiled_loss.ragged import positions
+
+# Slots that read an image's prototypes together.
+SLOTS_OF_AN_IMAGE = 64
+_BANDS = 8
+
+
+class MaskTargets(NamedTuple):
+    """True masks of the rows and of one row more, which stands for none.
+
+    Args:
+        maps: `[B, H, W]` index maps, or `[N + 1, H, W]` masks.
+        source: `[N + 1]` map of each row.
+        number: `[N + 1]` the index that means the row; None where maps are masks.
+    """
+
+    maps: Tensor
+    source: Tensor
+    number: Tensor | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.maps.shape[1], self.maps.shape[2]
+
+    def on_pages(self, row: Tensor, image: Tensor, pixel: Tensor, dtype: torch.dtype) -> Tensor:
+        """`[G, S, Q]` values of rows `[G, S]` at pixels `[Q]`, the rows of a page all of one image `[G]`."""
+        maps = self.maps.flatten(1)
+        if self.number is None:
+            return maps[row[..., None], pixel].to(dtype)
+        return (maps[image[:, None], pixel][:, None] == self.number[row][..., None]).to(dtype)
+
+    def at(self, row: Tensor, pixel: Tensor, dtype: torch.dtype) -> Tensor:
+        """Values of rows `[..., 1]` at pixels `[..., Q]`."""
+        values = self.maps.flatten(1)[self.source[row], pixel]
+        return (values if self.number is None else values == self.number[row]).to(dtype)
+
+
+def index_map_targets(index_map: Tensor, batch_idx: Tensor) -> MaskTargets:
+    """Masks from index maps: 0 is no instance, i + 1 the image's i-th row.
+
+    Args:
+        index_map: `[B, H, W]`, any dtype.
+        batch_idx: `[N]` image of each row; rows outside `[0, B)` are padding.
+
+    Returns:
+        `MaskTargets`.
+
+    Example:
+        >>> index_map_targets(torch.tensor([[[2, 1]]]), torch.tensor([0, 0])).number
+        tensor([1, 2, 0])
+    """
+    images = index_map.shape[0]
+    slots, _ = positions(batch_idx, images)
+    real = (batch_idx >= 0) & (batch_idx < images)
+    none = slots.new_zeros(1)
+    source, number = torch.where(real, batch_idx, 0).long(), torch.where(real, slots + 1, 0)
+    return MaskTargets(index_map, torch.cat([source, none]), torch.cat([number, none]))
+
+
+def stacked_targets(masks: Tensor) -> MaskTargets:
+    """Masks from a stack in row order, values as they are.
+
+    Args:
+        masks: `[N, H, W]`, 0 to 1, any dtype.
+
+    Returns:
+        `MaskTargets`.
+
+    Example:
+        >>> stacked_targets(torch.full((1, 2, 2), 0.7)).source
+        tensor([0, 1])
+    """
+    # The row more is there to be read in a batch without rows.
+    maps = torch.cat([masks, masks.new_zeros(1, *masks.shape[1:])])
+    return MaskTargets(maps, torch.arange(maps.shape[0], device=masks.device), None)
+
+
+def resize_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, without corner alignment; as they are where the size fits.
+
+    Args:
+        prototypes: `[B, D, h, w]`.
+        size: (H, W).
+
+    Returns:
+        `[B, D, H, W]`.
+
+    Example:
+        >>> resize_prototypes(torch.tensor([[[[0.0, 4.0]]]]), (1, 4))
+        tensor([[[[0., 1., 3., 4.]]]])
+    """
+    if prototypes.shape[-2:] == torch.Size(size):
+        return prototypes
+    return F.interpolate(prototypes, size=size, mode="bilinear", align_corners=False)
+
+
+@torch.no_grad()
+def mask_iou(
+    coefficients: Tensor,  # [P, D]
+    prototypes: Tensor,  # [B, D, H, W]
+    boxes: Tensor,  # [P, 4] xyxy, prototype pixels
+    image: Tensor,  # [P]
+    row: Tensor,  # [P]
+    valid: Tensor,  # [P] bool
+    truth: MaskTargets,
+) -> Tensor:
+    """Intersection over union of predicted masks, `coefficients . prototypes > 0` inside their boxes, and true ones.
+
+    The true mask, where it is more than a half, is not cropped. It is read at the nearest pixel, `floor(i in / out)`,
+    where its size is another one.
+
+    Args:
+        coefficients: `[P, D]`.
+        prototypes: `[B, D, H, W]`.
+        boxes: `[P, 4]` predicted boxes, xyxy prototype pixels.
+        image: `[P]` image of each slot.
+        row: `[P]` row whose mask is the true one.
+        valid: `[P]` bool; other slots get 0.
+        truth: the rows' true masks.
+
+    Returns:
+        `[P]`; 0 where both masks are empty.
+
+    Example:
+        >>> truth = stacked_targets(torch.tensor([[[1.0, 1.0, 0.0, 0.0]]]))
+        >>> box, zero = torch.tensor([[0.0, 0.0, 3.0, 1.0]]), torch.tensor([0])
+        >>> mask_iou(torch.ones(1, 1), torch.ones(1, 1, 1, 4), box, zero, zero, zero == 0, truth)
+        tensor([0.6667])
+    """
+    images, size, none = prototypes.shape[0], (prototypes.shape[2], prototypes.shape[3]), truth.source.shape[0] - 1
+    pages = paginate(image, valid, images, SLOTS_OF_AN_IMAGE)
+    image = pages.group.clamp(max=images - 1)
+    row = none - pages.write(none - row)
+    pixels = box_pixels(pages.write(boxes), size)
+    paged, maps = pages.write(coefficients), prototypes.flatten(2)
+    flat = torch.arange(size[0] * size[1], device=row.device)
+    predicted, joint, true = (row.new_zeros(row.shape) for _ in range(3))
+    # In bands, to keep few pixels of all slots at a time.
+    for band in flat.chunk(_BANDS):
+        positive = product(paged, maps[:, :, band][image]) > 0
+        positive = positive & inside_pixels(pixels, band, size[1])
+        down, right = band // size[1], band % size[1]
+        pixel = (down * truth.size[0] // size[0]) * truth.size[1] + right * truth.size[1] // size[1]
+        covered = truth.on_pages(row, image, pixel, paged.dtype) > 0.5
+        predicted, joint = predicted + positive.sum(-1), joint + (positive & covered).sum(-1)
+        true = true + covered.sum(-1)
+    union = predicted + true - joint
+    return pages.read(joint / union.clamp(min=1))

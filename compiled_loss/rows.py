@@ -1,0 +1,112 @@
+"""Targets row by row: padding a batch, joining images, picking and ordering rows. Host side.
+
+Letters: N rows, B images, H by W pixels of a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compiled_loss.checks import require
+from compiled_loss.targets import IMAGE_FIELDS, ROW_FIELDS, Targets, check_structure
+
+_OPTIONAL = (*ROW_FIELDS[3:], *IMAGE_FIELDS)
+
+
+def map_rows(targets: Targets, function: Callable[[Tensor], Tensor]) -> Targets:
+    """The targets with every field that has one entry a row changed by a function; the others as they are."""
+    fields = {name: getattr(targets, name) for name in ROW_FIELDS}
+    return targets._replace(**{name: function(x) for name, x in fields.items() if x is not None})
+
+
+def pad_rows(
+    targets: Targets,
+    rows: int | None = None,
+    *,
+    multiple_of: int = 16,
+    power_of_two: bool = False,
+) -> Targets:
+    """Append padding rows, so that N takes few values and is never 0 or 1, the sizes that `torch.compile` specialises.
+
+    N becomes `rows`, or else the least multiple of `multiple_of` that holds all rows, at least 2; with `power_of_two`
+    rounded up to a power of two. Padding rows have `batch_idx` -1 and zeros elsewhere.
+
+    Args:
+        targets: N rows; those that are padding already count as rows.
+        rows: the N to reach, at least 2; None rounds up.
+        multiple_of: the step of N where `rows` is None.
+        power_of_two: buckets for static shapes (CUDA graphs): 16, 32, 64, ... rows.
+
+    Returns:
+        The targets with padding at the end, sorted if they were.
+
+    Raises:
+        ValueError: if `rows` is below 2 or below N, or `multiple_of` below 1.
+
+    Example:
+        >>> import torch
+        >>> t = Targets(torch.tensor([1, 0]), torch.tensor([3, 4]), torch.rand(2, 4))
+        >>> pad_rows(t, 4).batch_idx
+        tensor([ 1,  0, -1, -1])
+        >>> len(pad_rows(t).labels)
+        16
+    """
+    given = len(targets.batch_idx)
+    require(multiple_of >= 1, "multiple_of", "at least 1", multiple_of)
+    if rows is None:
+        rows = rounded_rows(given, multiple_of, power_of_two)
+    require(rows >= max(given, 2), "rows", f"at least {max(given, 2)} for {given} target rows", rows)
+
+    def pad(x: Tensor, value: int = 0) -> Tensor:
+        return torch.cat([x, x.new_full((rows - given, *x.shape[1:]), value)])
+
+    padded = map_rows(targets, pad)
+    return padded._replace(batch_idx=pad(targets.batch_idx, -1))
+
+
+def join_images(images: Sequence[Targets], argument: str) -> Targets:
+    """Put the rows of single images one after the other, numbered by image. Values other than `batch_idx` are not read.
+
+    Args:
+        images: the Targets of each image, `batch_idx` 0 and no padding.
+        argument: what the images are called in messages.
+
+    Raises:
+        ValueError: naming the image, for padding or several images in one, or fields unlike those of the first.
+    """
+    require(len(images) > 0, argument, "at least one image", "none")
+    for i, image in enumerate(images):
+        name = f"{argument}[{i}]"
+        require(isinstance(image, Targets), name, "Targets", type(image).__name__)
+        check_structure(image, name)
+        require(not image.batch_idx.any(), name, "one image's rows (batch_idx 0), no padding", image.batch_idx.tolist())
+        for field in _OPTIONAL:
+            got, expected = _shape(image, field), _shape(images[0], field)
+            require(got == expected, f"{name}.{field}", f"{expected} as in the first (images without objects too)", got)
+        for field in IMAGE_FIELDS:
+            x = getattr(image, field)
+            require(x is None or len(x) == 1, f"{name}.{field}", [1, "H", "W"], None if x is None else tuple(x.shape))
+    fields = {name: [getattr(image, name) for image in images] for name in (*ROW_FIELDS, *IMAGE_FIELDS)}
+    joined: Any = {name: None if parts[0] is None else torch.cat(parts) for name, parts in fields.items()}
+    joined["batch_idx"] = torch.cat([image.batch_idx + i for i, image in enumerate(images)])
+    return Targets(**joined, is_sorted=True)
+
+
+def _shape(image: Targets, field: str) -> str:
+    x = getattr(image, field)
+    return "None" if x is None else "[" + ", ".join(["N", *map(str, x.shape[1:])]) + "]"
+
+
+def rounded_rows(rows: int, multiple_of: int, power_of_two: bool) -> int:
+    """The least N that holds `rows`: a multiple, or a power of two, at least 2."""
+    size = max(-(-rows // multiple_of), 1) * multiple_of
+    return next_power_of_two(size) if power_of_two else max(size, 2)
+
+
+def next_power_of_two(count: int) -> int:
+    """The least power of two that is at least `count`, and at least 2."""
+    return max(2, 1 << (count - 1).bit_length())

@@ -1,0 +1,201 @@
+"""The segmentation loss: by hand, against the float64 loops, and what it promises."""
+
+import pytest
+import torch
+
+from compiled_loss import LossOutput, Predictions, Targets
+from compiled_loss.losses.segmentation import SegmentationLoss
+from compiled_loss.plan import TargetPlan
+from compiled_loss.rows import map_rows, pad_rows
+from tests.reference.batches import KINDS, LAYOUTS, Batch, Raw, make_batch, make_predictions
+from tests.reference.losses import ReferenceLoss
+from tests.reference.mask_batches import add_mask_predictions, add_masks
+from tests.reference.masks import segmentation_loss
+
+MAPS = ("boxes", "scores", "coefficients", "prototypes", "semantic")
+PLAIN, AWARE = {"reg_max": 16}, {"reg_max": 1, "mask_overlap": True}
+STRICT = {"reg_max": 1, "mask_overlap": True, "top_k": 7, "keep": 1}
+
+
+class Scene:
+    """A batch with masks and predictions. Gradients flow to the predictions."""
+
+    def __init__(self, seed: int, options: dict, *, stacked: bool = False, scale: int = 4, **batch_options) -> None:
+        batch_options = {"counts": (3, 0, 9, 1), "layout": LAYOUTS[seed % len(LAYOUTS)]} | batch_options
+        batch = make_batch(seed, **batch_options)
+        self.batch: Batch = add_masks(seed, batch, stacked=stacked, stray=True, scale=scale)
+        raw = make_predictions(seed + 1, batch, kind=KINDS[seed % len(KINDS)], reg_max=options["reg_max"])
+        self.raw: Raw = add_mask_predictions(seed + 2, self.batch, raw, semantic=True)
+        self.criterion = SegmentationLoss(3, **options)
+        self.options = {name: x for name, x in options.items() if name != "reg_max"}
+        self.leaves = [getattr(self.raw, name).clone().requires_grad_() for name in MAPS]
+        targets = Targets(self.batch.batch_idx, self.batch.labels, self.batch.boxes, class_map=self.batch.class_map)
+        self.targets = targets._replace(**{"masks" if stacked else "index_map": self.batch.masks})
+
+    @property
+    def predictions(self) -> Predictions:
+        return Predictions(grid_sizes=self.raw.grid_sizes, **dict(zip(MAPS, self.leaves, strict=True)))
+
+    def expected(self) -> ReferenceLoss:
+        raw, batch = self.raw, self.batch
+        assert raw.coefficients is not None
+        assert raw.prototypes is not None
+        assert batch.masks is not None
+        maps = raw.boxes, raw.scores, raw.coefficients, raw.prototypes, raw.grid_sizes
+        rows = batch.batch_idx, batch.labels, batch.boxes, batch.masks
+        return segmentation_loss(*maps, *rows, raw.semantic, batch.class_map, **self.options)
+
+
+def outcome(scene: Scene) -> tuple[LossOutput, tuple[torch.Tensor, ...]]:
+    """The loss, and the gradient of its total for every map."""
+    out = scene.criterion(scene.predictions, scene.targets)
+    return out, torch.autograd.grad(out.total, scene.leaves)
+
+
+def assert_equal(scene: Scene, targets: Targets) -> None:
+    wanted = scene.expected()
+    scene.targets = targets
+    out, gradients = outcome(scene)
+    assert out.overflow == 0
+    assert out.num_positives == len(wanted.positives)
+    for name, value in out.terms.items():
+        assert value.item() == pytest.approx(wanted.terms[name], rel=1e-5, abs=1e-6), name
+    assert out.terms.keys() == wanted.terms.keys()
+    for name, gradient in zip(MAPS, gradients, strict=True):
+        right = wanted.gradients[name]
+        atol = 2e-5 * right.abs().max().item() + 1e-9
+        torch.testing.assert_close(gradient.double(), right, rtol=0, atol=atol, msg=name)
+
+
+@pytest.mark.parametrize("options", [PLAIN, AWARE, STRICT], ids=["plain", "mask overlap", "one anchor a row"])
+@pytest.mark.parametrize("stacked", [False, True], ids=["index map", "stacked"])
+@pytest.mark.parametrize(("seed", "scale"), [(0, 4), (1, 2), (2, 8), (5, 4)])
+def test_the_loss_and_its_gradients_equal_the_float64_loops(options, stacked, seed, scale):
+    scene = Scene(seed, options, stacked=stacked, scale=scale)
+    assert_equal(scene, scene.targets)
+    assert_equal(scene, TargetPlan(scene.batch.size).apply(scene.targets))
+
+
+def test_the_mask_and_semantic_terms_by_hand():
+    # One object of 8 x 8 mask pixels, all logits 0: every pixel costs ln 2, whatever its mask.
+    criterion = SegmentationLoss(1, strides=(8,), mask_gain=2.0, semantic_gain=3.0)
+    maps = {"coefficients": torch.zeros(1, 4, 64), "prototypes": torch.randn(1, 4, 16, 16)}
+    predictions = Predictions(torch.zeros(1, 64, 64), torch.zeros(1, 1, 64), ((8, 8),), **maps)
+    ones = torch.ones(1, 16, 16, dtype=torch.uint8)
+    targets = Targets(torch.tensor([0]), torch.tensor([0]), torch.full((1, 4), 0.5), index_map=ones)
+    out = criterion(predictions, targets)
+    assert list(out.terms) == ["box", "seg", "cls", "dfl", "sem"]
+    assert out.terms["seg"].item() == pytest.approx(2 * 0.693147, rel=1e-5)
+    assert out.terms["sem"] == 0
+    out = criterion(
+        predictions._replace(semantic=torch.full((1, 1, 16, 16), 100.0)), targets._replace(class_map=ones * 0)
+    )
+    assert out.terms["sem"].item() == pytest.approx(0, abs=1e-6)
+    out = criterion(
+        predictions._replace(semantic=torch.full((1, 1, 16, 16), -100.0)), targets._replace(class_map=ones * 0)
+    )
+    assert out.terms["sem"].item() == pytest.approx(3 * (100 / 2 + (1 - 1 / 257) / 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("planned", [False, True], ids=["unplanned", "planned"])
+@pytest.mark.parametrize("options", [PLAIN, AWARE], ids=["plain", "mask overlap"])
+def test_the_order_of_rows_and_padding_change_nothing(options, planned):
+    scene = Scene(3, options, stacked=True)
+    wanted, gradients = outcome(scene)
+    rows = scene.targets
+    order = torch.randperm(len(rows.labels))
+    scene.targets = pad_rows(map_rows(rows, lambda x: x[order]))
+    if planned:
+        scene.targets = TargetPlan(scene.batch.size).apply(scene.targets)
+    got, others = outcome(scene)
+    torch.testing.assert_close(torch.stack([*got.terms.values()]), torch.stack([*wanted.terms.values()]))
+    torch.testing.assert_close(others, gradients)
+
+
+@pytest.mark.parametrize("options", [PLAIN, AWARE], ids=["plain", "mask overlap"])
+@pytest.mark.parametrize("kind", ["no rows", "padding alone"])
+@pytest.mark.parametrize("planned", [False, True], ids=["unplanned", "planned"])
+def test_a_batch_without_objects_has_only_a_classification_loss_and_finite_gradients(options, kind, planned):
+    scene = Scene(1, options, counts=(0, 0))
+    if kind == "padding alone":
+        scene.targets = pad_rows(scene.targets)
+    if planned:
+        scene.targets = scene.targets._replace(mask_tiles=32, window=32)
+    out, gradients = outcome(scene)
+    assert out.num_positives == 0
+    assert all(term == 0 for name, term in out.terms.items() if name != "cls")
+    assert [bool(x.any()) for x in gradients] == [False, True, False, False, False]
+    assert all(x.isfinite().all() for x in gradients)
+
+
+@pytest.mark.parametrize("options", [PLAIN, AWARE], ids=["plain", "mask overlap"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_broken_masks_of_one_image_leave_the_gradients_of_the_others_alone(options, value):
+    scene = Scene(2, options, counts=(4, 5, 3), layout="spread")
+    for i in (2, 3):
+        broken = scene.leaves[i].detach().clone()
+        broken[1] = value
+        whole, scene.leaves[i] = scene.leaves[i], broken.requires_grad_()
+        out, gradients = outcome(scene)
+        assert out.num_positives > 0
+        assert all(x[[0, 2]].isfinite().all() for x in gradients)
+        scene.leaves[i] = whole
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("options", [PLAIN, AWARE], ids=["plain", "mask overlap"])
+def test_half_predictions_count_as_their_float32_values_and_autocast_changes_nothing(options, dtype):
+    scene = Scene(4, options)
+    low = [x.detach().to(dtype).requires_grad_() for x in scene.leaves]
+    scene.leaves = [x.detach().float().requires_grad_() for x in low]
+    wanted, expected = outcome(scene)
+    scene.leaves = low
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got, gradients = outcome(scene)
+    torch.testing.assert_close(got.total, wanted.total)
+    for x, y in zip(gradients, expected, strict=True):
+        assert x.dtype == dtype
+        torch.testing.assert_close(x, y.to(dtype))
+
+
+def test_a_plan_that_is_too_small_is_reported_and_the_loss_stays_finite():
+    scene = Scene(0, PLAIN)
+    scene.targets = scene.targets._replace(mask_tiles=2)
+    out, gradients = outcome(scene)
+    assert out.overflow > 0
+    assert all(x.isfinite().all() for x in (out.total, *gradients))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda p, t: (p._replace(coefficients=None), t), "predictions.coefficients"),
+        (lambda p, t: (p._replace(prototypes=None), t), "predictions.prototypes"),
+        (lambda p, t: (p._replace(prototypes=p.prototypes[:, 1:]), t), "predictions.prototypes"),
+        (lambda p, t: (p._replace(coefficients=p.coefficients[..., 1:]), t), "predictions.coefficients"),
+        (lambda p, t: (p._replace(semantic=p.semantic[:, 1:]), t), "predictions.semantic"),
+        (lambda p, t: (p, t._replace(index_map=None, class_map=None)), "targets.masks, targets.index_map"),
+        (lambda p, t: (p, t._replace(class_map=None)), "targets.class_map"),
+        (lambda p, t: (p, t._replace(index_map=t.index_map[1:], class_map=None)), "targets.index_map"),
+        (lambda p, t: (p, t._replace(mask_tiles=0)), "targets.mask_tiles"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(change, name):
+    scene = Scene(0, PLAIN)
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        scene.criterion(*change(scene.predictions, scene.targets))
+
+
+def test_a_plan_of_the_whole_data_set_holds_every_batch():
+    images = []
+    for seed in range(6):
+        batch = add_masks(seed, make_batch(seed, counts=(5 + seed,)), num_classes=3)
+        images.append(Targets(*batch[2:5], index_map=batch.masks))
+    plan = TargetPlan.from_dataset(images, batch_size=2, image_size=(96, 128))
+    assert plan.mask_tiles is not None
+    for image in images:
+        planned = plan.apply(image)
+        assert planned.mask_tiles == plan.mask_tiles
+        of_batch = TargetPlan((96, 128)).apply(image).mask_tiles
+        assert of_batch is not None
+        assert of_batch <= plan.mask_tiles

@@ -1,0 +1,30 @@
+"""Helpers whose small results must not be rounding errors."""
+
+import math
+
+import pytest
+import torch
+
+from compiled_loss.numerics import log1p, one_minus_exp
+
+SIZES = [0.0, 1e-30, 1e-9, 1e-4, 0.3, 0.999, 1.0, 7.0, 60.0]
+
+
+@pytest.mark.parametrize("x", [*SIZES, -0.5, -0.999, 1e20])
+def test_the_logarithm_of_one_plus_a_number_is_exact_to_rounding(x):
+    for dtype, tolerance in ((torch.float32, 4e-7), (torch.float64, 1e-14)):
+        given = torch.tensor(x, dtype=dtype, requires_grad=True)
+        value = log1p(given)
+        assert value.item() == pytest.approx(math.log1p(given.item()), rel=tolerance)
+        (slope,) = torch.autograd.grad(value, given)
+        assert slope.item() == pytest.approx(1 / (1 + given.item()), rel=1e3 * tolerance)
+
+
+@pytest.mark.parametrize("x", SIZES)
+def test_one_minus_an_exponential_is_exact_to_rounding(x):
+    for dtype, tolerance in ((torch.float32, 4e-7), (torch.float64, 1e-14)):
+        given = torch.tensor(x, dtype=dtype, requires_grad=True)
+        value = one_minus_exp(given)
+        assert value.item() == pytest.approx(-math.expm1(-given.item()), rel=tolerance)
+        (slope,) = torch.autograd.grad(value, given)
+        assert slope.item() == pytest.approx(math.exp(-given.item()), rel=1e-6, abs=tolerance)
