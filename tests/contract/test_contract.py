@@ -20,6 +20,7 @@ GENERATED = (
     "pose of 17 keypoints with a planned window",
     "overlap of oriented boxes",
     "end to end of oriented boxes",
+    "segmentation with planned tiles",
 )
 
 
