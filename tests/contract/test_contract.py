@@ -17,6 +17,7 @@ GENERATED = (
     "pose of 17 keypoints with a planned window",
     "overlap of oriented boxes",
     "end to end of oriented boxes",
+    "segmentation with planned tiles",
 )
 # An export of a loss takes most of half a minute; what these differ in is also in the others.
 ALIKE = (
