@@ -91,21 +91,19 @@ def inside_rotated(points: Tensor, boxes: Tensor) -> Tensor:
         tensor([ True, False])
     """
     # By projections on the two sides that meet in a corner. Where a point lies on a side the rounding decides, and this
-    # way of computing it is the customary one.
-    half_width, half_height = (boxes[..., 2:4] / 2).unbind(-1)
-    cos, sin = boxes[..., 4].cos(), boxes[..., 4].sin()
-    along = torch.stack([half_width * cos, half_width * sin], -1)
-    across = torch.stack([-half_height * sin, half_height * cos], -1)
-    centre = boxes[..., :2]
-    corner = centre + along + across
-    inside = None
-    for other in (centre + along - across, centre - along + across):
-        side = other - corner
-        reach = ((points - corner) * side).sum(-1)
-        within = (reach >= 0) & (reach <= (side * side).sum(-1))
-        inside = within if inside is None else inside & within
-    assert inside is not None
-    return inside
+    # way of computing it is the customary one. Coordinate by coordinate: pairs on a last dimension are slow to compile.
+    (x, y), (centre_x, centre_y, width, height, angle) = points.unbind(-1), boxes.unbind(-1)
+    half_width, half_height, cos, sin = width / 2, height / 2, angle.cos(), angle.sin()
+    along_x, along_y = half_width * cos, half_width * sin
+    across_x, across_y = -half_height * sin, half_height * cos
+    corner_x, corner_y = centre_x + along_x + across_x, centre_y + along_y + across_y
+
+    def within(side_x: Tensor, side_y: Tensor) -> Tensor:
+        reach = (x - corner_x) * side_x + (y - corner_y) * side_y
+        return (reach >= 0) & (reach <= side_x * side_x + side_y * side_y)
+
+    first = within(centre_x + along_x - across_x - corner_x, centre_y + along_y - across_y - corner_y)
+    return first & within(centre_x - along_x + across_x - corner_x, centre_y - along_y + across_y - corner_y)
 
 
 def probiou(boxes1: Tensor, boxes2: Tensor, floor: float = 0.0) -> Tensor:
