@@ -36,7 +36,7 @@ def random_batch(seed: int, head: Head, sizes: Sizes = SIZES) -> tuple[Batch, Ra
         keypoint_values=draw.choice((2, 3)),
         oriented=head.oriented,
     )
-    return _predictions(seed, batch, head)
+    return predictions_for(seed, batch, head)
 
 
 def labelled_batch(seed: int, head: Head, labels: dict, sizes: Sizes = SIZES) -> tuple[Batch, Raw | Pair]:
@@ -68,7 +68,7 @@ def labelled_batch(seed: int, head: Head, labels: dict, sizes: Sizes = SIZES) ->
         shape = (size[0] // head.mask_scale, size[1] // head.mask_scale)
         stack = torch.stack([nearest(mask, shape) for mask in masks if mask is not None])
         batch = with_masks(seed, batch, stack, num_classes=head.num_classes, stacked=head.stacked)
-    return _predictions(seed, batch, head)
+    return predictions_for(seed, batch, head)
 
 
 def _decoded(rle: dict[str, Any]) -> Tensor:
@@ -90,7 +90,7 @@ def draw_batches(
         yield f"seed {seed}", *drawn
 
 
-def _predictions(seed: int, batch: Batch, head: Head) -> tuple[Batch, Raw | Pair]:
+def predictions_for(seed: int, batch: Batch, head: Head) -> tuple[Batch, Raw | Pair]:
     """The batch, with masks where the head has them, and what the head says about it."""
     if head.masks and batch.masks is None:
         options = {"num_classes": head.num_classes, "scale": head.mask_scale, "stacked": head.stacked}
