@@ -167,8 +167,8 @@ def merge(findings: list[Finding]) -> list[Finding]:
     """Findings of the same kind on the same line become one, with all its batches and how often it showed."""
     merged: dict[tuple[object, ...], Finding] = {}
     for x in findings:
-        # The guards of a recompile grow from one to the next.
-        key = x.kind, x.phase, x.place, "" if x.kind == "recompile" and x.place else x.message
+        # The guards of a recompile grow from one to the next, and errors differ.
+        key = x.kind, x.phase, x.place, "" if x.kind in ("recompile", "mismatch") and x.place else x.message
         if key in merged:
             first = merged[key]
             x = replace(first, batches=tuple(sorted({*first.batches, *x.batches})), count=first.count + x.count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,17 +11,18 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from compiled_loss.audit.findings import KINDS, AuditReport, Finding, Graph, Stage, merge
 from compiled_loss.audit.places import Finder
+from compiled_loss.audit.reach import reachable
 from compiled_loss.audit.stages.breaks import find_breaks
 from compiled_loss.audit.stages.compiled import CompiledRun, compare_numbers, find_cudagraph_refusals, find_recompiles
 from compiled_loss.audit.stages.device import find_device_faults
 from compiled_loss.audit.stages.export import find_export_faults
 from compiled_loss.audit.stages.gpu import confirm_on_gpu
 from compiled_loss.audit.stages.subject import Result, Subject, first_line
-from compiled_loss.audit.state import call, reachable, restored, tensors_of
-from compiled_loss.audit.torch_private import MissingInterfaceError
+from compiled_loss.audit.state import call, restored, tensors_of
 
 STAGES: Mapping[str, str] = {
     "eager": "the function itself, uncompiled",
@@ -87,10 +89,20 @@ def audit(
     """
     off = set(skip)
     allowed = dict(allow or {})
+    if isinstance(batches, torch.Tensor | Mapping):
+        raise ValueError(f"batches: expected a sequence of batches, got one {type(batches).__name__}")
     calls = [x if type(x) is tuple else (x,) for x in batches]
-    _check(function, calls, off, allowed, warmup)
+    _check(function, calls, off, allowed, warmup, tolerance)
     subject = Subject(
-        function, calls, reachable(function), Finder(packages), backward, warmup, backend, dynamic, tolerance
+        function,
+        calls,
+        reachable(function, _others(calls)),
+        Finder(packages),
+        backward,
+        warmup,
+        backend,
+        dynamic,
+        tolerance,
     )
     stages: list[Stage] = []
     findings: list[Finding] = []
@@ -128,9 +140,9 @@ def audit(
         start = time.perf_counter()
         try:
             result = run()
-        except MissingInterfaceError as error:
-            result = Result([], stopped=str(error))
-        merged = [_judged(x, allowed) for x in merge(result.findings)]
+        except Exception as error:  # an interface that torch lacks, or something nobody thought of: no pass
+            result = Result([], stopped=first_line(error))
+        merged = [_judged(_placed(x, subject), allowed) for x in merge(result.findings)]
         findings += merged
         graphs, errors = graphs + result.graphs, errors | (result.errors or {})
         stages.append(_stage(name, result, merged, time.perf_counter() - start))
@@ -167,6 +179,16 @@ def _stage(name: str, result: Result, findings: list[Finding], seconds: float) -
     return Stage(name, "findings" if failures else "clean", result.note, seconds)
 
 
+def _others(batches: list[Any]) -> list[Any]:
+    """What is no tensor among the arguments."""
+    return [x for x in pytree.tree_leaves(batches) if not isinstance(x, torch.Tensor)]
+
+
+def _placed(found: Finding, subject: Subject) -> Finding:
+    """A finding without a line is the whole function's."""
+    return found if found.place else replace(found, place=subject.finder.of_function(subject.function)[0])
+
+
 def _judged(found: Finding, allowed: Mapping[str, str]) -> Finding:
     reasons = [reason for name, reason in allowed.items() if _matches(name, found)]
     return replace(found, allowed=reasons[0]) if reasons else found
@@ -177,15 +199,22 @@ def _matches(name: str, found: Finding) -> bool:
     return name == found.kind or re.fullmatch(pattern, found.name) is not None
 
 
-def _check(function: Any, batches: list[Any], off: set[str], allowed: Mapping[str, str], warmup: int) -> None:
-    if not callable(function):
-        raise ValueError(f"function: expected something to call, got {function!r}")
+def _check(
+    function: Any, batches: list[Any], off: set[str], allowed: Mapping[str, str], warmup: int, tolerance: float | None
+) -> None:
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise ValueError(f"function: expected something to call (no coroutine), got {function!r}")
     if not batches:
         raise ValueError("batches: expected at least one, got none")
-    if unknown := off - set(STAGES):
-        raise ValueError(f"skip: expected names among {', '.join(STAGES)}, got {', '.join(sorted(unknown))}")
+    if unknown := off - set(STAGES) | off & {"eager"}:
+        known = ", ".join(x for x in STAGES if x != "eager")
+        raise ValueError(f"skip: expected names among {known}, got {', '.join(sorted(unknown))}")
+    if off >= set(STAGES) - {"eager"}:
+        raise ValueError("skip: expected a stage that is left to run, got all of them")
     if warmup < 1:
         raise ValueError(f"warmup: expected at least 1, got {warmup}")
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"tolerance: expected None or at least 0, got {tolerance}")
     for name, reason in allowed.items():
         if name.split("@")[0] not in KINDS:
             raise ValueError(f"allow: expected a kind among {', '.join(KINDS)}, or kind@function:line, got {name!r}")

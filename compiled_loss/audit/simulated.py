@@ -5,9 +5,7 @@ the line that does it. Unlike fake tensors these have values, so the run goes on
 """
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from types import CellType
 from typing import Any
 
 import torch
@@ -16,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compiled_loss.audit.state import State
+from compiled_loss.audit.reach import State
 from compiled_loss.audit.torch_private import probe
 
 DEVICE = torch.device("meta")
@@ -34,9 +32,26 @@ _DYNAMIC_SIZES = {
     _aten.combinations: "combinations",
 }
 _INDEXING = (_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index)
-_MATERIALISE = (_aten.equal, _aten.is_nonzero, _aten._local_scalar_dense, _aten.item)
+_MATERIALISE = {_aten.equal, _aten.allclose, _aten.is_nonzero, _aten._local_scalar_dense, _aten.item}
+# Operators that check values, or fetch sizes and counts, before they return.
+_WAITS = {
+    _aten._linalg_check_errors: "the check for errors of a linear-algebra operator",
+    _aten._linalg_eigh: "eigh",
+    _aten._linalg_svd: "svd",
+    _aten.linalg_eig: "eig",
+    _aten.linalg_lstsq: "lstsq",
+    _aten.multinomial: "multinomial",
+    _aten.histc: "histc",
+    _aten._to_sparse: "to_sparse",
+}
 # Methods that read memory without passing through an operator.
-_READS = {Tensor.tolist: "tolist", Tensor.numpy: "numpy", Tensor.__array__: "numpy"}
+_READS = {
+    Tensor.tolist: "tolist",
+    Tensor.numpy: "numpy",
+    Tensor.__array__: "numpy",
+    Tensor.__repr__: "printing",
+    Tensor.__format__: "formatting",
+}
 _MAKES = {torch.tensor: "tensor", torch.as_tensor: "as_tensor", torch.from_numpy: "from_numpy"}
 
 Report = Callable[[str, str], None]  # (kind, what happened)
@@ -61,9 +76,6 @@ class SimulatedTensor(Tensor):
 
     def __init__(self, inner: Tensor) -> None:
         self.held = inner
-
-    def __repr__(self) -> str:  # type: ignore[override]
-        return f"SimulatedTensor({self.held!r})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -124,6 +136,8 @@ class _Operators(TorchDispatchMode):
             self.report("dynamic-size", "the size of repeat_interleave's result depends on values")
         elif packet in _MATERIALISE:
             self.report("sync", "a value is read by the host")
+        elif packet in _WAITS:
+            self.report("sync", f"{_WAITS[packet]} waits for values")
         elif packet is _aten._to_copy and moves:
             self.report("sync", "a tensor is copied to the host")
         mixed = [x for x in on_host if x.dim() > 0]
@@ -150,6 +164,9 @@ class _Functions(TorchFunctionMode):
         if func in _READS and isinstance(args[0], SimulatedTensor):
             self.report("sync", f"all values are read by the host ({_READS[func]})")
             return func(args[0].held.detach(), *args[1:], **kwargs)
+        if func is Tensor.new_tensor and isinstance(args[0], SimulatedTensor):
+            self.report("sync", "new_tensor copies values from the host")
+            return _to_device(func(args[0].held, *args[1:], **kwargs))
         device = kwargs.get("device")
         if func in _MAKES and device is not None and torch.device(device).type == DEVICE.type:
             data = args[0] if args else kwargs.get("data")
@@ -161,12 +178,12 @@ class _Functions(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def simulation(report: Report, state: State) -> Iterator[None]:
+def simulation(report: Report, state: State) -> Iterator[list[Tensor]]:
     """Run the block with the simulated device; `report(kind, message)` is called at the offending operation.
 
     Parameters, buffers and what optimizers hold live on the device meanwhile, as if moved there by `.to(device)`, and
     so do the tensors of closures, globals and plain objects; devices that these keep are the simulated one. A plain
-    tensor kept as a module's attribute stays on the host, as it would.
+    tensor kept as a module's attribute stays on the host, as it would. Yields the leaves that collect gradients.
     """
     autocast = torch.amp.autocast_mode.autocast
     original = autocast.__init__
@@ -175,55 +192,39 @@ def simulation(report: Report, state: State) -> Iterator[None]:
         original(self, "cpu" if device_type == DEVICE.type else device_type, *args, **kwargs)
 
     autocast.__init__ = on_cpu  # autocast does not know the simulated device
+    # What is found in no slot, as in a tuple, counts as being on the device where it is.
+    resident = [x for x in state.tensors.values() if not any(x is slot.value for slot in state.slots)]
+    resident = [x for x in resident if not _is_attribute(x, state)]
+    copies: dict[int, Tensor] = {}
     try:
-        with _moved(state), _Functions(report), _Operators(report, list(state.tensors.values())):
-            yield
+        for slot in state.slots:
+            slot.set(_moved(slot.value, copies))
+        with _Functions(report), _Operators(report, resident):
+            yield [x for x in copies.values() if x.requires_grad]
     finally:
         autocast.__init__ = original
+        for slot in state.slots:
+            slot.set(slot.value)
 
 
-@contextlib.contextmanager
-def _moved(state: State) -> Iterator[None]:
-    """Modules and optimizers with copies of their tensors on the simulated device."""
-    copies: dict[int, Tensor] = {}
-
-    def moved(x: Tensor) -> Tensor:
-        if id(x) not in copies:
-            copies[id(x)] = to_device(x)
-            copies[id(x)].grad = None if x.grad is None else to_device(x.grad)
-        return copies[id(x)]
-
-    undo: list[tuple[dict[str, Any], str, Any]] = []
-    for module in state.modules.values():
-        for part in module.modules():
-            for held in (part._parameters, part._buffers):
-                undo += [(held, name, x) for name, x in held.items() if x is not None]
-    for optimizer in state.optimizers:
-        undo += [(group, "params", group["params"]) for group in optimizer.param_groups]
-        undo.append((vars(optimizer), "state", optimizer.state))
-    for held, name, value in undo:
-        held[name] = defaultdict(dict) if name == "state" else pytree.tree_map_only(Tensor, moved, value)
-    holders = [(holder, key, _held(holder, key)) for holder, key in state.holders]
-    for holder, key, value in holders:
-        _hold(holder, key, moved(value) if isinstance(value, Tensor) else DEVICE)
-    try:
-        yield
-    finally:
-        for held, name, value in undo:
-            held[name] = value
-        for holder, key, value in holders:
-            _hold(holder, key, value)
+def _is_attribute(x: Tensor, state: State) -> bool:
+    return any(x is held for module in state.modules for held in vars(module).values())
 
 
-def _held(holder: Any, key: Any) -> Any:
-    return holder.cell_contents if isinstance(holder, CellType) else holder[key]
-
-
-def _hold(holder: Any, key: Any, value: Any) -> None:
-    if isinstance(holder, CellType):
-        holder.cell_contents = value
-    else:
-        holder[key] = value
+def _moved(value: Any, copies: dict[int, Tensor]) -> Any:
+    """What stands in for a tensor or a device; the same tensor gets the same copy, with its hooks."""
+    if not isinstance(value, Tensor):
+        return DEVICE if isinstance(value, torch.device) else DEVICE.type
+    if id(value) not in copies:
+        copy = copies[id(value)] = to_device(value)
+        if value.is_leaf and value.grad is not None:
+            copy.grad = to_device(value.grad)
+        if value.requires_grad and value.is_leaf:
+            copy._backward_hooks = value._backward_hooks
+            hooks = getattr(value, "_post_accumulate_grad_hooks", None)
+            if hooks is not None:
+                copy._post_accumulate_grad_hooks = hooks  # type: ignore[attr-defined]
+    return copies[id(value)]
 
 
 def to_device(x: Tensor) -> Tensor:
@@ -231,12 +232,10 @@ def to_device(x: Tensor) -> Tensor:
     return _to_device(x.detach().clone()).requires_grad_(x.requires_grad)
 
 
-def leaves_on_device(batch: tuple[Any, ...], state: State) -> tuple[tuple[Any, ...], list[Tensor]]:
-    """The batch on the simulated device, and all leaves there that collect gradients."""
+def batch_on_device(batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments on the simulated device; a device among them is that one."""
     moved = pytree.tree_map_only(Tensor, to_device, batch)
-    parameters = [x for module in state.modules.values() for x in module.parameters()]
-    leaves = [x for x in pytree.tree_leaves(moved) if isinstance(x, Tensor)]
-    return moved, [x for x in (*leaves, *parameters) if x.requires_grad]
+    return pytree.tree_map_only(torch.device, lambda _: DEVICE, moved)
 
 
 def _to_device(x: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ def collect_compiles() -> Iterator[list[Compile]]:
 
 
 @contextlib.contextmanager
-def own_compile_state() -> Iterator[None]:
+def own_compile_state(backend: str) -> Iterator[None]:
     """Compile as in a fresh process, and leave the caller's compiled functions, settings and counters as they were.
 
     Entries of the caller's own compiled functions are out of sight through `isolate_recompiles`; what torch remembers
@@ -185,8 +185,10 @@ def own_compile_state() -> Iterator[None]:
         stack.enter_context(torch._dynamo.config.patch({**limits, **sizes, "suppress_errors": False, "disable": False}))
         # A hit in the cache of whole graphs would keep them out of sight; the cache of kernels stays in use.
         stack.enter_context(functorch.patch({"donated_buffer": False, "enable_autograd_cache": False}))
-        stack.enter_context(inductor.patch(fallback_random=True))
+        if backend == "inductor":  # with its own random numbers nothing could be compared
+            stack.enter_context(inductor.patch(fallback_random=True))
         stack.enter_context(quiet())
+        counters.clear()
         for name in learnt:
             setattr(pgo, name, None)
         try:

@@ -141,3 +141,52 @@ def test_a_function_that_fails_leaves_no_trace_either():
     assert snapshot() == before
     assert layer.calls == 0
     assert type(layer.linear.weight) is nn.Parameter
+
+
+def test_modules_and_optimizers_among_the_arguments_are_not_trained():
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    groups = optimizer.param_groups
+
+    def step(model, optimizer, x):
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+        return x * 1
+
+    report = audit(step, [(model, optimizer, torch.randn(4, 3))] * 3, **FAST)
+    assert "device" not in report.counts()
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    assert all(x.grad is None for x in model.parameters())
+    assert optimizer.param_groups is groups
+    assert groups[0]["params"][0] is model[0].weight
+    assert not optimizer.state
+
+
+def test_python_state_is_put_back():
+    class Average:
+        def __init__(self):
+            self.value, self.steps, self.seen = None, 0, []
+
+        def __call__(self, x):
+            self.steps += 1
+            self.value = x.detach() if self.value is None else 0.9 * self.value + 0.1 * x.detach()
+            self.seen.append(self.value)
+            return x * 2
+
+    average = Average()
+    audit(average, batches(), **FAST)
+    assert (average.value, average.steps, average.seen) == (None, 0, [])
+
+
+def test_a_buffer_that_is_bound_anew_is_put_back():
+    layer = Layer()
+    calls = layer.calls
+
+    def run(x):
+        layer.calls = layer.calls * 0.9 + 1
+        return x * layer.calls
+
+    assert "mismatch" not in audit(run, batches(), **FAST).counts()
+    assert layer.calls is calls

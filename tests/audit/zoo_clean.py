@@ -153,3 +153,41 @@ def _scenes() -> list[tuple[Predictions, Targets]]:
 class TheDetectionLoss(DetectionLoss):
     def __init__(self) -> None:
         super().__init__(2, (8, 16))
+
+
+@CLEAN.add(lambda: [torch.randn(4, 6, 8, requires_grad=True) for _ in range(3)])
+class AnEncoderInTraining(nn.TransformerEncoderLayer):
+    def __init__(self) -> None:
+        super().__init__(8, 2, 16, dropout=0.2, batch_first=True)
+
+
+@CLEAN.add()
+class KeepsAnAverage:
+    """Python state that a call replaces."""
+
+    def __init__(self) -> None:
+        self.average: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.average = x.detach() if self.average is None else 0.9 * self.average + 0.1 * x.detach()
+        return x * 2
+
+
+_DEVICE = "cpu"
+
+
+@CLEAN.add()
+def takes_its_device_from_a_global(x: Tensor) -> Tensor:
+    return x + torch.arange(3, device=_DEVICE)
+
+
+def _net_of_a_default(x: Tensor, net: nn.Module = nn.Linear(3, 3)) -> Tensor:  # noqa: B008
+    return net(x)
+
+
+@CLEAN.add()
+def uses_a_module_of_an_inner_function(x: Tensor) -> Tensor:
+    def inner(y: Tensor) -> Tensor:
+        return _net_of_a_default(y)
+
+    return inner(x)

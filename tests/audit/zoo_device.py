@@ -80,6 +80,32 @@ def reads_an_item_in_the_backward(x: Tensor) -> Tensor:
     return _ReadsBackward.apply(x.sin())
 
 
+@FAULTY.add(lambda: [(torch.eye(3) + 1, torch.randn(3)) for _ in range(3)])
+def solves_a_system(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.solve(a, b)  # fault: sync
+
+
+@FAULTY.add(vectors(3, 3, 3, learnt=False))
+def formats_a_value(x: Tensor) -> Tensor:
+    text = f"{x.sum():.3f}"  # fault: sync
+    return x * len(text)  # fault: graph-break
+
+
+def _scale_by_norm(gradient: Tensor) -> Tensor:
+    return gradient / float(gradient.norm())  # fault: sync
+
+
+@FAULTY.add()
+class ReadsInAHookOfAParameter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.layer.weight.register_hook(_scale_by_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
 # ---- tensors on the wrong device ----
 
 
@@ -102,6 +128,11 @@ class KeepsATensorAsAPlainAttribute(nn.Module):
 @FAULTY.add()
 def copies_a_constant_on_every_call(x: Tensor) -> Tensor:
     return x * torch.tensor([1.0, 2.0, 3.0], device=x.device)  # fault: sync
+
+
+@FAULTY.add()
+def copies_values_into_a_new_tensor(x: Tensor) -> Tensor:
+    return x * x.new_tensor([1.0, 2.0, 3.0])  # fault: sync
 
 
 # ---- operators that CUDA graphs refuse ----
@@ -143,6 +174,18 @@ class _OtherBackward(torch.autograd.Function):
 @FAULTY.add()
 def has_other_gradients_when_compiled(x: Tensor) -> Tensor:  # fault: mismatch
     return _OtherBackward.apply(x)
+
+
+@FAULTY.add()
+def loses_its_gradient_when_compiled(x: Tensor) -> Tensor:  # fault: mismatch
+    return x * 2 if not torch.compiler.is_compiling() else x.detach() * 2
+
+
+@FAULTY.add(vectors(3, 3, 3, learnt=False))
+def writes_to_its_input_when_compiled(x: Tensor) -> Tensor:  # fault: mismatch
+    if torch.compiler.is_compiling():
+        x.mul_(2)
+    return torch.ones_like(x)
 
 
 # ---- exports ----

@@ -17,7 +17,7 @@ def find_breaks(subject: Subject) -> Result:
     found: list[Finding] = []
     stopped = ""
     notes: set[str] = set()
-    with own_compile_state(), restored(subject.state):
+    with own_compile_state("eager"), restored(subject.state):
         compiled = isolated_compile(subject.function, backend="eager", dynamic=subject.dynamic)
         for i, batch in enumerate(subject.batches):
             with collect_breaks() as breaks:

@@ -19,24 +19,48 @@ def compare(
     `floor` is the least tolerance: that of the lowest precision used inside.
     """
     expected = subject.expected[batch]
-    pairs = {f"output {i}": pair for i, pair in enumerate(zip(got.outputs, expected.outputs, strict=False))}
-    found: list[Finding] = []
     where = subject.finder.of_function(subject.function)
     if len(got.outputs) != len(expected.outputs):
         message = f"{mode}: {len(got.outputs)} output tensors where eager gives {len(expected.outputs)}"
         return [finding(kind, message, where, batch)]
-    for name, x in expected.gradients.items():
-        if name in got.gradients:
-            pairs[f"gradient of {name}"] = (got.gradients[name], x)
-        elif got.gradients:
-            found.append(finding(kind, f"{mode}: {name} gets no gradient, eagerly it does", where, batch))
-    for name, (x, y) in pairs.items():
-        problem, error = _difference(x, y, subject.tolerance, floor)
-        errors[f"{mode}: {name}"] = max(error, errors.get(f"{mode}: {name}", 0.0))
-        if problem:
-            phase = "backward" if name.startswith("gradient") else "forward"
-            found.append(finding(kind, f"{mode} {name}: {problem}", where, batch, phase=phase))
+    forward = {f"output {i}": pair for i, pair in enumerate(zip(got.outputs, expected.outputs, strict=True))}
+    forward |= {
+        f"{name} after the call": (got.written[name], x) for name, x in expected.written.items() if name in got.written
+    }
+    backward = {f"gradient of {name}": (got.gradients.get(name), x) for name, x in expected.gradients.items()}
+    if kind == "export":  # an exported program has no backward
+        backward = {}
+    largest = max((_largest(x) for x in expected.gradients.values()), default=0.0)
+    found: list[Finding] = []
+    for phase, pairs in (("forward", forward), ("backward", backward)):
+        wrong = {}
+        for name, (x, y) in pairs.items():
+            least = 1e-2 * largest if phase == "backward" and subject.tolerance is None else 0.0
+            problem, error = ("there is none", 0.0) if x is None else _difference(x, y, subject.tolerance, floor, least)
+            errors[f"{mode}: {name}"] = max(error, errors.get(f"{mode}: {name}", 0.0))
+            if problem:
+                wrong[name] = problem
+        if wrong:
+            names = ", ".join(list(wrong)[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+            detail = "\n".join(f"{name}: {problem}" for name, problem in wrong.items())
+            message = f"{mode}: {names}: {next(iter(wrong.values()))}"
+            found.append(finding(kind, message, where, batch, phase=phase, detail=detail))
+    if kind == "mismatch" and _differ(got.others, expected.others):
+        message = f"{mode}: returns {got.others!r:.80} where eager returns {expected.others!r:.80}"
+        found.append(finding(kind, message, where, batch))
     return found
+
+
+def _differ(got: list[object], expected: list[object]) -> bool:
+    """Whether plain values differ; objects without an equality of their own do not count."""
+    plain = str | bytes | int | float | complex | None
+    pairs = zip(got, expected, strict=False)
+    return len(got) != len(expected) or any(isinstance(y, plain) and x != y and y == y for x, y in pairs)
+
+
+def _largest(x: Tensor) -> float:
+    x = torch.where(x.isfinite(), x.abs(), 0)
+    return x.max().item() if x.numel() else 0.0
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
@@ -44,8 +68,13 @@ def tolerance_of(dtype: torch.dtype) -> float:
     return _TOLERANCES.get(dtype, 0.0)
 
 
-def _difference(got: Tensor, expected: Tensor, tolerance: float | None, floor: float) -> tuple[str, float]:
-    """What is wrong with `got` (empty if nothing), and its largest error relative to the largest entry."""
+def _difference(
+    got: Tensor, expected: Tensor, tolerance: float | None, floor: float, least: float
+) -> tuple[str, float]:
+    """What is wrong with `got` (empty if nothing), and its largest error relative to the largest entry.
+
+    `least` is the least scale: a gradient that is zero but for rounding is judged beside the others.
+    """
     if got.shape != expected.shape or got.dtype != expected.dtype:
         return f"{got.dtype} {tuple(got.shape)}, expected {expected.dtype} {tuple(expected.shape)}", 0.0
     if got.numel() == 0:
@@ -58,7 +87,7 @@ def _difference(got: Tensor, expected: Tensor, tolerance: float | None, floor: f
     if not bool((finite | same).all()):
         return f"{int((~(finite | same)).sum())} entries are not finite in one of the two", float("inf")
     zero = torch.zeros((), dtype=torch.float64, device=got.device)
-    scale = torch.where(finite, expected.double().abs(), zero).max().item()
+    scale = max(least, torch.where(finite, expected.double().abs(), zero).max().item())
     error = torch.where(finite, (got.double() - expected.double()).abs(), zero).max().item()
     relative = error / scale if scale else error
     allowed = max(floor, tolerance_of(expected.dtype)) if tolerance is None else tolerance

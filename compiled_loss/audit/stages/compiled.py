@@ -14,9 +14,16 @@ from compiled_loss.audit.places import Finder
 from compiled_loss.audit.stages.compare import compare, tolerance_of
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import call, restored
-from compiled_loss.audit.torch_private import Compile, collect_compiles, isolated_compile, own_compile_state, probe
+from compiled_loss.audit.torch_private import (
+    Compile,
+    collect_compiles,
+    isolated_compile,
+    own_compile_state,
+    probe,
+)
 
 _LAZY = "LAZY_BACKWARD"
+VISIBLE = ("inductor", "aot_eager")  # backends whose graphs are looked at
 
 
 class CompiledRun:
@@ -31,12 +38,13 @@ class CompiledRun:
         self.errors: dict[str, float] = {}
         self.lowest = 0.0  # tolerance of the lowest precision that a graph computes in
         self.stopped = ""
+        self.broken = False
         self._batch = 0
 
     def run(self) -> "CompiledRun":
         """Compile and run every batch."""
         subject = self.subject
-        with own_compile_state(), restored(subject.state):
+        with own_compile_state(subject.backend), restored(subject.state):
             compiled = isolated_compile(subject.function, backend=self._backend(), dynamic=subject.dynamic)
             for i, batch in enumerate(subject.batches):
                 self._batch = i
@@ -46,6 +54,7 @@ class CompiledRun:
                     except Exception as error:
                         self.stopped = f"batch {i}: {first_line(error)}"
                         return self
+                self.broken = any(probe("counters")[key] for key in ("graph_break", "unimplemented"))
                 self._judge_compiles(compiles)
                 self.mismatches += compare(subject, got, i, "mismatch", "compiled", self.errors, self.lowest)
         return self
@@ -149,7 +158,14 @@ def find_recompiles(run: CompiledRun) -> Result:
     """Compiles after warm-up, with the guards that failed."""
     forward = sum(x.phase == "forward" for x in run.graphs)
     note = f"{forward} graphs forward, {len(run.graphs) - forward} backward" if run.graphs else ""
-    return Result(run.recompiles, run.stopped, note=note, graphs=tuple(run.graphs))
+    visible = run.subject.backend in VISIBLE
+    if visible and not run.graphs and not run.broken and not run.stopped:
+        # Torch leaves a function alone for good that did nothing when it was first traced.
+        return Result([], "nothing was compiled: the first batch leads to no operation on tensors")
+    skipped = ""
+    if len(run.subject.batches) <= run.subject.warmup:
+        skipped = f"no batch after the {run.subject.warmup} of warm-up: give more batches, or a smaller warmup"
+    return Result(run.recompiles, run.stopped, skipped, note, tuple(run.graphs))
 
 
 def compare_numbers(run: CompiledRun) -> Result:
@@ -162,6 +178,6 @@ def compare_numbers(run: CompiledRun) -> Result:
 
 def find_cudagraph_refusals(run: CompiledRun) -> Result:
     """Operators that CUDA graphs refuse, among the compiled graphs' nodes."""
-    if run.subject.backend not in ("inductor", "aot_eager"):
+    if run.subject.backend not in VISIBLE:
         return Result([], skipped=f"the graphs of backend {run.subject.backend!r} are out of sight")
     return Result(run.refused, run.stopped)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from compiled_loss.audit.findings import Finding
-from compiled_loss.audit.simulated import leaves_on_device, simulation
+from compiled_loss.audit.simulated import batch_on_device, simulation
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import differentiable_sum, restored, tensors_of
 from compiled_loss.audit.torch_private import forward_trace
@@ -28,10 +28,11 @@ def find_device_faults(subject: Subject) -> Result:
 
     with restored(subject.state), _traced_backward():
         try:
-            with simulation(report, subject.state):
+            with simulation(report, subject.state) as learnt:
                 for i, batch in enumerate(subject.batches):
                     current[:] = ["forward", i]
-                    args, leaves = leaves_on_device(batch, subject.state)
+                    args = batch_on_device(batch)
+                    leaves = [x for x in tensors_of(args) if x.requires_grad] + learnt
                     outputs = tensors_of(subject.function(*args))
                     total = differentiable_sum(outputs) if subject.backward else None
                     if total is not None and leaves:

@@ -86,7 +86,7 @@ def _compare(
     for i in batches:
         inputs = tensors[i]
         try:
-            got = Outcome(list(function(*inputs)), {}, False)
+            got = Outcome(list(function(*inputs)), {}, False, [], {})
         except Exception as error:
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
             message = f"{mode} cannot run this batch (shapes {shapes}): {first_line(error)}"

@@ -67,4 +67,4 @@ def _replay(subject: Subject, batch: tuple[Any, ...]) -> Outcome:
         outputs = tensors_of(subject.function(*args))
     graph.replay()
     torch.cuda.synchronize()
-    return Outcome([x.clone() for x in outputs], {}, False)
+    return Outcome([x.clone() for x in outputs], {}, False, [], {})

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from compiled_loss.audit.advice import advise
 from compiled_loss.audit.findings import Finding, Graph, Place
 from compiled_loss.audit.places import Finder
-from compiled_loss.audit.state import Outcome, State
+from compiled_loss.audit.reach import State
+from compiled_loss.audit.state import Outcome
 
 
 @dataclass(frozen=True)
