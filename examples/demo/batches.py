@@ -52,11 +52,13 @@ def plan_run(dataset: Dataset, batch_size: int, strides: tuple[int, ...], epochs
     """
     looks = max(1, PLANNED_PICTURES // len(dataset)) if dataset.augmented else 1
     varied = range(min(epochs, looks))
+    # The first one comes with its masks, whose size is planned with.
+    first = dataset.sample(0)[1].targets(dataset.size)
     targets = [dataset.labels(i, epoch).targets(dataset.size) for epoch in varied for i in range(len(dataset))]
     # Twice, since a batch that runs on over the end of an epoch may hold a picture a second time.
     copies = 1 + math.ceil(batch_size / len(dataset))
     size = (dataset.size, dataset.size)
-    return TargetPlan.from_dataset(targets * copies, batch_size=batch_size, image_size=size, strides=strides)
+    return TargetPlan.from_dataset([first] + targets * copies, batch_size=batch_size, image_size=size, strides=strides)
 
 
 def stream(batches: Batches, start: int, stop: int, workers: int, device: torch.device) -> Iterator[Batch]:

@@ -30,8 +30,8 @@ class TrainingStep:
     """One step of training; `forward_loss` and `update` are its two graphs.
 
     Args:
-        model: images to predictions, on its device.
-        criterion: predictions and targets to `LossOutput`.
+        model: images to a tuple of predictions, one for each branch, on its device.
+        criterion: those predictions and targets to `LossOutput`.
         optimizer: of the model's parameters.
         compiled: whether to compile at all.
         half: run the model in bfloat16 autocast; the loss computes in float32 all the same.
@@ -53,7 +53,7 @@ class TrainingStep:
             return self.model(images)
 
     def _forward_loss(self, images: Tensor, targets: Targets) -> LossOutput:
-        return self.criterion(self.predict(images), targets)
+        return self.criterion(*self.predict(images), targets)
 
     def __call__(self, images: Tensor, targets: Targets, learning_rate: float) -> LossOutput:
         return self.run(self.forward_loss, images, targets, learning_rate)

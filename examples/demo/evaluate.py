@@ -1,148 +1,141 @@
-"""From raw predictions to detections, and their COCO average precision on held-out pictures.
+"""From raw predictions to detections: decoding, and duplicates removed where the head may give them.
 
-Letters: B images, A anchors, C classes, K keypoints, n detections of an image.
+Letters: B images, A anchors, C classes, K keypoints, D mask coefficients, n detections of an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from faster_coco_eval import COCO, COCOeval_faster
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
 from compiled_loss import Predictions
+from compiled_loss.geometry.rotated import decode_rotated, rotated_hull
 from compiled_loss.grid import decode_distances, decode_keypoints, distances_to_boxes, make_anchors
+from demo import rotated
+from demo.coco import AveragePrecision, average_precision
+from demo.detections import Detections, encode
 from demo.labels import Info, Labels, image_tensor
-from demo.model import STRIDES
+from demo.model import STRIDES, Detector
 
 CANDIDATES, KEPT, SAME_OBJECT_IOU, LOWEST_SCORE = 300, 100, 0.6, 0.01
 
 
-class Detections(NamedTuple):
-    """What was found in one picture, best first: `[n]` scores, `[n]` classes, `[n, 4]` boxes, `[n, K, 3]` keypoints."""
+class Decoded(NamedTuple):
+    """Scores `[B, A, C]`, boxes `[B, A, 4]` in pixels, and what the task has: keypoints `[B, A, K, 3]`, rotated boxes
+    `[B, A, 5]`, mask coefficients `[B, A, D]`.
+    """
 
-    scores: np.ndarray
-    classes: np.ndarray
-    boxes: np.ndarray
-    keypoints: np.ndarray | None
-
-
-class AveragePrecision(NamedTuple):
-    """COCO's AP over thresholds 0.50 to 0.95, and at 0.50 and 0.75 alone; by OKS where there are keypoints."""
-
-    ap: float
-    ap50: float
-    ap75: float
-
-
-@torch.no_grad()
-def detect(model: nn.Module, images: Tensor) -> list[Detections]:
-    """Detections of every image `[B, 3, H, W]`; leaves the model in evaluation mode."""
-    boxes, scores, keypoints = decode(model.eval()(images))
-    return [
-        select(
-            scores[i].cpu().numpy(), boxes[i].cpu().numpy(), None if keypoints is None else keypoints[i].cpu().numpy()
-        )
-        for i in range(len(images))
-    ]
-
-
-def decode(predictions: Predictions) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Boxes `[B, A, 4]` xyxy pixels, scores `[B, A, C]` and keypoints `[B, A, K, 3]` (pixels, visibility)."""
-    device = predictions.boxes.device
-    points, strides = make_anchors(predictions.grid_sizes, STRIDES, device=device)
-    logits = predictions.boxes.float().transpose(1, 2).unflatten(-1, (4, -1))
-    boxes = distances_to_boxes(points, decode_distances(logits)) * strides[:, None]
-    scores = predictions.scores.float().sigmoid().transpose(1, 2)
-    if predictions.keypoints is None:
-        return boxes, scores, None
-    raw = predictions.keypoints.float().transpose(1, 2).unflatten(-1, (-1, 3))
-    xy = decode_keypoints(raw[..., :2], points) * strides[:, None, None]
-    return boxes, scores, torch.cat([xy, raw[..., 2:].sigmoid()], dim=-1)
-
-
-def select(scores: np.ndarray, boxes: np.ndarray, keypoints: np.ndarray | None) -> Detections:
-    """One image's best anchors without duplicates: greedy non-maximum suppression inside each class."""
-    order = np.argsort(-scores, axis=None, kind="stable")[:CANDIDATES]
-    order = order[scores.reshape(-1)[order] >= LOWEST_SCORE]
-    anchors, classes = np.divmod(order, scores.shape[1])
-    candidates = boxes[anchors]
-    overlaps = (_iou(candidates) > SAME_OBJECT_IOU) & (classes[:, None] == classes)
-    alive, kept = np.ones(len(order), dtype=bool), []
-    for i in range(len(order)):
-        if alive[i] and len(kept) < KEPT:
-            kept.append(i)
-            alive &= ~overlaps[i]
-    anchors, classes = anchors[kept], classes[kept]
-    found = None if keypoints is None else keypoints[anchors]
-    return Detections(scores[anchors, classes], classes, boxes[anchors], found)
-
-
-def average_precision(info: Info, truth: Sequence[Labels], found: Sequence[Detections]) -> AveragePrecision:
-    """COCO average precision of the detections of each picture: by box IoU, or by OKS with the data set's sigmas."""
-    kind = "keypoints" if info.keypoints else "bbox"
-    results = [row for i, detections in enumerate(found) for row in _result_rows(i, detections)]
-    if not results:
-        return AveragePrecision(0.0, 0.0, 0.0)
-    reference = COCO(
-        {
-            "images": [{"id": i} for i in range(len(truth))],
-            "categories": [{"id": c, "name": name} for c, name in enumerate(info.classes)],
-            "annotations": _annotations(truth),
-        }
-    )
-    sigmas = list(info.sigmas) or None
-    evaluation = COCOeval_faster(reference, reference.loadRes(results), kind, kpt_oks_sigmas=sigmas)
-    evaluation.run()
-    return AveragePrecision(*(max(float(x), 0.0) for x in evaluation.stats[:3]))
+    scores: Tensor
+    boxes: Tensor
+    keypoints: Tensor | None = None
+    rotated: Tensor | None = None
+    coefficients: Tensor | None = None
 
 
 def evaluate(
-    model: nn.Module, info: Info, pictures: Sequence[tuple[np.ndarray, Labels]], device: torch.device, batch_size: int
+    model: Detector, info: Info, pictures: Sequence[tuple[np.ndarray, Labels]], device: torch.device, batch_size: int
 ) -> tuple[AveragePrecision, list[Detections]]:
     """Average precision of the model on labelled pictures, and what it found in each."""
     found: list[Detections] = []
     for start in range(0, len(pictures), batch_size):
         images = torch.stack([image_tensor(image) for image, _ in pictures[start : start + batch_size]])
         found += detect(model, images.to(device))
-    return average_precision(info, [labels for _, labels in pictures], found), found
+    truth, size = [labels for _, labels in pictures], len(pictures[0][0])
+    return average_precision(info, truth, found, size), found
 
 
-def _annotations(truth: Sequence[Labels]) -> list[dict]:
-    rows = []
-    for image, labels in enumerate(truth):
-        for j, (x1, y1, x2, y2) in enumerate(labels.boxes.tolist()):
-            row = {
-                "id": len(rows) + 1,
-                "image_id": image,
-                "category_id": int(labels.classes[j]),
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": float(labels.areas[j]),
-                "iscrowd": int(labels.crowd[j]),
-            }
-            if labels.keypoints is not None:
-                row["keypoints"] = labels.keypoints[j].ravel().tolist()
-                row["num_keypoints"] = int((labels.keypoints[j, :, 2] > 0).sum())
-            rows.append(row)
-    return rows
+@torch.no_grad()
+def detect(model: Detector, images: Tensor) -> list[Detections]:
+    """Detections of every image `[B, 3, H, W]`; leaves the model in evaluation mode.
+
+    An end-to-end model finds every object once: its best scores are the detections.
+    """
+    (predictions,) = model.eval()(images)
+    decoded = decode(predictions)
+    size = (images.shape[2], images.shape[3])
+    return [_one_image(predictions, decoded, i, size, duplicates=not model.end_to_end) for i in range(len(images))]
 
 
-def _result_rows(image: int, detections: Detections) -> list[dict]:
-    rows = []
-    for j, (x1, y1, x2, y2) in enumerate(detections.boxes.tolist()):
-        row = {"image_id": image, "category_id": int(detections.classes[j]), "score": float(detections.scores[j])}
-        if detections.keypoints is None:
-            row["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-        else:
-            row["keypoints"] = detections.keypoints[j].ravel().tolist()
-        rows.append(row)
-    return rows
+def decode(predictions: Predictions) -> Decoded:
+    """Pixels and probabilities of every anchor."""
+    points, strides = make_anchors(predictions.grid_sizes, STRIDES, device=predictions.boxes.device)
+    distances = decode_distances(predictions.boxes.float().transpose(1, 2).unflatten(-1, (4, -1)))
+    boxes = distances_to_boxes(points, distances) * strides[:, None]
+    decoded = Decoded(predictions.scores.float().sigmoid().transpose(1, 2), boxes)
+    if predictions.keypoints is not None:
+        raw = predictions.keypoints.float().transpose(1, 2).unflatten(-1, (-1, 3))
+        xy = decode_keypoints(raw[..., :2], points) * strides[:, None, None]
+        decoded = decoded._replace(keypoints=torch.cat([xy, raw[..., 2:].sigmoid()], dim=-1))
+    if predictions.angles is not None:
+        turned = decode_rotated(points, distances, predictions.angles.float().squeeze(1))
+        turned = torch.cat([turned[..., :4] * strides[:, None], turned[..., 4:]], dim=-1)
+        decoded = decoded._replace(rotated=turned, boxes=rotated_hull(turned))
+    if predictions.coefficients is not None:
+        decoded = decoded._replace(coefficients=predictions.coefficients.float().transpose(1, 2))
+    return decoded
 
 
-def _iou(boxes: np.ndarray) -> np.ndarray:
+def select(
+    scores: np.ndarray, overlaps: Callable[[np.ndarray], np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """One image's best anchors and their classes, of scores `[A, C]`.
+
+    With `overlaps`, `[n, n]` of chosen anchors, without duplicates: greedy non-maximum suppression inside each class.
+    """
+    order = np.argsort(-scores, axis=None, kind="stable")[: KEPT if overlaps is None else CANDIDATES]
+    order = order[scores.reshape(-1)[order] >= LOWEST_SCORE]
+    anchors, classes = np.divmod(order, scores.shape[1])
+    if overlaps is None:
+        return anchors, classes
+    same = (overlaps(anchors) > SAME_OBJECT_IOU) & (classes[:, None] == classes)
+    alive, kept = np.ones(len(order), dtype=bool), []
+    for i in range(len(order)):
+        if alive[i] and len(kept) < KEPT:
+            kept.append(i)
+            alive &= ~same[i]
+    return anchors[kept], classes[kept]
+
+
+def _one_image(
+    predictions: Predictions, decoded: Decoded, image: int, size: tuple[int, int], duplicates: bool
+) -> Detections:
+    scores, boxes, keypoints, turned = (None if x is None else x[image].cpu().numpy() for x in decoded[:4])
+    assert scores is not None
+    assert boxes is not None
+
+    def overlaps(anchors: np.ndarray) -> np.ndarray:
+        return iou(boxes[anchors]) if turned is None else rotated.overlaps(turned[anchors])
+
+    anchors, classes = select(scores, overlaps if duplicates else None)
+    runs = None
+    if decoded.coefficients is not None:
+        assert predictions.prototypes is not None
+        chosen = torch.from_numpy(anchors).to(decoded.boxes.device)
+        coefficients, limits = decoded.coefficients[image, chosen], decoded.boxes[image, chosen]
+        runs = encode(masks(coefficients, predictions.prototypes[image].float(), limits, size).cpu().numpy())
+    found = (None if x is None else x[anchors] for x in (keypoints, turned))
+    return Detections(scores[anchors, classes], classes, boxes[anchors], *found, runs)
+
+
+def masks(coefficients: Tensor, prototypes: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """`[n, H, W]` bool masks inside their boxes, of coefficients `[n, D]` and prototypes `[D, h, w]`."""
+    if len(boxes) == 0:
+        return torch.zeros(0, *size, dtype=torch.bool)
+    # What the prototypes add up to is enlarged; to enlarge each of them first gives the same.
+    logits = torch.einsum("nd,dhw->nhw", coefficients, prototypes)
+    logits = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
+    y, x = (torch.arange(side, device=boxes.device) + 0.5 for side in size)
+    left, top, right, bottom = (side[:, None] for side in boxes.unbind(1))
+    columns, rows = (x > left) & (x < right), (y > top) & (y < bottom)
+    return (logits > 0) & rows[:, :, None] & columns[:, None, :]
+
+
+def iou(boxes: np.ndarray) -> np.ndarray:
     """`[n, n]` overlap of every two boxes."""
     sides = (np.minimum(boxes[:, None, 2:], boxes[:, 2:]) - np.maximum(boxes[:, None, :2], boxes[:, :2])).clip(0)
     shared = sides.prod(-1)

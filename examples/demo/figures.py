@@ -5,15 +5,13 @@ Left limbs are drawn warm and right limbs cool, so that left and right can be to
 
 from __future__ import annotations
 
-import colorsys
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from demo.labels import Info, Labels
+from demo.rendered import Brush, Rendered, colour, crowd, disc, paint, polygon, stroke
 
 JOINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 KEYPOINTS = ("head", *(f"{side}_{joint}" for joint in JOINTS for side in ("left", "right")))
@@ -28,9 +26,6 @@ SIGMAS = (0.079, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 
 INFO = Info("figures", ("figure",), KEYPOINTS, LIMBS, SIGMAS)
 # COCO scales OKS by the area of the body, not of its box: on people it is about this part of the box.
 BODY_SHARE = 0.53
-MAX_FIGURES = 12
-SUPERSAMPLE = 2
-CACHED_PICTURES = 4096
 
 
 @dataclass(frozen=True)
@@ -45,37 +40,25 @@ class Figure:
     colours: dict[str, tuple[int, int, int]]
 
 
-class Figures:
-    """`length` scenes of a split; `size` is the side of the square picture in pixels."""
+class Figures(Rendered):
+    """Scenes of figures with their keypoints, or with their boxes alone."""
 
     info = INFO
-    augmented = False
 
     def __init__(self, size: int, length: int, seed: int = 0, split: int = 0, keypoints: bool = True):
-        self.size, self.length, self.seed, self.split = size, length, seed, split
+        super().__init__(size, length, seed, split)
         self.keypoints = keypoints
-        # Rendering takes longer than a training step leaves time for: from the second epoch on pictures are ready.
-        self._rendered = lru_cache(CACHED_PICTURES)(self._render)
         if not keypoints:
             self.info = Info("figures", INFO.classes)
 
-    def __len__(self) -> int:
-        return self.length
-
     def labels(self, index: int, epoch: int | None = None) -> Labels:
-        return self._labels(self._scene(index)[0])
-
-    def sample(self, index: int, epoch: int | None = None) -> tuple[np.ndarray, Labels]:
-        return self._rendered(index)
+        return self._labels(scene(self.size, self.random(index)))
 
     def _render(self, index: int) -> tuple[np.ndarray, Labels]:
-        figures, rng = self._scene(index)
-        image, owner = draw(figures, self.size, rng)
+        rng = self.random(index)
+        figures = scene(self.size, rng)
+        image, owner = paint(figures, self.size, rng, draw)
         return image, self._labels(figures, owner)
-
-    def _scene(self, index: int) -> tuple[list[Figure], np.random.Generator]:
-        rng = np.random.default_rng([self.seed, self.split, index])
-        return scene(self.size, rng), rng
 
     def _labels(self, figures: list[Figure], owner: np.ndarray | None = None) -> Labels:
         n, side = len(figures), self.size
@@ -93,22 +76,7 @@ class Figures:
 
 
 def scene(size: int, rng: np.random.Generator) -> list[Figure]:
-    """0 to 12 figures, far (drawn first) to near, that cover each other only in part."""
-    wanted = int(rng.choice(MAX_FIGURES + 1, p=_COUNTS))
-    tallest = 0.95 if wanted <= 3 else 0.6 if wanted <= 6 else 0.42
-    figures: list[Figure] = []
-    boxes: list[list[float]] = []
-    for _ in range(4 * wanted):
-        if len(figures) == wanted:
-            break
-        height = size * math.exp(rng.uniform(math.log(0.16), math.log(tallest)))
-        figure = pose(height, size, rng)
-        box = figure.box.clip(0, size).tolist()
-        area, full = _area(box), _area(figure.box.tolist())
-        if area >= 0.6 * full and all(_overlap(box, other) <= 0.3 * min(area, _area(other)) for other in boxes):
-            figures.append(figure)
-            boxes.append(box)
-    return figures
+    return crowd(size, rng, lambda height: pose(height, size, rng))
 
 
 def pose(height: float, size: int, rng: np.random.Generator) -> Figure:
@@ -139,91 +107,32 @@ def pose(height: float, size: int, rng: np.random.Generator) -> Figure:
     reach[0] = head_radius
     box = np.concatenate([(xy - reach).min(0), (xy + reach).max(0)])
     colours = {
-        "left": _colour(rng, 0.0, 0.11),
-        "right": _colour(rng, 0.52, 0.64),
-        "trunk": _colour(rng, 0.0, 1.0, saturation=0.4),
-        "head": _colour(rng, 0.06, 0.09, saturation=0.35),
+        "left": colour(rng, 0.0, 0.11),
+        "right": colour(rng, 0.52, 0.64),
+        "trunk": colour(rng, 0.0, 1.0, saturation=0.4),
+        "head": colour(rng, 0.06, 0.09, saturation=0.35),
     }
     return Figure(xy, box, limb_radius, head_radius, math.sin(yaw) > 0, colours)
 
 
-def draw(figures: list[Figure], size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The picture `[size, size, 3]` and, per pixel, the number of the figure seen there (0: none)."""
-    wash = Image.fromarray(rng.integers(40, 216, (3, 3, 3), dtype=np.uint8))
-    canvas = wash.resize((size * SUPERSAMPLE, size * SUPERSAMPLE), Image.Resampling.BICUBIC)
-    # The fourth channel is no transparency: it carries the number of the figure through every brush stroke.
-    canvas.putalpha(0)
-    brush = ImageDraw.Draw(canvas)
-    for _ in range(rng.integers(0, 6)):
-        _bar(brush, size, rng, thickness=(0.01, 0.12))
-    for number, figure in enumerate(figures, start=1):
-        _draw_figure(brush, figure, number)
-    for _ in range(rng.integers(0, 4)):
-        _bar(brush, size, rng, thickness=(0.02, 0.06))
-    image = np.asarray(canvas.convert("RGB").reduce(SUPERSAMPLE))
-    noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(1, 8))
-    half = SUPERSAMPLE // 2
-    owner = np.asarray(canvas.getchannel("A"))[half::SUPERSAMPLE, half::SUPERSAMPLE]
-    return (image + noise).clip(0, 255).astype(np.uint8), owner
-
-
-def _draw_figure(brush: ImageDraw.ImageDraw, figure: Figure, number: int) -> None:
+def draw(brush: Brush, figure: Figure, number: int) -> None:
+    """One figure, its number in every stroke."""
     near, far = ("left", "right") if figure.left_is_near else ("right", "left")
     trunk = figure.joints[TRUNK]
     _draw_side(brush, figure, far, number)
-    _stroke(brush, trunk[[0, 1, 2, 3, 0]], figure.limb_radius, (*figure.colours["trunk"], number))
-    brush.polygon(_points(trunk), fill=(*figure.colours["trunk"], number))
+    stroke(brush, trunk[[0, 1, 2, 3, 0]], figure.limb_radius, (*figure.colours["trunk"], number))
+    polygon(brush, trunk, (*figure.colours["trunk"], number))
     neck, skin = np.stack([trunk[:2].mean(0), figure.joints[0]]), (*figure.colours["head"], number)
-    _stroke(brush, neck, figure.limb_radius, skin)
-    _disc(brush, figure.joints[0], figure.head_radius, skin)
+    stroke(brush, neck, figure.limb_radius, skin)
+    disc(brush, figure.joints[0], figure.head_radius, skin)
     _draw_side(brush, figure, near, number)
 
 
-def _draw_side(brush: ImageDraw.ImageDraw, figure: Figure, side: str, number: int) -> None:
+def _draw_side(brush: Brush, figure: Figure, side: str, number: int) -> None:
     for limb in SIDES[side]:
-        _stroke(brush, figure.joints[limb], figure.limb_radius, (*figure.colours[side], number))
-
-
-def _bar(brush: ImageDraw.ImageDraw, size: int, rng: np.random.Generator, thickness: tuple[float, float]) -> None:
-    ends = rng.uniform(-0.1, 1.1, (2, 2)) * size
-    colour = _colour(rng, 0, 1, saturation=0.4)
-    _stroke(brush, ends, rng.uniform(*thickness) * size / 2, (*colour, 0))
-
-
-def _stroke(brush: ImageDraw.ImageDraw, points: np.ndarray, radius: float, ink: tuple[int, ...]) -> None:
-    brush.line(_points(points), fill=ink, width=max(1, round(2 * radius * SUPERSAMPLE)))
-    for point in points:
-        _disc(brush, point, radius, ink)
-
-
-def _disc(brush: ImageDraw.ImageDraw, centre: np.ndarray, radius: float, ink: tuple[int, ...]) -> None:
-    x, y, r = float(centre[0]) * SUPERSAMPLE, float(centre[1]) * SUPERSAMPLE, radius * SUPERSAMPLE
-    brush.ellipse((x - r, y - r, x + r, y + r), fill=ink)
-
-
-def _points(points: np.ndarray) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in (points * SUPERSAMPLE).tolist()]
-
-
-def _area(box: list[float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _overlap(a: list[float], b: list[float]) -> float:
-    """Area that two boxes share."""
-    return max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
+        stroke(brush, figure.joints[limb], figure.limb_radius, (*figure.colours[side], number))
 
 
 def _swing(start: tuple[float, float], length: float, angle: float) -> tuple[float, float]:
     """The far end of a limb that hangs straight down at angle 0 and swings towards +x."""
     return start[0] + length * math.sin(angle), start[1] + length * math.cos(angle)
-
-
-def _colour(rng: np.random.Generator, low: float, high: float, saturation: float = 0.85) -> tuple[int, int, int]:
-    hue, s, v = rng.random(3).tolist()
-    r, g, b = colorsys.hsv_to_rgb(low + (high - low) * hue, saturation * (0.75 + 0.25 * s), 0.55 + 0.45 * v)
-    return round(255 * r), round(255 * g), round(255 * b)
-
-
-# One picture in twenty is empty; few figures are more common than many.
-_COUNTS = np.array([0.05, *(0.95 * np.linspace(1.6, 0.4, MAX_FIGURES) / np.linspace(1.6, 0.4, MAX_FIGURES).sum())])

@@ -7,6 +7,7 @@ are no keypoints whose left and right would have to be swapped, mirrored.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from demo.labels import COCO_NAMES, COCO_SIGMAS, DataError, Info, Labels
+from demo.placing import Placing
+from demo.rotated import hulls
 
 PADDING_GREY = 114
 CACHED_PICTURES = 512
@@ -27,14 +30,15 @@ class Folder:
         root: the folder.
         split: "train" or "val".
         size: side of the square picture in pixels.
-        keypoints: whether to read keypoints (`--task pose`).
+        task: "detect", or what to read beside boxes: "pose" `keypoints`, "obb" `rbox` (centre x, y, width, height and
+            angle in radians, pixels), "segment" `segmentation` (polygons or run lengths).
         seed: of the augmentation.
     """
 
-    def __init__(self, root: str | Path, split: str, size: int, keypoints: bool, seed: int = 0):
-        self.root, self.size, self.seed, self.keypoints = Path(root), size, seed, keypoints
+    def __init__(self, root: str | Path, split: str, size: int, task: str = "detect", seed: int = 0):
+        self.root, self.size, self.seed, self.task = Path(root), size, seed, task
         document = _read(self.root / "labels.json")
-        self.info = _info(self.root, document["categories"], keypoints)
+        self.info = _info(self.root, document["categories"], task == "pose")
         self.images = [image for image in document["images"] if image.get("split", "train") == split]
         if not self.images:
             raise DataError(f"{self.root / 'labels.json'}: no image has split {split!r}")
@@ -50,66 +54,62 @@ class Folder:
         return len(self.images)
 
     def labels(self, index: int, epoch: int | None = None) -> Labels:
-        image = self.images[index]
-        fit = self.size / max(image["width"], image["height"])
-        scale, shift, mirrored = self._placing(index, epoch)
-        rows = self._rows[image["id"]]
+        return self._labels(index, epoch)[0]
+
+    def sample(self, index: int, epoch: int | None = None) -> tuple[np.ndarray, Labels]:
+        picture, (labels, rows) = self._fitted(index), self._labels(index, epoch)
+        fitted, whole = self._placings(index, epoch)
+        if self.task == "segment":
+            index_map = whole.index_map([row["segmentation"] for row in rows], labels.boxes)
+            labels = replace(labels, index_map=index_map)
+        image = fitted.picture(picture, (PADDING_GREY,) * 3, Image.Resampling.BILINEAR)
+        return (image if epoch is None else self._recolour(image, index, epoch)), labels
+
+    def _labels(self, index: int, epoch: int | None) -> tuple[Labels, list[dict]]:
+        """Labels without masks, and the annotations that they stand for."""
+        placing, rows = self._placings(index, epoch)[1], self._rows[self.images[index]["id"]]
         boxes = np.array([r["bbox"] for r in rows], dtype=float).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        boxes = boxes * fit * scale + np.tile(shift, 2)
-        if mirrored:
-            boxes[:, [0, 2]] = self.size - boxes[:, [2, 0]]
+        boxes, keypoints, rotated = placing.boxes(boxes), None, None
+        if self.task == "pose":
+            shape = (len(rows), len(self.info.keypoints), 3)
+            keypoints = placing.keypoints(np.array([r["keypoints"] for r in rows], dtype=float).reshape(shape))
+        if self.task == "obb":
+            rotated = placing.rotated(np.array([r["rbox"] for r in rows], dtype=float).reshape(-1, 5))
+            boxes = hulls(rotated)
         kept = boxes.clip(0, self.size)
         areas = np.array([r.get("area", r["bbox"][2] * r["bbox"][3]) for r in rows], dtype=float)
         labels = Labels(
             classes=np.array([self._rank[r["category_id"]] for r in rows], dtype=int),
             boxes=kept,
-            areas=areas * (fit * scale) ** 2,
+            areas=areas * placing.scale**2,
             crowd=np.array([r.get("iscrowd", 0) == 1 for r in rows], dtype=bool),
-            keypoints=self._keypoints(rows, fit * scale, shift) if self.keypoints else None,
+            keypoints=keypoints,
+            rotated=rotated,
         )
         sides, full = kept[:, 2:] - kept[:, :2], (boxes[:, 2:] - boxes[:, :2]).prod(1)
         # What augmentation has cut down to a sliver cannot be recognised any more.
-        return labels.take((sides.min(1, initial=np.inf) >= 1) & (sides.prod(1) >= 0.25 * full))
+        chosen = (sides.min(1, initial=np.inf) >= 1) & (sides.prod(1) >= 0.25 * full)
+        return labels.take(chosen), [row for row, wanted in zip(rows, chosen, strict=True) if wanted]
 
-    def sample(self, index: int, epoch: int | None = None) -> tuple[np.ndarray, Labels]:
-        picture, labels = self._fitted(index), self.labels(index, epoch)
-        scale, (dx, dy), mirrored = self._placing(index, epoch)
-        inverse = (1 / scale, 0, -dx / scale, 0, 1 / scale, -dy / scale)
-        picture = picture.transform(
-            (self.size, self.size),
-            Image.Transform.AFFINE,
-            inverse,
-            Image.Resampling.BILINEAR,
-            fillcolor=(PADDING_GREY,) * 3,
-        )
-        image = np.asarray(picture)[:, ::-1] if mirrored else np.asarray(picture)
-        return (image if epoch is None else self._recolour(image, index, epoch)), labels
-
-    def _placing(self, index: int, epoch: int | None) -> tuple[float, np.ndarray, bool]:
-        """Scale, shift in pixels and mirroring of a fitted picture."""
+    def _placings(self, index: int, epoch: int | None) -> tuple[Placing, Placing]:
+        """Of the fitted picture, and of the picture as it is in the file."""
         image = self.images[index]
         longest = max(image["width"], image["height"])
         margin = self.size - self.size * np.array([image["width"], image["height"]]) / longest
-        if epoch is None:
-            return 1.0, margin / 2, False
-        rng = np.random.default_rng([self.seed, 1, epoch, index])
-        scale = rng.uniform(0.7, 1.25)
-        room = self.size - scale * (self.size - margin)
-        return scale, room * rng.uniform(0, 1, 2), not self.keypoints and rng.random() < 0.5
+        scale, shift, mirrored = 1.0, margin / 2, False
+        if epoch is not None:
+            rng = np.random.default_rng([self.seed, 1, epoch, index])
+            scale = rng.uniform(0.7, 1.25)
+            shift = (self.size - scale * (self.size - margin)) * rng.uniform(0, 1, 2)
+            mirrored = self.task != "pose" and rng.random() < 0.5
+        fitted = Placing(self.size, scale, shift, mirrored)
+        return fitted, fitted._replace(scale=scale * self.size / longest)
 
     def _recolour(self, image: np.ndarray, index: int, epoch: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, 2, epoch, index])
         gain = rng.uniform(0.75, 1.25) * rng.uniform(0.92, 1.08, 3)
         return (image * gain + rng.uniform(-20, 20)).clip(0, 255).astype(np.uint8)
-
-    def _keypoints(self, rows: list[dict], scale: float, shift: np.ndarray) -> np.ndarray:
-        shape = (len(rows), len(self.info.keypoints), 3)
-        keypoints = np.array([r["keypoints"] for r in rows], dtype=float).reshape(shape)
-        keypoints[..., :2] = keypoints[..., :2] * scale + shift
-        outside = ((keypoints[..., :2] < 0) | (keypoints[..., :2] >= self.size)).any(-1)
-        keypoints[outside | (keypoints[..., 2] == 0)] = 0
-        return keypoints
 
     def _load(self, index: int) -> Image.Image:
         """The picture, its longest side `size`."""
@@ -138,8 +138,14 @@ class Folder:
         if not isinstance(box, list) or len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
             raise DataError(f"{where}: bbox should be [x, y, width, height] with positive sides, got {box}")
         values = 3 * len(self.info.keypoints)
-        if self.keypoints and len(row.get("keypoints", ())) != values:
+        if self.task == "pose" and len(row.get("keypoints", ())) != values:
             raise DataError(f"{where}: expected {values} keypoint values, got {len(row.get('keypoints', ()))}")
+        if self.task == "obb":
+            box = row.get("rbox")
+            if not isinstance(box, list) or len(box) != 5 or not np.isfinite(box).all() or min(box[2:4]) <= 0:
+                raise DataError(f"{where}: rbox should be [x, y, width, height, angle] with positive sides, got {box}")
+        if self.task == "segment" and not _is_segmentation(row.get("segmentation")):
+            raise DataError(f"{where}: segmentation should be polygons or run lengths")
 
 
 def _read(path: Path) -> dict:
@@ -161,6 +167,13 @@ def _read(path: Path) -> dict:
     if not document["categories"]:
         raise DataError(f"{path}: no categories")
     return document
+
+
+def _is_segmentation(outline: Any) -> bool:
+    if isinstance(outline, dict):
+        return {"size", "counts"} <= set(outline)
+    polygons = outline if isinstance(outline, list) else []
+    return bool(polygons) and all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons)
 
 
 def _info(root: Path, categories: list[dict], keypoints: bool) -> Info:

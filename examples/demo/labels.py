@@ -13,6 +13,8 @@ from compiled_loss import Targets
 _PAIRS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 COCO_NAMES = ("nose", *(f"{side}_{part}" for part in _PAIRS for side in ("left", "right")))
 COCO_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
+# Masks are learned at half the size of the picture.
+MASK_STRIDE = 2
 
 
 class DataError(Exception):
@@ -40,6 +42,8 @@ class Labels:
         areas: `[n]` area in square pixels that the evaluation scales keypoint errors by.
         crowd: `[n]` bool, regions that are neither trained on nor counted as missed.
         keypoints: `[n, K, 3]` x, y in pixels and flag (0 not labelled, 1 hidden, 2 visible); or None.
+        rotated: `[n, 5]` centre x, y, width, height in pixels and angle in radians, whose hulls are `boxes`; or None.
+        index_map: `[size, size]` int16, i + 1 where object i is seen, 0 elsewhere; or None.
     """
 
     classes: np.ndarray
@@ -47,25 +51,44 @@ class Labels:
     areas: np.ndarray
     crowd: np.ndarray
     keypoints: np.ndarray | None = None
+    rotated: np.ndarray | None = None
+    index_map: np.ndarray | None = None
 
-    def take(self, index: np.ndarray) -> Labels:
-        """The chosen objects alone."""
-        keypoints = None if self.keypoints is None else self.keypoints[index]
-        return Labels(self.classes[index], self.boxes[index], self.areas[index], self.crowd[index], keypoints)
+    def take(self, chosen: np.ndarray) -> Labels:
+        """The objects where `chosen` `[n]` is True."""
+        rows = (self.classes, self.boxes, self.areas, self.crowd, self.keypoints, self.rotated)
+        classes, boxes, areas, crowd, keypoints, rotated = (None if x is None else x[chosen] for x in rows)
+        index_map = self.index_map
+        if index_map is not None:
+            numbers = np.concatenate([[0], np.where(chosen, np.cumsum(chosen), 0)]).astype(np.int16)
+            index_map = numbers[index_map]
+        return Labels(classes, boxes, areas, crowd, keypoints, rotated, index_map)
+
+    def masks(self) -> np.ndarray | None:
+        """`[n, size, size]` bool."""
+        if self.index_map is None:
+            return None
+        return self.index_map == np.arange(1, len(self.boxes) + 1)[:, None, None]
 
     def targets(self, size: int) -> Targets:
         """The same objects as rows of image 0, normalised by the side of the square picture."""
         real = self.take(~self.crowd)
         x1, y1, x2, y2 = real.boxes.T
         boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1) / size
-        keypoints = None
+        fields: dict[str, torch.Tensor] = {}
         if real.keypoints is not None:
-            keypoints = torch.tensor(real.keypoints / (size, size, 1), dtype=torch.float32)
+            fields["keypoints"] = torch.tensor(real.keypoints / (size, size, 1), dtype=torch.float32)
+        if real.rotated is not None:
+            boxes = real.rotated[:, :4] / size
+            fields["angles"] = torch.tensor(real.rotated[:, 4], dtype=torch.float32)
+        if real.index_map is not None:
+            half = MASK_STRIDE // 2
+            fields["index_map"] = torch.tensor(real.index_map[None, half::MASK_STRIDE, half::MASK_STRIDE])
         return Targets(
             batch_idx=torch.zeros(len(boxes), dtype=torch.int64),
             labels=torch.tensor(real.classes, dtype=torch.int64),
             boxes=torch.tensor(boxes, dtype=torch.float32),
-            keypoints=keypoints,
+            **fields,
         )
 
 
@@ -82,7 +105,10 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def labels(self, index: int, epoch: int | None = None) -> Labels:
-        """The objects as `sample` gives them, without loading or drawing the picture (hidden counts as visible)."""
+        """The objects as `sample` gives them, from a folder without loading the picture: masks are None there.
+
+        Nor are they drawn where that takes long: a hidden keypoint then counts as visible.
+        """
         ...
 
     def sample(self, index: int, epoch: int | None = None) -> tuple[np.ndarray, Labels]:

@@ -1,4 +1,4 @@
-"""A small detector in plain PyTorch: backbone, top-down neck, decoupled head for boxes, classes and keypoints."""
+"""A small detector in plain PyTorch: backbone, top-down neck, decoupled heads for boxes, classes and one thing more."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stage(nn.Module):
 
 
 class Head(nn.Module):
-    """One level's decoupled head: a branch each for boxes, scores and, the hardest and so the deepest, keypoints."""
+    """One level's decoupled head: a branch each for boxes, scores and, the hardest and so the deepest, the third."""
 
     def __init__(self, inputs: int, outputs: tuple[int, ...], score_bias: float):
         super().__init__()
@@ -61,28 +61,75 @@ class Head(nn.Module):
         return [readout(F.silu(branch(x))).flatten(2) for branch, readout in pairs]
 
 
-class PoseNet(nn.Module):
+class Prototypes(nn.Module):
+    """Mask prototypes at a quarter of the picture's size, from the stem and the finest level."""
+
+    def __init__(self, stem: int, inputs: int, outputs: int):
+        super().__init__()
+        self.lateral = nn.Conv2d(stem, inputs, 1)
+        self.body = nn.Sequential(Conv(inputs, inputs), Conv(inputs, inputs), nn.Conv2d(inputs, outputs, 1))
+
+    def forward(self, stem: Tensor, finest: Tensor) -> Tensor:
+        return self.body(self.lateral(stem) + F.interpolate(finest, scale_factor=2.0))
+
+
+class Detector(nn.Module):
     """Images `[B, 3, H, W]` in [0, 1], H and W multiples of 32, to raw `Predictions` at strides 8, 16 and 32.
 
-    `keypoint_channels` is K*D (0: a detector without keypoints), `reg_max` the distance bins of a box side.
+    Returns a tuple, one `Predictions` for each branch of heads. An end-to-end detector has a second branch, one-to-one,
+    that learns from features it does not change; to evaluate, it is the only one.
+
+    Args:
+        num_classes: C.
+        field: field of `Predictions` that the third output fills, such as "keypoints"; None: there is no third.
+        channels: of the third output.
+        reg_max: distance bins of a box side.
+        end_to_end: whether to have the second branch.
+        width: channels of the neck.
     """
 
-    def __init__(self, num_classes: int, keypoint_channels: int = 0, reg_max: int = 16, width: int = 48):
+    def __init__(
+        self,
+        num_classes: int,
+        field: str | None = None,
+        channels: int = 0,
+        reg_max: int = 16,
+        end_to_end: bool = False,
+        width: int = 48,
+    ):
         super().__init__()
-        w = width
+        w, self.field, self.end_to_end = width, field, end_to_end
         self.stem = nn.Sequential(Conv(3, w // 3, stride=2), Stage(w // 3, 2 * w // 3))
         self.stages = nn.ModuleList([Stage(2 * w // 3, w), Stage(w, w), Stage(w, w)])
         # Few anchors hold an object: starting there keeps the first steps from being spent on the background.
-        outputs = (4 * reg_max, num_classes) + ((keypoint_channels,) if keypoint_channels else ())
-        priors = (math.log(5 / num_classes / (640 / s) ** 2) for s in STRIDES)
-        self.heads = nn.ModuleList(Head(w, outputs, prior) for prior in priors)
+        outputs = (4 * reg_max, num_classes) + ((channels,) if field else ())
+        priors = [math.log(5 / num_classes / (640 / s) ** 2) for s in STRIDES]
+        self.branches = nn.ModuleList(
+            nn.ModuleList(Head(w, outputs, prior) for prior in priors) for _ in range(1 + end_to_end)
+        )
+        self.prototypes = Prototypes(2 * w // 3, w, channels) if field == "coefficients" else None
 
-    def forward(self, images: Tensor) -> Predictions:
-        x = self.stem(images)
+    def forward(self, images: Tensor) -> tuple[Predictions, ...]:
+        stem = self.stem(images)
+        x = stem
         levels = [x := stage(x) for stage in self.stages]
         for i in (1, 0):
             levels[i] = levels[i] + F.interpolate(levels[i + 1], scale_factor=2.0)
-        outputs = zip(*(head(x) for head, x in zip(self.heads, levels, strict=True)), strict=True)
-        boxes, scores, *keypoints = (torch.cat(output, dim=2) for output in outputs)
-        grid_sizes = tuple((x.shape[2], x.shape[3]) for x in levels)
-        return Predictions(boxes, scores, grid_sizes, keypoints[0] if keypoints else None)
+        prototypes = None if self.prototypes is None else self.prototypes(stem, levels[0])
+        many = self.branches[0]
+        if not self.end_to_end:
+            return (self._predict(many, levels, prototypes),)
+        shared = None if prototypes is None else prototypes.detach()
+        one = self._predict(self.branches[1], [x.detach() for x in levels], shared)
+        return (self._predict(many, levels, prototypes), one) if self.training else (one,)
+
+    def _predict(self, heads: nn.Module, levels: list[Tensor], prototypes: Tensor | None) -> Predictions:
+        assert isinstance(heads, nn.ModuleList)
+        outputs = zip(*(head(x) for head, x in zip(heads, levels, strict=True)), strict=True)
+        boxes, scores, *third = (torch.cat(output, dim=2) for output in outputs)
+        predictions = Predictions(boxes, scores, tuple((x.shape[2], x.shape[3]) for x in levels), prototypes=prototypes)
+        if self.field is None:
+            return predictions
+        # An angle from -pi/4 to 3/4 pi: every direction of a side, and the usual ones far from the ends.
+        value = (third[0].sigmoid() - 0.25) * math.pi if self.field == "angles" else third[0]
+        return predictions._replace(**{self.field: value})

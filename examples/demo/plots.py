@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import hsv_to_rgb
+from matplotlib.colors import hsv_to_rgb, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon
 
 from compiled_loss import Assignment
 from compiled_loss.grid import make_anchors
-from demo.evaluate import Detections
+from demo.detections import Detections
 from demo.labels import Info, Labels
 from demo.model import STRIDES
+from demo.rotated import corners
 
 # Light and far apart, so that they read on any picture and beside each other.
 PALETTE = ("#ffd92f", "#4dd2ff", "#ff6ec7", "#7dff6b", "#ff9248", "#b79bff", "#2ee6c5", "#ff5a5a", "#ffffff", "#c8a06a")
@@ -27,10 +28,13 @@ PANEL_POINTS = 250
 
 def losses(path: Path, names: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
     """One panel for the total and one for each term, per image, with a running mean."""
+    # A term that the task's head has no output for is 0 throughout.
+    values = np.array(rows)
+    names, values = [name for name, used in zip(names, values.any(0), strict=True) if used], values[:, values.any(0)]
     columns = 3
     figure = Figure(figsize=(10, 2.6 * -(-len(names) // columns)), layout="constrained")
     panels = figure.subplots(-(-len(names) // columns), columns, squeeze=False).ravel()
-    values, steps = np.array(rows), np.arange(1, len(rows) + 1)
+    steps = np.arange(1, len(rows) + 1)
     for name, column, panel in zip(names, values.T, panels, strict=False):
         window = 1 + 2 * int(SMOOTHED_SHARE * len(column) / 2)
         smooth = np.convolve(column, np.ones(window) / window, mode="valid")
@@ -57,16 +61,14 @@ def predictions(
     panels = figure.subplots(2, columns, squeeze=False)
     for (image, labels), detections, (upper, lower) in zip(pictures, found, panels.T, strict=True):
         _picture(upper, image)
-        ranks = np.arange(len(labels.boxes))
-        _objects(upper, info, labels.boxes, labels.classes, labels.keypoints, ranks)
+        _objects(upper, info, labels, np.arange(len(labels.boxes)))
         _picture(lower, image)
-        best = detections.scores >= SHOWN_SCORE
+        best = detections.take(detections.scores >= SHOWN_SCORE)
         # Found objects take the colour of the labelled one they lie nearest to.
-        nearest = np.abs(detections.boxes[best][:, None] - labels.boxes).sum(-1).argmin(1)
-        keypoints = None if detections.keypoints is None else _with_flags(detections.keypoints[best])
-        _objects(
-            lower, info, detections.boxes[best], detections.classes[best], keypoints, nearest, detections.scores[best]
-        )
+        nearest = np.abs(best.boxes[:, None] - labels.boxes).sum(-1).argmin(1)
+        if best.keypoints is not None:
+            best = best._replace(keypoints=_with_flags(best.keypoints))
+        _objects(lower, info, best, nearest, best.scores)
     panels[0, 0].set_ylabel("labelled", fontsize=12)
     panels[1, 0].set_ylabel(f"found (score ≥ {SHOWN_SCORE})", fontsize=12)
     figure.suptitle(f"Held-out pictures: {info.name}", fontsize=13)
@@ -103,8 +105,10 @@ def assignment(path: Path, image: np.ndarray, labels: Labels, assigned: Assignme
         )
         panel.set_title(f"stride {stride}: {chosen.sum()} of {here.sum()} anchors", fontsize=11)
     for panel in (first, *levels):
-        for box, colour in zip(real.boxes, colours, strict=True):
-            _box(panel, box, colour, linewidth=1.6 if panel is first else 0.8)
+        if panel is first:
+            _tint(panel, real.masks(), colours)
+        for outline, colour in zip(_outlines(real), colours, strict=True):
+            _box(panel, outline, colour, linewidth=1.6 if panel is first else 0.8)
     figure.suptitle("Anchors given to each object: colour = object, size = target score", fontsize=12)
     figure.savefig(path, dpi=110)
 
@@ -116,28 +120,47 @@ def _picture(panel: Axes, image: np.ndarray) -> None:
 
 
 def _objects(
-    panel: Axes,
-    info: Info,
-    boxes: np.ndarray,
-    classes: np.ndarray,
-    keypoints: np.ndarray | None,
-    ranks: np.ndarray,
-    scores: np.ndarray | None = None,
+    panel: Axes, info: Info, objects: Labels | Detections, ranks: np.ndarray, scores: np.ndarray | None = None
 ) -> None:
-    """Boxes coloured by class, or by rank where there are keypoints, which are joined by limbs."""
-    side = panel.get_xlim()[1]
-    for i, (box, label) in enumerate(zip(boxes, classes, strict=True)):
-        colour = PALETTE[(label if keypoints is None else ranks[i]) % len(PALETTE)]
-        _box(panel, box, colour, linewidth=1.2 if keypoints is None else 0.6)
-        words = [info.classes[label]] * (keypoints is None) + ([f"{scores[i]:.2f}"] if scores is not None else [])
-        if words and len(boxes) <= 15:
+    """Boxes coloured by class, or by rank where there are masks or keypoints, which are joined by limbs."""
+    side, masks, keypoints = panel.get_xlim()[1], objects.masks(), objects.keypoints
+    plain = masks is None and keypoints is None
+    colours = [PALETTE[i % len(PALETTE)] for i in (objects.classes if plain else ranks)]
+    _tint(panel, masks, colours)
+    for i, (outline, colour) in enumerate(zip(_outlines(objects), colours, strict=True)):
+        _box(panel, outline, colour, linewidth=1.2 if plain else 0.6)
+        name = [info.classes[objects.classes[i]]] * (keypoints is None)
+        words = name + ([f"{scores[i]:.2f}"] if scores is not None else [])
+        if words and len(colours) <= 15:
+            left, top = outline.min(0)
             panel.text(
-                *(max(box[0], 0.01 * side), max(box[1], 0.055 * side) - 0.01 * side, " ".join(words)),
+                *(max(left, 0.01 * side), max(top, 0.055 * side) - 0.01 * side, " ".join(words)),
                 **{"fontsize": 6, "color": "black", "va": "bottom", "clip_on": True},
                 bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6},
             )
         if keypoints is not None:
             _pose(panel, info, keypoints[i], colour)
+
+
+def _tint(panel: Axes, masks: np.ndarray | None, colours: Sequence[str]) -> None:
+    """Masks `[n, side, side]` over the picture, the earlier above the later."""
+    if masks is None or len(masks) == 0:
+        return
+    side = masks.shape[1]
+    overlay = np.zeros((side, side, 4))
+    for mask, colour in zip(masks[::-1], list(colours)[::-1], strict=True):
+        padded = np.pad(mask, 1)
+        inner = mask & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2]
+        overlay[inner] = (*to_rgb(colour), 0.45)
+        overlay[mask & ~inner] = (*to_rgb(colour), 0.95)
+    panel.imshow(overlay, extent=(0, side, side, 0), interpolation="nearest")
+
+
+def _outlines(objects: Labels | Detections) -> np.ndarray:
+    """`[n, 4, 2]` corners of rotated or upright boxes."""
+    if objects.rotated is not None:
+        return corners(objects.rotated)
+    return objects.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
 
 
 def _pose(panel: Axes, info: Info, keypoints: np.ndarray, colour: str) -> None:
@@ -152,9 +175,8 @@ def _pose(panel: Axes, info: Info, keypoints: np.ndarray, colour: str) -> None:
     )
 
 
-def _box(panel: Axes, box: np.ndarray, colour: str, linewidth: float) -> None:
-    x1, y1, x2, y2 = box
-    panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=linewidth))
+def _box(panel: Axes, outline: np.ndarray, colour: str, linewidth: float) -> None:
+    panel.add_patch(Polygon(outline, fill=False, edgecolor=colour, linewidth=linewidth))
 
 
 def _with_flags(keypoints: np.ndarray) -> np.ndarray:

@@ -13,23 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from torch import nn
 
-from compiled_loss import DetectionLoss, PoseLoss, TargetPlan
+from compiled_loss import DetectionLoss, EndToEndLoss, TargetPlan
 from demo import checkpoint, evaluate, plots, timing
 from demo.batches import Batches, plan_run, stream
 from demo.console import Display
+from demo.detections import Detections
 from demo.engine import WARM_UP_STEPS, CompileLog, Interrupt, Progress, TrainingStep, learning_rate, train
-from demo.figures import Figures
-from demo.folder import Folder
-from demo.labels import Dataset, Info, Labels
-from demo.model import STRIDES, PoseNet
+from demo.labels import Dataset, Info, Labels, image_tensor
+from demo.model import STRIDES, Detector
 from demo.optimizer import FlatAdamW
 from demo.settings import Settings
+from demo.tasks import TASKS, make_data, make_loss, make_model
 
-FIGURES_TRAIN, FIGURES_HELD_OUT, FIGURES_STEPS = 2048, 200, 700
+RENDERED_TRAIN, RENDERED_HELD_OUT, RENDERED_STEPS = 2048, 200, 700
 FOLDER_EPOCHS = 40
-REG_MAX = 16
 INTERRUPTED = 130
 
 Pictures = list[tuple[np.ndarray, Labels]]
@@ -53,8 +51,18 @@ class Run:
         return Batches(self.dataset, self.settings.batch_size, self.plan, self.settings.seed)
 
     @property
+    def epochs(self) -> int:
+        return math.ceil(self.steps * self.settings.batch_size / len(self.dataset))
+
+    @property
     def device(self) -> torch.device:
         return self.step.learning_rate.device
+
+    def schedule(self, step: int) -> float:
+        """What changes in the course of a run: sets the branches' shares, and returns the learning rate."""
+        if isinstance(self.step.criterion, EndToEndLoss):
+            self.step.criterion.set_progress(step * self.settings.batch_size // len(self.dataset), self.epochs)
+        return learning_rate(step, self.steps, self.settings.lr)
 
     def save(self) -> Path:
         path = self.out / "checkpoint.pt"
@@ -94,12 +102,14 @@ def prepare(settings: Settings, console: Console) -> Run:
     progress = Progress()
     if settings.resume:
         progress = checkpoint.restore(checkpoint.read(Path(settings.resume)), step)
-    out = Path(settings.out or f"runs/{settings.task}-{dataset.info.name}")
+    end_to_end = "-end2end" if settings.head == "end2end" else ""
+    out = Path(settings.out or f"runs/{settings.task}{end_to_end}-{dataset.info.name}")
     parameters = sum(p.numel() for p in step.model.parameters())
     console.print(
         f"{settings.task} on {dataset.info.name}: {len(dataset)} training and {len(pictures)} held-out pictures of "
         f"{dataset.size}x{dataset.size}; a model of {parameters:,} parameters; {steps} steps of {settings.batch_size} "
-        f"pictures on {device}, each with {plan.rows} target rows and windows of {plan.window} anchors",
+        f"pictures on {device}, each with {plan.rows} target rows and windows of {plan.window} anchors"
+        + (f", {plan.mask_tiles} tiles of mask pixels" if plan.mask_tiles else ""),
         highlight=False,
         soft_wrap=True,
     )
@@ -108,11 +118,9 @@ def prepare(settings: Settings, console: Console) -> Run:
 
 def make_step(settings: Settings, info: Info, device: torch.device) -> TrainingStep:
     """Model, loss and optimizer of a task."""
-    classes, keypoints = len(info.classes), len(info.keypoints)
-    model = PoseNet(classes, 3 * keypoints, REG_MAX).to(device)
-    criterion: nn.Module = DetectionLoss(classes, strides=STRIDES, reg_max=REG_MAX)
-    if keypoints:
-        criterion = PoseLoss(classes, keypoints, strides=STRIDES, reg_max=REG_MAX, sigmas=torch.tensor(info.sigmas))
+    end_to_end = settings.head == "end2end"
+    model = make_model(settings.task, info, end_to_end).to(device)
+    criterion = make_loss(settings.task, info, end_to_end)
     optimizer = FlatAdamW(model, ema_decay=settings.ema)
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return TrainingStep(model, criterion.to(device), optimizer, compiled=settings.compile, half=half)
@@ -135,7 +143,7 @@ def train_to_the_end(this: Run, log: CompileLog, console: Console) -> bool:
                 this.save()
             return not interrupt
 
-        train(this.step, batches, progress, lambda s: learning_rate(s, this.steps, settings.lr), after_step)
+        train(this.step, batches, progress, this.schedule, after_step)
     this.save()
     return progress.steps == this.steps
 
@@ -143,13 +151,12 @@ def train_to_the_end(this: Run, log: CompileLog, console: Console) -> bool:
 def report(this: Run, compiles: dict[str, int], console: Console) -> None:
     """Evaluate, time, draw, print and keep the results."""
     settings, info, device = this.settings, this.dataset.info, this.device
-    averaged = PoseNet(len(info.classes), 3 * len(info.keypoints), REG_MAX).to(device)
+    averaged = make_model(settings.task, info, settings.head == "end2end").to(device)
     averaged.load_state_dict(this.step.optimizer.averaged_state(this.step.model))
     precision, found = evaluate.evaluate(averaged, info, this.held_out, device, settings.batch_size)
     results: dict[str, Any] = {"steps": this.steps, **precision._asdict()}
-    name = "OKS-AP" if info.keypoints else "AP"
     lines = [
-        f"{name} on {len(found)} held-out pictures: [bold]{precision.ap:.3f}[/] "
+        f"{TASKS[settings.task].metric} on {len(found)} held-out pictures: [bold]{precision.ap:.3f}[/] "
         f"(at 0.50: {precision.ap50:.3f}, at 0.75: {precision.ap75:.3f})"
     ]
     if settings.compile:
@@ -174,7 +181,7 @@ def report(this: Run, compiles: dict[str, int], console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _draw(this: Run, model: nn.Module, found: Sequence[evaluate.Detections]) -> list[Path]:
+def _draw(this: Run, model: Detector, found: Sequence[Detections]) -> list[Path]:
     info, progress = this.dataset.info, this.progress
     paths = [this.out / f"{name}.png" for name in ("losses", "predictions", "assignment")]
     plots.losses(paths[0], progress.names, progress.losses)
@@ -182,26 +189,25 @@ def _draw(this: Run, model: nn.Module, found: Sequence[evaluate.Detections]) -> 
     plots.predictions(paths[1], info, [this.held_out[i] for i in filled], [found[i] for i in filled])
     image, labels = max(this.held_out, key=lambda pair: (len(pair[1].boxes) <= 6, len(pair[1].boxes)))
     with torch.no_grad():
-        one = evaluate.image_tensor(image)[None].to(this.device)
-        assigned = this.step.criterion.assign(model(one), labels.targets(this.dataset.size).to(this.device))  # pyright: ignore[reportCallIssue]
+        (predictions,) = model(image_tensor(image)[None].to(this.device))
+        loss = this.step.criterion
+        loss = loss.one if isinstance(loss, EndToEndLoss) else loss
+        assert isinstance(loss, DetectionLoss)
+        assigned = loss.assign(predictions, labels.targets(this.dataset.size).to(this.device))
     plots.assignment(paths[2], image, labels, assigned)
     return paths
 
 
 def _data(settings: Settings) -> tuple[Dataset, Dataset]:
     """Training and held-out pictures."""
-    pose, seed = settings.task == "pose", settings.seed
-    if settings.data:
-        size = settings.image_size or 320
-        return Folder(settings.data, "train", size, pose, seed), Folder(settings.data, "val", size, pose, seed)
-    size = settings.image_size or 128
-    return Figures(size, FIGURES_TRAIN, seed, 0, pose), Figures(size, FIGURES_HELD_OUT, seed, 1, pose)
+    size = settings.image_size or (320 if settings.data else 128)
+    return make_data(settings.task, settings.data, size, (RENDERED_TRAIN, RENDERED_HELD_OUT), settings.seed)
 
 
 def _steps(settings: Settings, pictures: int) -> int:
     epochs = settings.epochs or (FOLDER_EPOCHS if settings.data else 0)
     if settings.steps or not epochs:
-        return settings.steps or FIGURES_STEPS
+        return settings.steps or RENDERED_STEPS
     return max(1, epochs * pictures // settings.batch_size)
 
 

@@ -16,6 +16,7 @@ class Settings:
     """Everything a run depends on. A checkpoint keeps those above the line; the rest may differ on resuming."""
 
     task: str = "pose"
+    head: str = "dense"
     data: str = ""
     image_size: int = 0
     batch_size: int = 16
@@ -62,15 +63,16 @@ def parse(arguments: list[str] | None = None) -> Settings:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Train a small pose model (or detector) with the loss inside the compiled step.",
+        description="Train a small detector of any task with the loss inside the compiled step.",
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("--task", choices=("pose", "detect"), help="default: pose")
-    add("--data", metavar="FOLDER", help="FOLDER/labels.json and FOLDER/images/; default: rendered figures")
-    add("--image-size", type=int, help="side in pixels, a multiple of 32; default: 128 for figures, 320 for a folder")
+    add("--task", choices=("detect", "pose", "obb", "segment"), help="default: pose")
+    add("--head", choices=("dense", "end2end"), help="end2end: a second head that needs no suppression; default: dense")
+    add("--data", metavar="FOLDER", help="FOLDER/labels.json and FOLDER/images/; default: rendered pictures")
+    add("--image-size", type=int, help="side in pixels, a multiple of 32; default: 128 rendered, 320 for a folder")
     add("--batch-size", type=int, help="default: 16")
-    add("--steps", type=int, help="default: 700 for figures, from --epochs for a folder")
+    add("--steps", type=int, help="default: 700 rendered, from --epochs for a folder")
     add("--epochs", type=int, help="passes over the training pictures, instead of --steps; default for a folder: 40")
     add("--lr", type=float, help="peak learning rate; default: 0.012")
     add("--ema", type=float, help="decay of the moving average that is evaluated, 0 for none; default: 0.99")

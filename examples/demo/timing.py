@@ -24,7 +24,7 @@ def compare(step: TrainingStep, batches: Sequence[Batch], rounds: int) -> tuple[
     predict = torch.compile(step.predict, fullgraph=True)
 
     def outside(images: Tensor, targets: Targets) -> LossOutput:
-        return step.criterion(predict(images), targets)
+        return step.criterion(*predict(images), targets)
 
     step.model.train()
     forms: tuple[Callable[[Tensor, Targets], LossOutput], ...] = (step.forward_loss, outside)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 @pytest.fixture
 def folder(tmp_path):
-    """A COCO-style folder: 6 pictures of 96x64 in two splits, one object of two keypoints in each."""
+    """A COCO-style folder: 6 pictures of 96x64 in two splits, one object of every task in each."""
     root = tmp_path / "data"
     (root / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -26,6 +26,7 @@ def folder(tmp_path):
         annotations.append(
             {"id": i, "image_id": i, "category_id": 7, "bbox": [30, 10, 40, 30], "area": 1200, "iscrowd": 0}
             | {"keypoints": [35, 15, 2, 0, 0, 0], "num_keypoints": 1}
+            | {"rbox": [50, 25, 40, 30, 0.3], "segmentation": [[30, 10, 70, 10, 70, 40, 30, 40]]}
         )
     categories = [{"id": 7, "name": "thing", "keypoints": ["front", "back"]}]
     labels = {"images": images, "annotations": annotations, "categories": categories}

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from demo.evaluate import Detections, average_precision, decode, select
+from demo.blobs import Blobs
+from demo.boats import Boats
+from demo.coco import average_precision
+from demo.detections import Detections, encode
+from demo.evaluate import decode, iou, masks, select
 from demo.figures import Figures
 from demo.labels import Info
 
@@ -23,28 +27,34 @@ def found_from(labels, shift=0.0):
 
 def test_the_truth_itself_has_full_precision_and_nothing_has_none(truth):
     info, labels = truth
-    perfect = average_precision(info, labels, [found_from(x) for x in labels])
+    perfect = average_precision(info, labels, [found_from(x) for x in labels], 128)
     assert perfect == pytest.approx((1, 1, 1))
     nothing = Detections(np.zeros(0), np.zeros(0, int), np.zeros((0, 4)), np.zeros((0, 13, 3)))
-    assert average_precision(info, labels, [nothing] * len(labels)) == (0, 0, 0)
+    assert average_precision(info, labels, [nothing] * len(labels), 128) == (0, 0, 0)
 
 
 def test_precision_falls_with_distance_by_keypoints_and_by_boxes(truth):
     info, labels = truth
     boxes_only = Info("boxes", info.classes)
     for kind, detections in ((info, found_from), (boxes_only, lambda x, s: found_from(x, s)._replace(keypoints=None))):
-        near = average_precision(kind, labels, [detections(x, 1.0) for x in labels])
-        far = average_precision(kind, labels, [detections(x, 6.0) for x in labels])
+        near = average_precision(kind, labels, [detections(x, 1.0) for x in labels], 128)
+        far = average_precision(kind, labels, [detections(x, 6.0) for x in labels], 128)
         assert 1 > near.ap > far.ap
 
 
 def test_duplicates_go_and_other_classes_stay():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]], dtype=float)
     scores = np.array([[0.9, 0.0], [0.8, 0.7], [0.0, 0.6]])
-    kept = select(scores, boxes, None)
-    assert kept.scores.tolist() == [0.9, 0.7, 0.6]
-    assert kept.classes.tolist() == [0, 1, 1]
-    assert kept.boxes.tolist() == [boxes[0].tolist(), boxes[1].tolist(), boxes[2].tolist()]
+    anchors, classes = select(scores, lambda chosen: iou(boxes[chosen]))
+    assert anchors.tolist() == [0, 1, 2]
+    assert classes.tolist() == [0, 1, 1]
+
+
+def test_end_to_end_scores_are_taken_as_they_are():
+    scores = np.array([[0.9, 0.001], [0.8, 0.7], [0.0, 0.6]])
+    anchors, classes = select(scores)
+    assert anchors.tolist() == [0, 1, 1, 2]
+    assert classes.tolist() == [0, 0, 1, 1]
 
 
 def test_decoding_gives_pixels_around_the_anchor():
@@ -52,9 +62,61 @@ def test_decoding_gives_pixels_around_the_anchor():
     logits[:, :, 2] = 30.0
     raw = torch.zeros(1, 3, 21)
     predictions = Predictions(logits.flatten(1, 2), torch.zeros(1, 1, 21), ((4, 4), (2, 2), (1, 1)), raw)
-    boxes, scores, keypoints = decode(predictions)
+    scores, boxes, keypoints, *_ = decode(predictions)
     assert boxes[0, 0].tolist() == pytest.approx([4 - 16, 4 - 16, 4 + 16, 4 + 16])
     assert boxes[0, 20].tolist() == pytest.approx([16 - 64, 16 - 64, 16 + 64, 16 + 64])
     assert keypoints is not None
     assert keypoints[0, 16, 0].tolist() == pytest.approx([0, 0, 0.5])
     assert scores.unique().tolist() == [0.5]
+
+
+def test_decoding_turns_boxes_about_their_anchor_and_their_hulls_hold_them():
+    logits = torch.full((1, 4, 16, 21), -30.0)
+    logits[:, :, 1] = 30.0
+    logits[:, 2, 1], logits[:, 2, 3] = -30.0, 30.0  # to the right three cells
+    raw = Predictions(logits.flatten(1, 2), torch.zeros(1, 1, 21), ((4, 4), (2, 2), (1, 1)))
+    decoded = decode(raw._replace(angles=torch.full((1, 1, 21), torch.pi / 2)))
+    assert decoded.rotated is not None
+    # Right is now down.
+    assert decoded.rotated[0, 0].tolist() == pytest.approx([4, 4 + 8, 32, 16, torch.pi / 2])
+    assert decoded.boxes[0, 0].tolist() == pytest.approx([4 - 8, 4 - 8, 4 + 8, 4 + 24], abs=1e-5)
+
+
+def test_masks_are_where_prototypes_add_up_inside_the_box():
+    prototypes = torch.ones(2, 4, 4)
+    prototypes[1, :, :2] = -3.0  # the left half
+    boxes = torch.tensor([[0.0, 0.0, 16.0, 8.0], [2.0, 0.0, 16.0, 16.0]])
+    first, second = masks(torch.tensor([[1.0, 1.0], [1.0, 0.0]]), prototypes, boxes, (16, 16))
+    assert first[:8, 9:].all()
+    assert not first[:, :6].any()
+    assert not first[8:].any()
+    assert second[:, 2:].all()
+    assert not second[:, :2].any()
+    assert masks(torch.zeros(0, 2), prototypes, boxes[:0], (16, 16)).shape == (0, 16, 16)
+
+
+def boat_found(labels, turn):
+    return Detections(
+        np.linspace(1, 0.5, len(labels.boxes)),
+        labels.classes,
+        labels.boxes,
+        rotated=labels.rotated + np.array([0, 0, 0, 0, turn]),
+    )
+
+
+def blob_found(labels, shift):
+    runs = encode(np.roll(labels.masks(), int(shift), axis=2))
+    return Detections(np.linspace(1, 0.5, len(labels.boxes)), labels.classes, labels.boxes, runs=runs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "detections", "near", "far"), [(Boats, boat_found, 0.05, 0.4), (Blobs, blob_found, 1, 5)]
+)
+def test_rotated_boxes_and_masks_have_full_precision_where_true_and_less_further_off(kind, detections, near, far):
+    pictures = kind(128, 20)
+    truth = [pictures.labels(i) for i in range(20)]
+    perfect, good, bad = (
+        average_precision(pictures.info, truth, [detections(x, off) for x in truth], 128).ap for off in (0.0, near, far)
+    )
+    assert perfect == pytest.approx(1)
+    assert perfect > good > bad

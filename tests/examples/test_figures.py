@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from demo.figures import MAX_FIGURES, Figures, draw, pose
+from demo.figures import Figures, draw, pose
+from demo.rendered import MOST_OBJECTS, paint
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_pictures_hold_from_none_to_many_figures_of_widely_differing_sizes(sampl
     counts = {len(labels.boxes) for _, labels in samples}
     heights = np.concatenate([labels.boxes[:, 3] - labels.boxes[:, 1] for _, labels in samples])
     assert min(counts) == 0
-    assert 8 <= max(counts) <= MAX_FIGURES
+    assert 8 <= max(counts) <= MOST_OBJECTS
     assert heights.max() > 4 * heights.min()
 
 
@@ -70,7 +71,7 @@ def test_a_joint_is_flagged_hidden_where_the_owner_map_shows_something_else():
     rng = np.random.default_rng(0)
     behind = pose(60, 96, rng)
     before = replace(behind, colours=pose(60, 96, rng).colours)
-    _, owner = draw([behind, before], 96, np.random.default_rng(1))
+    _, owner = paint([behind, before], 96, np.random.default_rng(1), draw)
     labels = Figures(96, 1)._labels([behind, before], owner)
     assert labels.keypoints is not None
     hidden, seen = labels.keypoints[:, :, 2]

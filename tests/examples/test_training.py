@@ -12,10 +12,14 @@ import pytest
 import torch
 from demo import checkpoint
 from demo.batches import Batches, plan_run
+from demo.blobs import Blobs
 from demo.figures import Figures
 from demo.labels import DataError
 from demo.model import STRIDES
+from demo.run import prepare
 from demo.settings import parse
+from demo.tasks import PROTOTYPES, make_model
+from rich.console import Console
 from train import main
 
 ROOT = Path(__file__).parents[2]
@@ -25,8 +29,8 @@ TINY = ["--no-compile", "--image-size", "32", "--batch-size", "2", "--workers", 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, request):
     """Few figures, and pictures of the run only in the test that looks for them."""
-    monkeypatch.setattr("demo.run.FIGURES_TRAIN", 12)
-    monkeypatch.setattr("demo.run.FIGURES_HELD_OUT", 4)
+    monkeypatch.setattr("demo.run.RENDERED_TRAIN", 12)
+    monkeypatch.setattr("demo.run.RENDERED_HELD_OUT", 4)
     if "draws" not in request.node.name:
         monkeypatch.setattr("demo.run._draw", lambda *_: [])
 
@@ -58,11 +62,47 @@ def test_the_compiled_step_is_two_graphs_that_serve_every_batch_and_equal_eager(
     assert ours[0] == pytest.approx(reference[0], rel=1e-4, abs=1e-5)
 
 
-def test_a_folder_can_be_trained_on_for_either_task(folder, tmp_path, capsys):
-    for task, name in (("detect", "AP"), ("pose", "OKS-AP")):
-        arguments = [*TINY, "--task", task, "--data", str(folder), "--steps", "2", "--out", str(tmp_path / task)]
-        assert main(arguments) == 0
-        assert f"\n{name} on 2 held-out pictures" in capsys.readouterr().out
+METRICS = {"detect": "AP", "pose": "OKS-AP", "obb": "AP of rotated boxes as polygons", "segment": "mask AP"}
+
+
+@pytest.mark.parametrize("head", ["dense", "end2end"])
+@pytest.mark.parametrize("task", METRICS)
+def test_a_folder_can_be_trained_on_for_every_task_and_head(folder, tmp_path, capsys, task, head):
+    assert (
+        main([*TINY, "--task", task, "--head", head, "--data", str(folder), "--steps", "2", "--out", str(tmp_path)])
+        == 0
+    )
+    assert f"\n{METRICS[task]} on 2 held-out pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("task", "head"), [("obb", "dense"), ("segment", "end2end")])
+def test_every_kind_of_rendered_picture_is_trained_on_and_draws(tmp_path, task, head):
+    assert main([*TINY, "--task", task, "--head", head, "--steps", "2", "--out", str(tmp_path)]) == 0
+    assert {"losses.png", "predictions.png", "assignment.png"} < {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_share_of_the_second_branch_follows_the_epochs(tmp_path):
+    settings = parse([*TINY, "--head", "end2end", "--task", "detect", "--steps", "24", "--out", str(tmp_path)])
+    run = prepare(settings, Console(quiet=True))
+    assert run.epochs == 4  # of 12 pictures, two a step
+    shares = []
+    for step in range(24):
+        run.schedule(step)
+        shares.append(round(run.step.criterion.share.item(), 3))
+    assert shares == [s for s in (0.8, 0.567, 0.333, 0.1) for _ in range(6)]
+
+
+def test_an_end_to_end_model_trains_two_branches_and_evaluates_the_second(tmp_path):
+    model = make_model("segment", Blobs(32, 1).info, end_to_end=True)
+    images = torch.rand(2, 3, 32, 32)
+    many, one = model(images)
+    one.scores.sum().backward()
+    assert all(p.grad is None for p in model.stem.parameters())
+    assert all(p.grad is None for p in model.branches[0].parameters())
+    assert not one.prototypes.requires_grad
+    assert many.coefficients.shape == one.coefficients.shape == (2, PROTOTYPES, 21)
+    assert many.prototypes.shape == (2, PROTOTYPES, 8, 8)
+    assert len(model.eval()(images)) == 1
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, monkeypatch):
