@@ -86,7 +86,7 @@ def draw(brush: Brush, blob: Blob, number: int) -> None:
 
 def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
     """x1, y1, x2, y2 around the pixels of a mask; zeros where there is none."""
-    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    rows, columns = np.nonzero(mask)
     if len(rows) == 0:
         return 0.0, 0.0, 0.0, 0.0
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)

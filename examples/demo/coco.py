@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -72,7 +72,8 @@ def _results(image: int, detections: Detections, size: int) -> list[dict]:
 def _objects(image: int, objects: Labels | Detections, runs: list[dict] | None, size: int) -> list[dict]:
     """What annotations and results have in common, one dict an object."""
     if objects.rotated is not None and len(objects.rotated) > 0:
-        runs = run_lengths.frPyObjects(corners(objects.rotated).reshape(-1, 8).tolist(), size, size)
+        polygons: Any = corners(objects.rotated).reshape(-1, 1, 8).tolist()
+        runs = [run_lengths.segmToRle(polygon, size, size) for polygon in polygons]
     rows = []
     for j, (x1, y1, x2, y2) in enumerate(objects.boxes.tolist()):
         row = {"image_id": image, "category_id": int(objects.classes[j]), "bbox": [x1, y1, x2 - x1, y2 - y1]}

@@ -30,7 +30,8 @@ class Detections(NamedTuple):
     def take(self, chosen: np.ndarray) -> Detections:
         """The objects where `chosen` `[n]` is True."""
         runs = None if self.runs is None else [run for run, wanted in zip(self.runs, chosen, strict=True) if wanted]
-        return Detections(*(None if x is None else x[chosen] for x in self[:5]), runs)  # pyright: ignore[reportArgumentType]
+        keypoints, rotated = (None if x is None else x[chosen] for x in (self.keypoints, self.rotated))
+        return Detections(self.scores[chosen], self.classes[chosen], self.boxes[chosen], keypoints, rotated, runs)
 
     def masks(self) -> np.ndarray | None:
         """`[n, size, size]` bool."""

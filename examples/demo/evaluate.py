@@ -118,8 +118,8 @@ def _one_image(
         chosen = torch.from_numpy(anchors).to(decoded.boxes.device)
         coefficients, limits = decoded.coefficients[image, chosen], decoded.boxes[image, chosen]
         runs = encode(masks(coefficients, predictions.prototypes[image].float(), limits, size).cpu().numpy())
-    found = (None if x is None else x[anchors] for x in (keypoints, turned))
-    return Detections(scores[anchors, classes], classes, boxes[anchors], *found, runs)
+    keypoints, turned = (None if x is None else x[anchors] for x in (keypoints, turned))
+    return Detections(scores[anchors, classes], classes, boxes[anchors], keypoints, turned, runs)
 
 
 def masks(coefficients: Tensor, prototypes: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -56,8 +56,8 @@ class Labels:
 
     def take(self, chosen: np.ndarray) -> Labels:
         """The objects where `chosen` `[n]` is True."""
-        rows = (self.classes, self.boxes, self.areas, self.crowd, self.keypoints, self.rotated)
-        classes, boxes, areas, crowd, keypoints, rotated = (None if x is None else x[chosen] for x in rows)
+        classes, boxes, areas, crowd = (x[chosen] for x in (self.classes, self.boxes, self.areas, self.crowd))
+        keypoints, rotated = (None if x is None else x[chosen] for x in (self.keypoints, self.rotated))
         index_map = self.index_map
         if index_map is not None:
             numbers = np.concatenate([[0], np.where(chosen, np.cumsum(chosen), 0)]).astype(np.int16)
@@ -75,7 +75,7 @@ class Labels:
         real = self.take(~self.crowd)
         x1, y1, x2, y2 = real.boxes.T
         boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1) / size
-        fields: dict[str, torch.Tensor] = {}
+        fields: dict[str, Any] = {}
         if real.keypoints is not None:
             fields["keypoints"] = torch.tensor(real.keypoints / (size, size, 1), dtype=torch.float32)
         if real.rotated is not None:

@@ -64,5 +64,6 @@ class Placing(NamedTuple):
             height, width = segmentation["size"]
             drawn = run_lengths.decode(run_lengths.segmToRle(segmentation, width, height))
             return self.picture(Image.fromarray(drawn * 255), 0, Image.Resampling.BILINEAR) > 127
-        polygons = [self.points(np.array(flat, dtype=float).reshape(-1, 2)).ravel().tolist() for flat in segmentation]
+        polygons: Any = [np.array(flat, dtype=float).reshape(-1, 2) for flat in segmentation]
+        polygons = [self.points(polygon).ravel().tolist() for polygon in polygons]
         return run_lengths.decode(run_lengths.segmToRle(polygons, self.size, self.size)) > 0

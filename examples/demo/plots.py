@@ -30,7 +30,8 @@ def losses(path: Path, names: Sequence[str], rows: Sequence[Sequence[float]]) ->
     """One panel for the total and one for each term, per image, with a running mean."""
     # A term that the task's head has no output for is 0 throughout.
     values = np.array(rows)
-    names, values = [name for name, used in zip(names, values.any(0), strict=True) if used], values[:, values.any(0)]
+    used = np.flatnonzero(values.any(0)).tolist()
+    names, values = [names[i] for i in used], values[:, used]
     columns = 3
     figure = Figure(figsize=(10, 2.6 * -(-len(names) // columns)), layout="constrained")
     panels = figure.subplots(-(-len(names) // columns), columns, squeeze=False).ravel()
@@ -142,7 +143,7 @@ def _objects(
             _pose(panel, info, keypoints[i], colour)
 
 
-def _tint(panel: Axes, masks: np.ndarray | None, colours: Sequence[str]) -> None:
+def _tint(panel: Axes, masks: np.ndarray | None, colours: Sequence[str] | np.ndarray) -> None:
     """Masks `[n, side, side]` over the picture, the earlier above the later."""
     if masks is None or len(masks) == 0:
         return

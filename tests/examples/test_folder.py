@@ -81,6 +81,7 @@ def test_a_rotated_box_follows_its_object_through_augmentation(folder):
     data = Folder(folder, "train", 96, "obb")
     for epoch in range(6):
         picture, labels = data.sample(0, epoch)
+        assert labels.rotated is not None
         drawn = Image.new("L", (96, 96))
         ImageDraw.Draw(drawn).polygon([tuple(corner) for corner in corners(labels.rotated)[0]], fill=1)
         assert overlap(picture.mean(-1) > 150, np.asarray(drawn) > 0) > 0.85
@@ -101,7 +102,9 @@ def test_a_mask_follows_its_object_through_augmentation(folder, runs):
     for epoch in range(6):
         picture, labels = data.sample(0, epoch)
         assert data.labels(0, epoch).index_map is None
-        assert overlap(picture.mean(-1) > 150, labels.masks()[0]) > 0.85
+        masks = labels.masks()
+        assert masks is not None
+        assert overlap(picture.mean(-1) > 150, masks[0]) > 0.85
 
 
 def overlap(a, b):
@@ -112,7 +115,9 @@ def test_of_masks_that_share_pixels_the_smaller_object_lies_above(folder):
     small = {"id": 9, "image_id": 0, "category_id": 7, "bbox": [40, 20, 10, 10]}
     small["segmentation"] = [[40, 20, 50, 20, 50, 30, 40, 30]]
     edit(folder, lambda d: d["annotations"].append(small))
-    large, inner = Folder(folder, "train", 96, "segment").sample(0)[1].masks()
+    masks = Folder(folder, "train", 96, "segment").sample(0)[1].masks()
+    assert masks is not None
+    large, inner = masks
     assert inner.sum() == 100
     assert large.sum() == 1200 - 100
 

@@ -22,6 +22,8 @@ from demo.tasks import PROTOTYPES, make_model
 from rich.console import Console
 from train import main
 
+from compiled_loss import EndToEndLoss
+
 ROOT = Path(__file__).parents[2]
 TINY = ["--no-compile", "--image-size", "32", "--batch-size", "2", "--workers", "0"]
 
@@ -85,10 +87,11 @@ def test_the_share_of_the_second_branch_follows_the_epochs(tmp_path):
     settings = parse([*TINY, "--head", "end2end", "--task", "detect", "--steps", "24", "--out", str(tmp_path)])
     run = prepare(settings, Console(quiet=True))
     assert run.epochs == 4  # of 12 pictures, two a step
-    shares = []
+    criterion, shares = run.step.criterion, []
+    assert isinstance(criterion, EndToEndLoss)
     for step in range(24):
         run.schedule(step)
-        shares.append(round(run.step.criterion.share.item(), 3))
+        shares.append(round(criterion.share.item(), 3))
     assert shares == [s for s in (0.8, 0.567, 0.333, 0.1) for _ in range(6)]
 
 
