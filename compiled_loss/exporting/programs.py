@@ -1,0 +1,71 @@
+"""Graphs as exported programs: the forward ones, and the experimental joint graph of a loss and its gradients."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from compiled_loss.checks import require
+from compiled_loss.exporting.graphs import Graph, LossGraph
+from compiled_loss.exporting.interface import Port, dynamic_axes, examples
+from compiled_loss.exporting.outputs import gradient_outputs
+
+# The joint graph rests on an interface that torch calls unstable: first version tried, and first not tried.
+_TRIED, _UNTRIED = (2, 13), (2, 14)
+
+
+def check_version() -> None:
+    """Check that the joint graph was tried with this version of torch.
+
+    Raises:
+        ValueError: if it was not.
+    """
+    version = torch.torch_version.TorchVersion(torch.__version__)
+    expected = f"torch {'.'.join(map(str, _TRIED))}, which this experimental form was tried with"
+    require(_TRIED <= version < _UNTRIED, "gradients", expected, f"torch {version}")
+
+
+def export_program(graph: "Graph | JointGraph") -> ExportedProgram:
+    """The graph as torch.export sees it, B and N dynamic."""
+    with torch.no_grad():
+        return _export(graph, graph.inputs)
+
+
+class JointGraph(nn.Module):
+    """A loss with the gradients for every prediction, as one function without autograd (experimental).
+
+    Args:
+        graph: the loss.
+
+    Raises:
+        ValueError: on a version of torch that this was not tried with.
+    """
+
+    def __init__(self, graph: LossGraph) -> None:
+        super().__init__()
+        check_version()
+        from torch.export.experimental import _export_forward_backward  # noqa: PLC0415  (of those versions alone)
+
+        self.inputs = graph.inputs
+        self.outputs = [*graph.outputs, *gradient_outputs(graph.predictions)]
+        learnt = {port.name for port in graph.predictions}
+        joint = _export_forward_backward(_export(graph, graph.inputs, learnt))
+        self.body = joint.graph_module
+        self._lifted: list[Tensor | None] = []
+        for spec in joint.graph_signature.input_specs:
+            place = joint.state_dict if spec.kind == InputKind.BUFFER and spec.persistent else joint.constants
+            self._lifted.append(None if spec.kind == InputKind.USER_INPUT else place[str(spec.target)])
+
+    def forward(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs by name."""
+        given = (tensors[port.name] for port in self.inputs)
+        results = self.body(*(next(given) if x is None else x for x in self._lifted))
+        return {port.name: x for port, x in zip(self.outputs, results, strict=True)}
+
+
+def _export(graph: nn.Module, ports: list[Port], learnt: set[str] | frozenset[str] = frozenset()) -> ExportedProgram:
+    inputs: dict[str, Any] = examples(ports)
+    inputs = {name: x.requires_grad_(name in learnt) for name, x in inputs.items()}
+    return torch.export.export(graph, (inputs,), dynamic_shapes=(dynamic_axes(ports),))
