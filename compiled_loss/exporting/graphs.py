@@ -49,20 +49,20 @@ class Graph(nn.Module):
         self.inputs = [*self.predictions, *target_ports(loss, setting)]
 
     def _predictions(self, tensors: dict[str, Tensor], branch: str) -> Predictions:
-        given = {p.name: tensors[p.name] for p in self.predictions if p.name.startswith(f"{branch}_")}
+        names = [p.name for p in self.predictions if p.name.startswith(f"{branch}_")]
+        given = {name.removeprefix(f"{branch}_"): tensors[name] for name in names}
         if self.setting.image_size is not None:
             cells = grids(self.loss, self.setting.image_size)
-            return Predictions(grid_sizes=cells, **{name.removeprefix(f"{branch}_"): x for name, x in given.items()})
-        strides, fields = main_loss(self.loss).strides, {}
-        cells = tuple(given[f"{branch}_boxes_{stride}"].shape[2:] for stride in strides)
-        for name in given:
-            field, _, stride = name.removeprefix(f"{branch}_").rpartition("_")
-            if not stride.isdigit():
-                fields[name.removeprefix(f"{branch}_")] = given[name]
-            elif int(stride) == strides[0]:
-                levels = [given[f"{branch}_{field}_{s}"].flatten(2) for s in strides]
-                fields[field] = torch.cat(levels, 2)
-        return Predictions(grid_sizes=tuple((rows, columns) for rows, columns in cells), **fields)
+            return Predictions(grid_sizes=cells, **given)
+        strides = main_loss(self.loss).strides
+        maps = {name: x for name, x in given.items() if not name.endswith(tuple(f"_{s}" for s in strides))}
+        cells = []
+        for stride in strides:
+            _, _, rows, columns = given[f"boxes_{stride}"].shape
+            cells.append((rows, columns))
+        for field in (name.removesuffix(f"_{strides[0]}") for name in given if name.endswith(f"_{strides[0]}")):
+            maps[field] = torch.cat([given[f"{field}_{stride}"].flatten(2) for stride in strides], 2)
+        return Predictions(grid_sizes=tuple(cells), **maps)
 
     def _targets(self, tensors: dict[str, Tensor]) -> Targets:
         fields = {_FIELDS.get(p.name, p.name): tensors[p.name] for p in target_ports(self.loss, self.setting)}

@@ -19,6 +19,7 @@ from compiled_loss.losses.segmentation import SegmentationLoss
 
 INTERFACE_VERSION = 1  # counts up with every change of a name, a shape or a meaning
 _LOSSES = {kind.__name__: kind for kind in (DetectionLoss, PoseLoss, ResidualPoseLoss, OrientedLoss, SegmentationLoss)}
+_TENSORS = {"class_weights", "sigmas", "keypoint_weights"}
 _WRITERS = ("compiled-loss", "torch", "onnx", "onnxscript")
 
 
@@ -111,8 +112,9 @@ def rebuild(metadata: Metadata) -> tuple[Loss, Setting]:
     constants = metadata.constants
     kind = _LOSSES.get(constants["loss"])
     require(kind is not None, "constants.loss", f"one of {', '.join(_LOSSES)}", constants["loss"])
-    arguments = {name: torch.tensor(x) if isinstance(x, list) else x for name, x in constants["arguments"].items()}
-    arguments["strides"] = tuple(constants["arguments"]["strides"])
+    arguments: dict[str, Any] = dict(constants["arguments"])
+    for name in _TENSORS & arguments.keys():
+        arguments[name] = None if arguments[name] is None else torch.tensor(arguments[name])
     flow = arguments.get("flow")
     require(flow is None, "constants.arguments.flow", "none, since a function cannot be made anew", flow)
     setting = Setting(**constants["setting"])

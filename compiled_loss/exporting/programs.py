@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.torch_version import TorchVersion
 
 from compiled_loss.checks import require
 from compiled_loss.exporting.graphs import Graph, LossGraph
@@ -22,7 +23,7 @@ def check_version() -> None:
     Raises:
         ValueError: if it was not.
     """
-    version = torch.torch_version.TorchVersion(torch.__version__)
+    version = TorchVersion(torch.__version__)
     expected = f"torch {'.'.join(map(str, _TRIED))}, which this experimental form was tried with"
     require(_TRIED <= version < _UNTRIED, "gradients", expected, f"torch {version}")
 
@@ -56,7 +57,8 @@ class JointGraph(nn.Module):
         self._lifted: list[Tensor | None] = []
         for spec in joint.graph_signature.input_specs:
             place = joint.state_dict if spec.kind == InputKind.BUFFER and spec.persistent else joint.constants
-            self._lifted.append(None if spec.kind == InputKind.USER_INPUT else place[str(spec.target)])
+            held: Any = None if spec.kind == InputKind.USER_INPUT else place[str(spec.target)]
+            self._lifted.append(held)
 
     def forward(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs by name."""
