@@ -14,7 +14,7 @@ from compiled_loss.exporting.interface import Port, dynamic_axes, examples
 from compiled_loss.exporting.outputs import gradient_outputs
 
 # The joint graph rests on an interface that torch calls unstable: first version tried, and first not tried.
-_TRIED, _UNTRIED = (2, 13), (2, 14)
+_TRIED, _UNTRIED = TorchVersion("2.13"), TorchVersion("2.14.dev0")
 
 
 def check_version() -> None:
@@ -24,7 +24,7 @@ def check_version() -> None:
         ValueError: if it was not.
     """
     version = TorchVersion(torch.__version__)
-    expected = f"torch {'.'.join(map(str, _TRIED))}, which this experimental form was tried with"
+    expected = f"torch {_TRIED}, which this experimental form was tried with"
     require(_TRIED <= version < _UNTRIED, "gradients", expected, f"torch {version}")
 
 
