@@ -1,6 +1,7 @@
 """Exported graphs as files: ONNX (.onnx), torch.export archives (.pt2) and AOTInductor packages (.aoti.pt2)."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -127,10 +128,16 @@ def load(path: str | os.PathLike[str]) -> ExportedFile:
 def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[str]) -> None:
     import onnx  # noqa: PLC0415  (an optional dependency)
 
+    # The exporter's own words: operators of packages that are not installed.
+    silenced = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     names = [[port.name for port in ports] for ports in (metadata.inputs, metadata.outputs)]
-    converted = torch.onnx.export(
-        program, dynamo=True, verbose=False, opset_version=OPSET, input_names=names[0], output_names=names[1]
-    )
+    try:
+        converted = torch.onnx.export(
+            program, dynamo=True, verbose=False, opset_version=OPSET, input_names=names[0], output_names=names[1]
+        )
+    finally:
+        logging.disable(silenced)
     assert converted is not None
     model = converted.model_proto
     # Traces of the source are most of the file, and name paths of this machine.

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.fx import GraphModule
 from torch.torch_version import TorchVersion
 
+from compiled_loss.audit.torch_private import quiet
 from compiled_loss.checks import require
 from compiled_loss.exporting.graphs import Graph, LossGraph
 from compiled_loss.exporting.interface import Port, dynamic_axes, examples
@@ -30,7 +32,7 @@ def check_version() -> None:
 
 def export_program(graph: "Graph | JointGraph") -> ExportedProgram:
     """The graph as torch.export sees it, B and N dynamic."""
-    with torch.no_grad():
+    with torch.no_grad(), quiet():
         return _export(graph, graph.inputs)
 
 
@@ -52,12 +54,15 @@ class JointGraph(nn.Module):
         self.inputs = graph.inputs
         self.outputs = [*graph.outputs, *gradient_outputs(graph.predictions)]
         learnt = {port.name for port in graph.predictions}
-        joint = _export_forward_backward(_export(graph, graph.inputs, learnt))
+        with quiet():
+            joint = _export_forward_backward(_export(graph, graph.inputs, learnt))
         self.body = joint.graph_module
+        _without_empty(self.body)
         self._lifted: list[Tensor | None] = []
         for spec in joint.graph_signature.input_specs:
-            place = joint.state_dict if spec.kind == InputKind.BUFFER and spec.persistent else joint.constants
-            held: Any = None if spec.kind == InputKind.USER_INPUT else place[str(spec.target)]
+            held: Any = None
+            if spec.kind != InputKind.USER_INPUT:
+                held = {**joint.constants, **joint.state_dict}[str(spec.target)]
             self._lifted.append(held)
 
     def forward(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -65,6 +70,15 @@ class JointGraph(nn.Module):
         given = (tensors[port.name] for port in self.inputs)
         results = self.body(*(next(given) if x is None else x for x in self._lifted))
         return {port.name: x for port, x in zip(self.outputs, results, strict=True)}
+
+
+def _without_empty(body: GraphModule) -> None:
+    """Zeros for memory that is not set yet: ONNX has no operator for that, and all of it is written over."""
+    for node in body.graph.nodes:
+        if node.target is torch.ops.aten.empty_permuted.default:
+            node.target = torch.ops.aten.full.default
+            node.args = (node.args[0], 0)
+    body.recompile()
 
 
 def _export(graph: nn.Module, ports: list[Port], learnt: set[str] | frozenset[str] = frozenset()) -> ExportedProgram:

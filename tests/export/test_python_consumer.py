@@ -28,7 +28,8 @@ def train_in_torch(facts: consumer.Facts, steps: int, rate: float) -> list[float
     features = consumer.see(images, facts)
     weights = [torch.tensor(x, requires_grad=True) for x in consumer.first_weights(features, facts)]
     optimizer = torch.optim.SGD(weights, lr=rate, momentum=consumer.MOMENTUM)
-    targets = Targets(*(torch.tensor(rows[name]) for name in ("batch_idx", "cls", "boxes")))
+    batch_idx, labels, boxes = (torch.tensor(rows[name]) for name in ("batch_idx", "cls", "boxes"))
+    targets = Targets(batch_idx, labels, boxes)
     height, width = facts.image_size
     grids = tuple((height // s, width // s) for s in facts.strides)
     criterion, losses = DetectionLoss(facts.classes, facts.strides, facts.reg_max), []

@@ -113,7 +113,7 @@ def train(session: onnxruntime.InferenceSession, facts: Facts, steps: int, rate:
         boxes, scores = np.split(raw, [4 * facts.reg_max], axis=1)
         inputs = {"pred_boxes": np.ascontiguousarray(boxes), "pred_scores": np.ascontiguousarray(scores), **rows}
         wanted = ["loss", "grad_pred_boxes", "grad_pred_scores"]
-        loss, grad_boxes, grad_scores = session.run(wanted, inputs)
+        loss, grad_boxes, grad_scores = map(np.asarray, session.run(wanted, inputs))
         losses.append(float(loss))
         gradient = np.concatenate([grad_boxes, grad_scores], 1).transpose(0, 2, 1)
         for x, w, v, g in zip(features, weights, speed, np.split(gradient, counts, axis=1), strict=True):
