@@ -36,6 +36,7 @@ FLOORS = {
     "sources": 5,
     "integrations": 5,
     "audit": 5,
+    "exporting": 5,
     "__init__": 6,
     "__main__": 7,
 }
@@ -45,6 +46,7 @@ WITHIN_A_FLOOR = {
     ("collate", "plan"),
     ("integrations", "plan"),
     ("integrations", "sources"),
+    ("exporting", "audit"),
 }
 
 

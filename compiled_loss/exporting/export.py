@@ -1,0 +1,85 @@
+"""Writing the assignment, the loss, or the loss with its gradients, of any loss of this package."""
+
+import copy
+import os
+
+from compiled_loss.checks import require
+from compiled_loss.exporting.files import check_path, write
+from compiled_loss.exporting.graphs import AssignmentGraph, LossGraph
+from compiled_loss.exporting.interface import Loss, Setting, check_setting
+from compiled_loss.exporting.metadata import Metadata, describe
+from compiled_loss.exporting.programs import JointGraph, check_version, export_program
+from compiled_loss.losses.detection import DetectionLoss
+
+
+def export_assignment(loss: DetectionLoss, path: str | os.PathLike[str], setting: Setting | None = None) -> Metadata:
+    """Write a loss's target assignment: predictions and targets in, positives with weights and their dense view out.
+
+    Args:
+        loss: a task's loss; of an end-to-end loss one of its branches, `loss.many` or `loss.one`.
+        path: a name that ends in .onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package).
+        setting: image size, slots of the padded form, planned window.
+
+    Returns:
+        What was written into the file: names, shapes and meanings of inputs and outputs, constants, versions.
+
+    Raises:
+        ValueError: for a setting that does not fit the loss, or a path that cannot be written.
+        ImportError: for an ONNX file without the packages of `compiled-loss[export]`.
+
+    Example:
+        >>> from compiled_loss import DetectionLoss
+        >>> export_assignment(DetectionLoss(2), "assignment.txt")
+        Traceback (most recent call last):
+        ValueError: path: expected a name that ends in .onnx, .aoti.pt2, .pt2, got assignment.txt
+    """
+    setting = Setting() if setting is None else setting
+    is_one = isinstance(loss, DetectionLoss)
+    require(is_one, "loss", "the loss of one branch, such as loss.many or loss.one", type(loss).__name__)
+    check_setting(loss, setting)
+    check_path(path)
+    graph = AssignmentGraph(copy.deepcopy(loss).cpu(), setting)
+    metadata = describe(loss, setting, "assignment", graph.inputs, graph.outputs)
+    write(export_program(graph), metadata, path)
+    return metadata
+
+
+def export_loss(
+    loss: Loss, path: str | os.PathLike[str], setting: Setting | None = None, *, gradients: bool = False
+) -> Metadata:
+    """Write a loss: predictions and targets in, the loss and its terms out, and with `gradients` those too.
+
+    Args:
+        loss: a task's loss or an end-to-end loss.
+        path: a name that ends in .onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package).
+        setting: image size, planned window.
+        gradients: also return the gradient of the loss by every prediction. Experimental: it rests on an interface
+            that torch calls unstable, so only versions that it was tried with are taken.
+
+    Returns:
+        What was written into the file: names, shapes and meanings of inputs and outputs, constants, versions.
+
+    Raises:
+        ValueError: for a setting that does not fit the loss, a path that cannot be written, or gradients on another
+            version of torch.
+        ImportError: for an ONNX file without the packages of `compiled-loss[export]`.
+
+    Example:
+        >>> from compiled_loss import DetectionLoss
+        >>> export_loss(DetectionLoss(2), "loss.onnx", Setting(image_size=(640, 100)))
+        Traceback (most recent call last):
+        ValueError: image_size: expected multiples of [8, 16, 32], got (640, 100)
+    """
+    setting = Setting() if setting is None else setting
+    check_setting(loss, setting)
+    require(setting.slots is None, "slots", "None, since slots are an output of the assignment", setting.slots)
+    if gradients:
+        check_version()
+    check_path(path)
+    graph: LossGraph | JointGraph = LossGraph(copy.deepcopy(loss).cpu().requires_grad_(False), setting)
+    if gradients:
+        graph = JointGraph(graph)
+    kind = "gradients" if gradients else "loss"
+    metadata = describe(loss, setting, kind, graph.inputs, graph.outputs)
+    write(export_program(graph), metadata, path)
+    return metadata

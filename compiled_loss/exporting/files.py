@@ -1,0 +1,200 @@
+"""Exported graphs as files: ONNX (.onnx), torch.export archives (.pt2) and AOTInductor packages (.aoti.pt2)."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from compiled_loss.audit.torch_private import quiet
+from compiled_loss.checks import require
+from compiled_loss.exporting.interface import Port
+from compiled_loss.exporting.metadata import Metadata
+
+OPSET = 20
+SUFFIXES = (".onnx", ".aoti.pt2", ".pt2")
+_EXTRA = "compiled_loss.json"
+
+
+class ExportedFile(NamedTuple):
+    """A file of an exported graph, and the way to run it.
+
+    Args:
+        path: of the file.
+        metadata: what it says about itself.
+        run: from named inputs to named outputs.
+
+    Example:
+        >>> file = ExportedFile(Path("loss.onnx"), None, lambda inputs: {"loss": inputs["boxes"].sum()})
+        >>> file.run({"boxes": torch.ones(2, 4)})["loss"]
+        tensor(8.)
+    """
+
+    path: Path
+    metadata: Metadata
+    run: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+
+def suffix_of(path: str | os.PathLike[str]) -> str:
+    """The kind of a file by its name.
+
+    Raises:
+        ValueError: for another suffix.
+    """
+    found = next((suffix for suffix in SUFFIXES if str(path).endswith(suffix)), None)
+    require(found is not None, "path", f"a name that ends in {', '.join(SUFFIXES)}", str(path))
+    assert found is not None
+    return found
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Check, before the work is done, that a file of that name can be written.
+
+    Raises:
+        ValueError: for another suffix, a missing folder, or an AOTInductor package without a C++ compiler.
+        ImportError: for an ONNX file without the packages that write it.
+    """
+    suffix, folder = suffix_of(path), Path(path).absolute().parent
+    require(folder.is_dir(), "path", "a file in a folder that exists", str(path))
+    if suffix == ".aoti.pt2":
+        require(cpp_compiler() is not None, "path", ".pt2 or .onnx, as no C++ compiler was found (CXX, g++)", str(path))
+    if suffix == ".onnx":
+        _onnx_packages()
+
+
+def cpp_compiler() -> str | None:
+    """Path of the compiler that AOTInductor would call, or None."""
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
+def write(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[str]) -> None:
+    """Write a program as the kind of file that the name ends in."""
+    text = metadata.to_text()
+    with quiet():
+        if suffix_of(path) == ".onnx":
+            _write_onnx(program, metadata, path)
+        elif suffix_of(path) == ".aoti.pt2":
+            options = {"aot_inductor.metadata": text}
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+        else:
+            torch.export.save(program, path, extra_files={_EXTRA: json.dumps(text)})
+
+
+def load(path: str | os.PathLike[str]) -> ExportedFile:
+    """Read an exported graph, to run it on the CPU.
+
+    Args:
+        path: of an .onnx, .pt2 or .aoti.pt2 file.
+
+    Returns:
+        `ExportedFile(path, metadata, run)`.
+
+    Raises:
+        ValueError: for another suffix, a missing file, or one that this package did not write.
+        ImportError: for an ONNX file without onnxruntime.
+
+    Example:
+        >>> load("nothing.onnx")
+        Traceback (most recent call last):
+        ValueError: path: expected a file, got nothing.onnx
+    """
+    suffix = suffix_of(path)
+    require(Path(path).is_file(), "path", "a file", str(path))
+    try:
+        with quiet():
+            text, run = {".onnx": _load_onnx, ".aoti.pt2": _load_package, ".pt2": _load_archive}[suffix](str(path))
+    except ImportError:
+        raise
+    except Exception as error:
+        first = str(error).strip().splitlines()[:1]
+        raise ValueError(f"path: expected a readable {suffix} file, got {path}: {''.join(first)}") from error
+    metadata = Metadata.from_text(text)
+    names = [port.name for port in metadata.inputs]
+
+    def in_order(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        missing = [name for name in names if name not in inputs]
+        require(not missing, "inputs", f"the tensors {', '.join(names)}", f"none of {', '.join(missing)}")
+        return run({name: inputs[name] for name in names})
+
+    return ExportedFile(Path(path), metadata, in_order)
+
+
+def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[str]) -> None:
+    import onnx  # noqa: PLC0415  (an optional dependency)
+
+    # The exporter's own words: operators of packages that are not installed.
+    silenced = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    names = [[port.name for port in ports] for ports in (metadata.inputs, metadata.outputs)]
+    try:
+        converted = torch.onnx.export(
+            program, dynamo=True, verbose=False, opset_version=OPSET, input_names=names[0], output_names=names[1]
+        )
+    finally:
+        logging.disable(silenced)
+    assert converted is not None
+    model = converted.model_proto
+    # Traces of the source are most of the file, and name paths of this machine.
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        value.ClearField("metadata_props")
+    del model.graph.value_info[:]
+    for values, ports in ((model.graph.input, metadata.inputs), (model.graph.output, metadata.outputs)):
+        for value, port in zip(values, ports, strict=True):
+            _name_axes(value, port)
+    onnx.helper.set_model_props(model, metadata.to_text())
+    foreign = {x.domain for x in (*model.graph.node, *model.opset_import)} - {"", "ai.onnx"}
+    require(not foreign and not model.functions, "loss", "operators of ONNX alone in its graph", sorted(foreign))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, os.fspath(path))
+
+
+def _name_axes(value: Any, port: Port) -> None:
+    """The axes' names of the table instead of those that torch makes up."""
+    value.doc_string = port.meaning
+    for dim, size in zip(value.type.tensor_type.shape.dim, port.shape, strict=True):
+        if isinstance(size, str):
+            dim.dim_param = size
+
+
+def _load_onnx(path: str) -> tuple[dict[str, str], Callable]:
+    import onnxruntime  # noqa: PLC0415  (an optional dependency)
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [x.name for x in session.get_outputs()]
+
+    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        results = session.run(None, {name: x.numpy() for name, x in inputs.items()})
+        return {name: torch.as_tensor(x) for name, x in zip(names, results, strict=True)}
+
+    return dict(session.get_modelmeta().custom_metadata_map), run
+
+
+def _load_archive(path: str) -> tuple[dict[str, str], Callable]:
+    extra = {_EXTRA: ""}
+    module = torch.export.load(path, extra_files=extra).module()
+    return json.loads(extra[_EXTRA] or "{}"), module
+
+
+def _load_package(path: str) -> tuple[dict[str, str], Callable]:
+    module = torch._inductor.aoti_load_package(path)
+    return module.get_metadata(), module
+
+
+def _onnx_packages() -> None:
+    try:
+        import onnx  # noqa: F401, PLC0415
+        import onnxscript  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise ImportError(f"{error}; pip install 'compiled-loss[export]'") from error

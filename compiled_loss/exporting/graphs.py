@@ -1,0 +1,134 @@
+"""Assignment and loss as modules of named tensors alone, in and out.
+
+Letters: B images, N rows, A anchors, P positive slots, M slots per image.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from compiled_loss.assign.dense import to_dense
+from compiled_loss.exporting.interface import (
+    Loss,
+    Port,
+    Setting,
+    branches,
+    examples,
+    grids,
+    main_loss,
+    prediction_ports,
+    share_port,
+    target_ports,
+)
+from compiled_loss.exporting.outputs import SLOTTED, assignment_outputs, loss_outputs
+from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.end_to_end import EndToEndLoss
+from compiled_loss.ragged import fill, positions
+from compiled_loss.targets import Targets
+from compiled_loss.types import EndToEndOutput, LossOutput, Predictions
+
+_FIELDS = {"cls": "labels"}  # names of the files that differ from those of Targets
+
+
+class Graph(nn.Module):
+    """A function of named tensors; its inputs and outputs are in tables.
+
+    Args:
+        loss: the loss.
+        setting: what else the graph fixes.
+    """
+
+    predictions: list[Port]
+    inputs: list[Port]
+    outputs: list[Port]
+
+    def __init__(self, loss: Loss, setting: Setting) -> None:
+        super().__init__()
+        self.loss = loss
+        self.setting = setting
+        self.predictions = prediction_ports(loss, setting)
+        self.inputs = [*self.predictions, *target_ports(loss, setting)]
+
+    def _predictions(self, tensors: dict[str, Tensor], branch: str) -> Predictions:
+        names = [p.name for p in self.predictions if p.name.startswith(f"{branch}_")]
+        given = {name.removeprefix(f"{branch}_"): tensors[name] for name in names}
+        if self.setting.image_size is not None:
+            cells = grids(self.loss, self.setting.image_size)
+            return Predictions(grid_sizes=cells, **given)
+        strides = main_loss(self.loss).strides
+        maps = {name: x for name, x in given.items() if not name.endswith(tuple(f"_{s}" for s in strides))}
+        cells = []
+        for stride in strides:
+            _, _, rows, columns = given[f"boxes_{stride}"].shape
+            cells.append((rows, columns))
+        for field in (name.removesuffix(f"_{strides[0]}") for name in given if name.endswith(f"_{strides[0]}")):
+            maps[field] = torch.cat([given[f"{field}_{stride}"].flatten(2) for stride in strides], 2)
+        return Predictions(grid_sizes=tuple(cells), **maps)
+
+    def _targets(self, tensors: dict[str, Tensor]) -> Targets:
+        fields = {_FIELDS.get(p.name, p.name): tensors[p.name] for p in target_ports(self.loss, self.setting)}
+        return Targets(**fields, window=self.setting.window, mask_tiles=self.setting.mask_tiles)  # type: ignore[arg-type]
+
+
+class AssignmentGraph(Graph):
+    """The positives and their dense view; in the padded form the filled slots too."""
+
+    loss: DetectionLoss
+
+    def __init__(self, loss: DetectionLoss, setting: Setting) -> None:
+        super().__init__(loss, setting)
+        self.outputs = assignment_outputs(loss, setting)
+
+    def forward(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs by name."""
+        predictions, targets = self._predictions(tensors, "pred"), self._targets(tensors)
+        batch, classes, anchors = predictions.scores.shape
+        slot, filled = None, {}
+        if self.setting.slots is not None:
+            slot, filled = self._fill(tensors, batch)
+            # A row without a slot takes no part, and keeps its place among the rows.
+            targets = targets._replace(batch_idx=torch.where(slot < self.setting.slots, targets.batch_idx, -1))
+        loss = self.loss
+        loss._check(predictions, targets)
+        scene = loss._scene(predictions, targets)
+        flat = loss._assign(predictions, targets, scene)
+        dense = to_dense(flat, targets.labels, scene.boxes, batch, anchors, classes)
+        flat = dict(zip(("image", "anchor", "row", "valid", "weight", "overflow"), flat, strict=True))
+        found = {**flat, **{f"dense_{name}": x for name, x in dense._asdict().items()}, **filled}
+        if slot is not None:
+            found["slot"] = torch.where(flat["valid"], slot[flat["row"]], 0)
+            # One row more than there are, so that background has something to read even without rows.
+            background = slot.new_full((1,), -1)
+            row = torch.where(dense.row >= 0, dense.row, slot.shape[0])
+            found["dense_slot"] = torch.cat([slot, background])[row]
+        return {port.name: found[port.name] for port in self.outputs}
+
+    def _fill(self, tensors: dict[str, Tensor], batch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """`[N]` slot of every row, and the filled slots by name."""
+        assert self.setting.slots is not None
+        batch_idx, slots = tensors["batch_idx"], self.setting.slots
+        filled = {name: fill(tensors[name], batch_idx, batch, slots) for name in SLOTTED if name in tensors}
+        found = {f"slot_{name}": x.values for name, x in filled.items()}
+        found |= {"slot_mask": filled["boxes"].mask, "dropped": filled["boxes"].dropped}
+        return positions(batch_idx, batch)[0], found
+
+
+class LossGraph(Graph):
+    """The loss, its terms and its counts; an end-to-end loss takes its share as an input."""
+
+    def __init__(self, loss: Loss, setting: Setting) -> None:
+        super().__init__(loss, setting)
+        if isinstance(loss, EndToEndLoss) and not loss.plain_sum:
+            self.inputs = [*self.inputs, share_port()]
+        with torch.no_grad():
+            self.outputs = loss_outputs(tuple(self._loss(examples(self.inputs)).terms))
+
+    def forward(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs by name; only the loss itself has a gradient."""
+        out = self._loss(tensors)
+        found = [out.total, *(x.detach() for x in out.terms.values()), out.num_positives, out.overflow]
+        return {port.name: x for port, x in zip(self.outputs, found, strict=True)}
+
+    def _loss(self, tensors: dict[str, Tensor]) -> LossOutput | EndToEndOutput:
+        heads = [self._predictions(tensors, branch) for branch in branches(self.loss)]
+        buffers = {name: tensors[name] for name in ("share",) if name in tensors}
+        return torch.func.functional_call(self.loss, buffers, (*heads, self._targets(tensors)))

@@ -1,0 +1,246 @@
+"""Names, axes, units and meaning of every tensor that enters or leaves an exported graph: one table.
+
+The graphs' own signatures, their dynamic axes, the metadata in the files and the example inputs are all made from it.
+
+Letters: B images, N rows, A anchors, C classes, R distance bins, K keypoints, P positive slots, M slots per image.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.export import Dim
+
+from compiled_loss.checks import require
+from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.end_to_end import EndToEndLoss
+from compiled_loss.losses.oriented import OrientedLoss
+from compiled_loss.losses.pose import PoseLoss
+from compiled_loss.losses.residual_pose import ResidualPoseLoss
+from compiled_loss.losses.segmentation import SegmentationLoss
+
+Loss = DetectionLoss | EndToEndLoss
+# Graph axes that vary, with the size that an export is traced with: not 0 or 1, which torch takes for constants, and
+# of levels at least 2, since a single column would have strides of its own.
+_AXES = {"B": 3, "N": 7, "h": 2, "w": 3}
+_LEAST = {"h": 2, "w": 2}
+
+
+class Setting(NamedTuple):
+    """What an exported graph fixes besides the loss.
+
+    Args:
+        image_size: (height, width) in pixels, multiples of every stride; None leaves it open, and the predictions
+            come as one map for each level.
+        slots: M slots of the padded form, or None: flat rows alone.
+        window: candidate anchors W of each row, None for all; what exceeds it is counted in `overflow`.
+        mask_tiles: tiles of 64 mask pixels for all rows' boxes, None for all; what exceeds it is counted too.
+        prototypes: mask prototypes of a segmentation head.
+        mask_stride: image pixels per pixel of prototypes and masks.
+        semantic: whether a segmentation head tells the class of every pixel, at twice the mask stride.
+
+    Example:
+        >>> Setting(image_size=(64, 96)).slots is None
+        True
+    """
+
+    image_size: tuple[int, int] | None = (640, 640)
+    slots: int | None = None
+    window: int | None = None
+    mask_tiles: int | None = None
+    prototypes: int = 32
+    mask_stride: int = 4
+    semantic: bool = False
+
+
+class Port(NamedTuple):
+    """One tensor of a graph.
+
+    Args:
+        name: its name in the file.
+        shape: sizes; a string is an axis, such as "B" or, of a level's map, "4h".
+        dtype: as in torch.
+        meaning: what it holds, with its unit.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    meaning: str
+
+
+def main_loss(loss: Loss) -> DetectionLoss:
+    """The loss of the task, of an end-to-end loss that of its one-to-one branch."""
+    task = loss.one if isinstance(loss, EndToEndLoss) else loss
+    assert isinstance(task, DetectionLoss)
+    return task
+
+
+def branches(loss: Loss) -> tuple[str, ...]:
+    """Prefix of the predictions' names, one for each of the head's branches."""
+    return ("many", "one") if isinstance(loss, EndToEndLoss) else ("pred",)
+
+
+def task_of(loss: Loss) -> str:
+    """`detect`, `pose`, `obb` or `segment`."""
+    kinds = {"pose": PoseLoss, "obb": OrientedLoss, "segment": SegmentationLoss}
+    return next((name for name, kind in kinds.items() if isinstance(main_loss(loss), kind)), "detect")
+
+
+def check_setting(loss: Loss, setting: Setting) -> None:
+    """Check a loss and a setting against each other.
+
+    Raises:
+        ValueError: naming the argument, what was expected and what came.
+    """
+    require(isinstance(loss, DetectionLoss | EndToEndLoss), "loss", "a loss of compiled_loss", type(loss).__name__)
+    task = main_loss(loss)
+    require(not task.distributed, "loss.distributed", "False, since a graph runs in one process", True)
+    coarsest, size = task.strides[-1], setting.image_size
+    steps = [*task.strides]
+    if isinstance(task, SegmentationLoss):
+        steps += [setting.mask_stride, 2 * setting.mask_stride]
+    require(_whole(setting.mask_stride), "mask_stride", "a positive integer", setting.mask_stride)
+    if size is None:
+        nested = all(coarsest % stride == 0 for stride in steps)
+        require(nested, "image_size", f"(height, width), as {steps} do not all divide {coarsest}", None)
+    else:
+        two = isinstance(size, Sequence) and len(size) == 2 and all(_whole(n) for n in size)
+        require(two, "image_size", "(height, width) in pixels, or None", size)
+        fits = all(n % stride == 0 for n in size for stride in steps)
+        require(fits, "image_size", f"multiples of {sorted(set(steps))}", tuple(size))
+    for name in ("slots", "window", "mask_tiles", "prototypes"):
+        value = getattr(setting, name)
+        require(value is None or _whole(value), name, "a positive integer, or None", value)
+    require(setting.prototypes is not None, "prototypes", "a positive integer", None)
+
+
+def prediction_ports(loss: Loss, setting: Setting) -> list[Port]:
+    """The predictions: for an image size each field as one tensor, for an open one as a map of each level."""
+    ports = []
+    for branch in branches(loss):
+        for field, channels, meaning in _heads(loss, setting):
+            name = f"{branch}_{field}"
+            if setting.image_size is not None:
+                anchors = sum(rows * columns for rows, columns in grids(loss, setting.image_size))
+                ports.append(Port(name, ("B", channels, anchors), "float32", f"{meaning}, levels finest first"))
+                continue
+            for stride in main_loss(loss).strides:
+                shape = ("B", channels, *_cells(loss, setting, stride))
+                ports.append(Port(f"{name}_{stride}", shape, "float32", f"{meaning}, level of stride {stride}"))
+        for field, channels, stride, meaning in _images(loss, setting):
+            shape = ("B", channels, *_cells(loss, setting, stride))
+            ports.append(Port(f"{branch}_{field}", shape, "float32", meaning))
+    return ports
+
+
+def target_ports(loss: Loss, setting: Setting) -> list[Port]:
+    """The targets: flat rows, and maps of the images."""
+    task = main_loss(loss)
+    ports = [
+        Port("batch_idx", ("N",), "int64", "image of the row; outside [0, B) the row is padding"),
+        Port("cls", ("N",), "int64", "class of the row, in [0, C)"),
+        Port("boxes", ("N", 4), "float32", "centre x, centre y, width, height as fractions of the image"),
+    ]
+    if isinstance(task, PoseLoss):
+        meaning = "x and y as fractions of the image, and a flag: 0 where not labelled"
+        ports.append(Port("keypoints", ("N", task.num_keypoints, 3), "float32", meaning))
+    if isinstance(task, OrientedLoss):
+        ports.append(Port("angles", ("N",), "float32", "turn of the box about its centre, radians, x towards y"))
+    if isinstance(task, SegmentationLoss):
+        pixels = ("B", *_cells(loss, setting, setting.mask_stride))
+        meaning = "masks of an image: 0 where there is none, i + 1 on the image's i-th row"
+        ports.append(Port("index_map", pixels, "int64", meaning))
+        if setting.semantic:
+            ports.append(Port("class_map", pixels, "int64", "class of every pixel, in [0, C)"))
+    return ports
+
+
+def share_port() -> Port:
+    """The weight of an end-to-end loss that changes over the training."""
+    return Port("share", (), "float32", "share of the one-to-many branch in the loss, 0.8 falling to 0.1")
+
+
+def grids(loss: Loss, image_size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of every level."""
+    height, width = image_size
+    return tuple((height // stride, width // stride) for stride in main_loss(loss).strides)
+
+
+def examples(ports: Sequence[Port]) -> dict[str, Tensor]:
+    """Inputs to trace with: zeros of sizes that torch does not take for constants."""
+    return {port.name: torch.zeros(sizes(port, _AXES), dtype=getattr(torch, port.dtype)) for port in ports}
+
+
+def sizes(port: Port, axes: dict[str, int]) -> list[int]:
+    """A tensor's sizes where the axes have these."""
+    found = []
+    for size in port.shape:
+        if isinstance(size, str):
+            factor, axis = _split(size)
+            size = factor * axes[axis]
+        found.append(size)
+    return found
+
+
+def dynamic_axes(ports: Sequence[Port]) -> dict[str, dict[int, Any]]:
+    """For every input the dimensions that vary, as torch.export takes them."""
+    axes = {name: Dim(name, min=_LEAST.get(name, 0)) for name in _AXES}
+    shapes: dict[str, dict[int, Any]] = {}
+    for port in ports:
+        varying = {i: _split(size) for i, size in enumerate(port.shape) if isinstance(size, str)}
+        shapes[port.name] = {
+            i: factor * axes[axis] if factor > 1 else axes[axis] for i, (factor, axis) in varying.items()
+        }
+    return shapes
+
+
+def _heads(loss: Loss, setting: Setting) -> list[tuple[str, int, str]]:
+    """The fields with one column an anchor: name, channels, meaning."""
+    task = main_loss(loss)
+    bins = "logits of the distances to left, top, right, bottom, channel side*R + bin"
+    plain = "distances to left, top, right, bottom in cells of the level"
+    found = [
+        ("boxes", 4 * task.reg_max, bins if task.reg_max > 1 else plain),
+        ("scores", task.num_classes, "class logits"),
+    ]
+    if isinstance(task, PoseLoss):
+        channels = task.num_keypoints * task.keypoint_dims
+        found.append(("keypoints", channels, "raw keypoints in cells of the level, channel keypoint*D + d"))
+    if isinstance(task, ResidualPoseLoss) and task.flow is not None:
+        found.append(("keypoint_sigmas", 2 * task.num_keypoints, "raw spread, channel keypoint*2 + (x, y)"))
+    if isinstance(task, OrientedLoss):
+        found.append(("angles", 1, "turn of the box, radians"))
+    if isinstance(task, SegmentationLoss):
+        found.append(("coefficients", setting.prototypes, "mask coefficients, one for each prototype"))
+    return found
+
+
+def _images(loss: Loss, setting: Setting) -> list[tuple[str, int, int, str]]:
+    """The fields with one value a pixel: name, channels, image pixels per pixel, meaning."""
+    task = main_loss(loss)
+    if not isinstance(task, SegmentationLoss):
+        return []
+    found = [("prototypes", setting.prototypes, setting.mask_stride, "mask prototypes")]
+    if setting.semantic:
+        found.append(("semantic", task.num_classes, 2 * setting.mask_stride, "class logits of every pixel"))
+    return found
+
+
+def _cells(loss: Loss, setting: Setting, stride: int) -> tuple[int | str, int | str]:
+    """Rows and columns of a map with a pixel every `stride`."""
+    if setting.image_size is not None:
+        height, width = setting.image_size
+        return height // stride, width // stride
+    factor = main_loss(loss).strides[-1] // stride
+    return ("h", "w") if factor == 1 else (f"{factor}h", f"{factor}w")
+
+
+def _split(size: str) -> tuple[int, str]:
+    """`4h` is four times the axis h."""
+    return int(size[:-1] or 1), size[-1]
+
+
+def _whole(n: object) -> bool:
+    return isinstance(n, int) and not isinstance(n, bool) and n >= 1

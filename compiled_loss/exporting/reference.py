@@ -1,0 +1,62 @@
+"""The eager function that an exported file must agree with, made anew from what the file says about itself."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from compiled_loss.checks import require
+from compiled_loss.exporting.graphs import AssignmentGraph, LossGraph
+from compiled_loss.exporting.metadata import Metadata, rebuild
+from compiled_loss.exporting.outputs import GRADIENT, gradient_outputs
+from compiled_loss.losses.detection import DetectionLoss
+
+
+def eager(metadata: Metadata) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    """The same graph in eager torch, its gradients by autograd.
+
+    Args:
+        metadata: of the file.
+
+    Returns:
+        A function from named inputs to named outputs.
+
+    Raises:
+        ValueError: for a loss that cannot be made anew, or tables of inputs and outputs that are not those of the loss.
+
+    Example:
+        >>> from compiled_loss import DetectionLoss
+        >>> from compiled_loss.exporting.interface import Setting, examples
+        >>> from compiled_loss.exporting.metadata import describe
+        >>> setting = Setting(image_size=(64, 64))
+        >>> graph = LossGraph(DetectionLoss(2), setting)
+        >>> function = eager(describe(DetectionLoss(2), setting, "loss", graph.inputs, graph.outputs))
+        >>> list(function(examples(graph.inputs)))
+        ['loss', 'loss_box', 'loss_cls', 'loss_dfl', 'num_positives', 'overflow']
+    """
+    loss, setting = rebuild(metadata)
+    if metadata.graph == "assignment":
+        assert isinstance(loss, DetectionLoss)
+        graph = AssignmentGraph(loss, setting)
+    else:
+        graph = LossGraph(loss, setting)
+    gradients = gradient_outputs(graph.predictions) if metadata.graph == "gradients" else []
+    for name, ports in (("inputs", graph.inputs), ("outputs", [*graph.outputs, *gradients])):
+        told = [(p.name, p.shape, p.dtype) for p in getattr(metadata, name)]
+        expected = [(p.name, p.shape, p.dtype) for p in ports]
+        require(told == expected, f"metadata.{name}", f"{expected}", told)
+    learnt = [port.name for port in graph.predictions]
+
+    def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not gradients:
+            with torch.no_grad():
+                return graph(inputs)
+        inputs = {name: x.detach().requires_grad_(name in learnt) for name, x in inputs.items()}
+        outputs = graph(inputs)
+        found = torch.autograd.grad(
+            outputs["loss"], [inputs[name] for name in learnt], allow_unused=True, materialize_grads=True
+        )
+        outputs = {name: x.detach() for name, x in outputs.items()}
+        return {**outputs, **{GRADIENT + name: x for name, x in zip(learnt, found, strict=True)}}
+
+    return function

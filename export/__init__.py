@@ -1,0 +1,1 @@
+"""Programs that write and verify exported graphs, and consumers of them."""

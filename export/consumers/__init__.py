@@ -1,0 +1,1 @@
+"""Consumers of the exported graphs, one folder for each language or place."""

@@ -1,0 +1,1 @@
+"""The gradient graph in Python without torch."""

@@ -1,0 +1,138 @@
+"""What the programs share: the command line of a loss, and the summary of a written file."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compiled_loss import DetectionLoss, EndToEndLoss, OrientedLoss, PoseLoss, ResidualPoseLoss, SegmentationLoss
+from compiled_loss.exporting import INTERFACE_VERSION, Metadata, Setting
+
+TASKS: dict[str, type[DetectionLoss]] = {
+    "detect": DetectionLoss,
+    "pose": PoseLoss,
+    "obb": OrientedLoss,
+    "segment": SegmentationLoss,
+}
+CLASSES = {"detect": 80, "pose": 1, "obb": 15, "segment": 80}  # of COCO, and DOTA
+
+
+def loss_parser(program: str, text: str, out: str) -> argparse.ArgumentParser:
+    """The arguments that describe a loss and its graph."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m export.{program}", description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--task", choices=TASKS, default="detect", help="what the head predicts")
+    add("--out", default=out, help=".onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package)")
+    add("--image-size", nargs="+", default=["640", "640"], metavar="PIXELS", help="HEIGHT WIDTH, or any")
+    add("--classes", type=int, help="number of classes; None: that of COCO, or for obb DOTA")
+    add("--reg-max", type=int, default=16, help="distance bins per side; 1 for heads without bins")
+    add("--strides", type=int, nargs="+", default=[8, 16, 32], help="pixels per cell of each level, finest first")
+    add("--top-k", type=int, default=10, help="anchors that a target row selects")
+    add("--keep", type=int, help="anchors that it keeps; one-to-one branches have --top-k 7 --keep 1")
+    add("--alpha", type=float, default=0.5, help="power of the class score in the alignment")
+    add("--beta", type=float, default=6.0, help="power of the overlap in the alignment")
+    add("--window", type=int, help="planned candidate anchors of a row; None: all")
+    pose = parser.add_argument_group("pose")
+    pose.add_argument("--keypoints", type=int, default=17, help="keypoints of an object")
+    pose.add_argument("--keypoint-dims", type=int, default=3, help="3 with a visibility logit, 2 without")
+    pose.add_argument("--residual", action="store_true", help="keypoints as offsets, compared in the assigner")
+    segment = parser.add_argument_group("segment")
+    segment.add_argument("--prototypes", type=int, default=32, help="mask prototypes")
+    segment.add_argument("--mask-stride", type=int, default=4, help="image pixels per mask pixel")
+    segment.add_argument("--mask-tiles", type=int, help="planned tiles of 64 mask pixels; None: all")
+    segment.add_argument("--mask-overlap", action="store_true", help="let the assigner see masks")
+    segment.add_argument("--semantic", action="store_true", help="the head tells the class of every pixel")
+    return parser
+
+
+def loss_of(given: argparse.Namespace, *, end_to_end: bool = False, gains: list[str] | None = None) -> Any:
+    """The loss that the arguments describe.
+
+    Raises:
+        ValueError: naming the argument that the loss refuses.
+    """
+    classes = CLASSES[given.task] if given.classes is None else given.classes
+    options: dict[str, Any] = {
+        "num_classes": classes,
+        "strides": tuple(given.strides),
+        "reg_max": given.reg_max,
+        "alpha": given.alpha,
+        "beta": given.beta,
+    }
+    kind = TASKS[given.task]
+    if given.task == "pose":
+        options |= {"num_keypoints": given.keypoints, "keypoint_dims": given.keypoint_dims}
+        if given.residual:
+            kind, options["flow"] = ResidualPoseLoss, None
+    elif given.task == "segment":
+        options["mask_overlap"] = given.mask_overlap
+    options |= dict(_gain(text) for text in gains or [])
+    try:
+        if end_to_end:
+            return EndToEndLoss(kind, **options)
+        return kind(**options, top_k=given.top_k, keep=given.keep)
+    except TypeError as error:
+        raise ValueError(f"--gain: expected a term of task {given.task}, got {error}") from None
+
+
+def setting_of(given: argparse.Namespace, slots: int | None = None) -> Setting:
+    """What the graph fixes besides the loss.
+
+    Raises:
+        ValueError: for an image size that is neither two numbers nor `any`.
+    """
+    size = None
+    if given.image_size != ["any"]:
+        if len(given.image_size) != 2 or not all(x.isdigit() for x in given.image_size):
+            raise ValueError(f"--image-size: expected HEIGHT WIDTH in pixels, or any, got {' '.join(given.image_size)}")
+        size = (int(given.image_size[0]), int(given.image_size[1]))
+    names = ("window", "mask_tiles", "prototypes", "mask_stride", "semantic")
+    return Setting(size, slots, **{name: getattr(given, name) for name in names})
+
+
+def run(parser: argparse.ArgumentParser, out: str, write: Callable[[], Metadata]) -> int:
+    """Write a file and tell what is in it; a wrong argument ends with status 2."""
+    begin = time.perf_counter()
+    try:
+        metadata = write()
+    except (ValueError, ImportError) as error:
+        parser.error(str(error))
+    print(summary(Path(out), metadata))
+    print(f"written in {time.perf_counter() - begin:.0f} s; check it with: python -m export.verify {out}")
+    return 0
+
+
+def summary(path: Path, metadata: Metadata) -> str:
+    """The file's name, kind and size, and every input and output."""
+    state = ", experimental" if metadata.experimental else ""
+    kind = f"{metadata.graph} of task {metadata.task}, interface version {INTERFACE_VERSION}{state}"
+    lines = [f"{path}  {path.stat().st_size / 1024:.0f} KiB{_opset(path)}", kind]
+    for title, ports in (("inputs", metadata.inputs), ("outputs", metadata.outputs)):
+        lines.append(title)
+        width = max(len(port.name) for port in ports)
+        for port in ports:
+            shape = ", ".join(str(size) for size in port.shape)
+            lines.append(f"  {port.name:{width}}  {port.dtype:7}  [{shape}]  {port.meaning}")
+    return "\n".join(lines)
+
+
+def _opset(path: Path) -> str:
+    if path.suffix != ".onnx":
+        return ""
+    import onnx  # noqa: PLC0415  (the other kinds do without)
+
+    (opset,) = onnx.load(path).opset_import
+    return f", opset {opset.version}"
+
+
+def _gain(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return f"{name}_gain", float(value)
+    except ValueError:
+        raise ValueError(f"--gain: expected TERM=NUMBER, got {text}") from None

@@ -1,0 +1,144 @@
+"""The programs: written files, their verification, a fault that it finds, wrong arguments."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from compiled_loss.exporting import load
+from compiled_loss.exporting.files import cpp_compiler
+from export import assignment, loss, verify
+from export.batches import Draw, make
+
+SMALL = ["--image-size", "64", "96", "--classes", "3"]
+TASKS = ("detect", "pose", "obb", "segment")
+
+
+@pytest.fixture(scope="module")
+def detection(tmp_path_factory):
+    """The assignment of detection in the padded form."""
+    path = tmp_path_factory.mktemp("detection") / "assignment.onnx"
+    assert assignment.main([*SMALL, "--slots", "4", "--out", str(path)]) == 0
+    return path
+
+
+def test_the_file_is_small_plain_onnx_with_named_axes(detection):
+    assert detection.stat().st_size < 2**20
+    model = onnx.load(detection)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(x.domain, x.version) for x in model.opset_import] == [("", 20)]
+    assert {node.domain for node in model.graph.node} == {""}
+    axes = {x.name: [d.dim_param or d.dim_value for d in x.type.tensor_type.shape.dim] for x in model.graph.input}
+    assert axes["pred_scores"] == ["B", 3, 126]
+    assert axes["boxes"] == ["N", 4]
+    assert "dense_slot" in [x.name for x in model.graph.output]
+    assert "site-packages" not in str(model)
+
+
+def test_the_file_agrees_with_eager_torch(detection, capsys):
+    assert verify.main([str(detection)]) == 0
+    assert "all outputs agree" in capsys.readouterr().out
+
+
+def test_a_wrong_constant_in_the_graph_fails_the_verification(detection, tmp_path, capsys):
+    model = onnx.load(detection)
+    changed = 0
+    for x in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(x)
+        if values.dtype == "float32" and values.size == 1 and values.item() == 0.5:
+            x.CopyFrom(onnx.numpy_helper.from_array(values * 1.01, x.name))
+            changed += 1
+    assert changed
+    path = tmp_path / "wrong.onnx"
+    onnx.save(model, path)
+    assert verify.main([str(path)]) == 1
+    assert "FAILED in" in capsys.readouterr().out
+
+
+def test_wrong_metadata_fails_the_verification(detection, tmp_path):
+    model = onnx.load(detection)
+    for x in model.metadata_props:
+        if x.key == "constants":
+            x.value = x.value.replace('"beta": 6.0', '"beta": 5.0')
+    path = tmp_path / "wrong.onnx"
+    onnx.save(model, path)
+    assert verify.main([str(path)]) == 1
+
+
+def test_the_file_runs_with_numpy_alone(detection):
+    session = onnxruntime.InferenceSession(detection, providers=["CPUExecutionProvider"])
+    inputs = make(load(detection).metadata, Draw("plain", {"B": 2, "N": 0}), 0)
+    (foreground,) = session.run(["dense_foreground"], {name: x.numpy() for name, x in inputs.items()})
+    assert not np.asarray(foreground).any()
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [
+        (assignment, ["--image-size", "64"], "--image-size: expected HEIGHT WIDTH in pixels, or any, got 64"),
+        (assignment, ["--image-size", "60", "64"], "image_size: expected multiples of [8, 16, 32], got (60, 64)"),
+        (assignment, ["--slots", "0"], "slots: expected a positive integer, or None, got 0"),
+        (assignment, ["--task", "cook"], "argument --task: invalid choice: 'cook'"),
+        (assignment, ["--out", "a.txt"], "path: expected a name that ends in"),
+        (loss, ["--gain", "nose=1"], "--gain: expected a term of task detect, got"),
+        (loss, ["--gain", "box"], "--gain: expected TERM=NUMBER, got box"),
+        (loss, ["--classes", "0"], "num_classes: expected an integer of at least 1, got 0"),
+        (loss, ["--strides", "16", "8"], "strides: expected different positive whole numbers"),
+        (verify, ["nothing.onnx"], "path: expected a file, got nothing.onnx"),
+        (verify, ["README.md"], "path: expected a name that ends in"),
+    ],
+)
+def test_wrong_arguments_end_with_status_2_and_a_reason(program, arguments, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        program.main(arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", [assignment, loss, verify])
+def test_every_program_explains_itself(program, capsys):
+    with pytest.raises(SystemExit) as end:
+        program.main(["--help"])
+    assert end.value.code == 0
+    assert "python -m export." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_the_gradients_of_every_task_agree_with_autograd(task, tmp_path):
+    path = tmp_path / "loss.onnx"
+    assert loss.main([*SMALL, "--task", task, "--gradients", "--out", str(path)]) == 0
+    assert path.stat().st_size < 2**20
+    assert verify.main([str(path)]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_the_assignment_and_loss_of_every_task_agree_with_the_image_size_open(task, tmp_path):
+    options = ["--task", task, "--classes", "3", "--image-size", "any"]
+    for program in (assignment, loss):
+        path = tmp_path / "any.onnx"
+        assert program.main([*options, "--out", str(path)]) == 0
+        assert path.stat().st_size < 2**20
+        assert verify.main([str(path)]) == 0
+
+
+@pytest.mark.slow
+def test_other_options_and_archives_agree(tmp_path):
+    for name, options in (
+        ("a.pt2", ["--gradients"]),
+        ("b.onnx", ["--end-to-end", "--reg-max", "1"]),
+        ("c.onnx", ["--task", "segment", "--semantic", "--mask-overlap", "--window", "64", "--mask-tiles", "256"]),
+        ("d.onnx", ["--task", "pose", "--image-size", "any", "--gradients"]),
+    ):
+        path = tmp_path / name
+        assert loss.main([*SMALL, *options, "--out", str(path)]) == 0
+        assert verify.main([str(path)]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(cpp_compiler() is None, reason="AOTInductor needs a C++ compiler: CXX, or g++ on the path")
+def test_a_package_of_aotinductor_agrees(tmp_path):
+    path = tmp_path / "loss.aoti.pt2"
+    assert loss.main([*SMALL, "--gradients", "--out", str(path)]) == 0
+    assert verify.main([str(path)]) == 0

@@ -1,0 +1,128 @@
+"""Wrong arguments are refused before any work, and files say what they are."""
+
+import pytest
+import torch
+
+from compiled_loss import DetectionLoss, EndToEndLoss, OrientedLoss, PoseLoss, ResidualPoseLoss, SegmentationLoss
+from compiled_loss.exporting import Metadata, Setting, export_assignment, export_loss, files, load, programs, rebuild
+from compiled_loss.exporting.graphs import AssignmentGraph, LossGraph
+from compiled_loss.exporting.interface import examples
+from compiled_loss.exporting.metadata import describe
+
+SMALL = Setting(image_size=(64, 96))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (Setting(image_size=(64, 100)), r"image_size: expected multiples of \[8, 16, 32\], got \(64, 100\)"),
+        (Setting(image_size=(64,)), r"image_size: expected \(height, width\) in pixels, or None"),  # type: ignore[arg-type]
+        (Setting(window=0), "window: expected a positive integer, or None, got 0"),
+        (Setting(slots=3), "slots: expected None, since slots are an output of the assignment, got 3"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused(setting, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_loss(DetectionLoss(2), tmp_path / "loss.onnx", setting)
+    assert not list(tmp_path.iterdir())
+
+
+def test_strides_that_do_not_divide_the_coarsest_need_an_image_size(tmp_path):
+    with pytest.raises(ValueError, match=r"image_size: expected \(height, width\), as \[8, 12\] do not all divide 12"):
+        export_loss(DetectionLoss(2, (8, 12)), tmp_path / "loss.onnx", Setting(image_size=None))
+
+
+def test_a_path_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"path: expected a name that ends in .onnx, .aoti.pt2, .pt2, got loss.txt"):
+        export_loss(DetectionLoss(2), "loss.txt", SMALL)
+    with pytest.raises(ValueError, match="path: expected a file in a folder that exists"):
+        export_loss(DetectionLoss(2), tmp_path / "no" / "loss.onnx", SMALL)
+
+
+def test_a_package_without_a_compiler_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "cpp_compiler", lambda: None)
+    with pytest.raises(ValueError, match=r"path: expected .pt2 or .onnx, as no C\+\+ compiler was found"):
+        export_loss(DetectionLoss(2), tmp_path / "loss.aoti.pt2", SMALL)
+
+
+def test_the_assignment_of_two_branches_and_a_loss_over_processes_are_refused(tmp_path):
+    path = tmp_path / "a.onnx"
+    with pytest.raises(ValueError, match="loss: expected the loss of one branch"):
+        export_assignment(EndToEndLoss(DetectionLoss, 2), path, SMALL)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"loss\.distributed: expected False"):
+        export_loss(DetectionLoss(2, distributed=True), path, SMALL)
+
+
+@pytest.mark.parametrize("version", ["2.9.1", "2.12.0", "2.14.0a0", "2.100.0"])
+def test_gradients_are_refused_on_versions_of_torch_that_were_not_tried(version, tmp_path, monkeypatch):
+    monkeypatch.setattr(programs.torch, "__version__", version)
+    with pytest.raises(ValueError, match=rf"gradients: expected torch 2.13, .* got torch {version}"):
+        export_loss(DetectionLoss(2), tmp_path / "loss.onnx", SMALL, gradients=True)
+
+
+@pytest.mark.parametrize("version", ["2.13.0", "2.13.1+cu130"])
+def test_gradients_are_taken_on_every_build_of_the_version_tried(version, monkeypatch):
+    monkeypatch.setattr(programs.torch, "__version__", version)
+    programs.check_version()
+
+
+def test_files_that_are_not_graphs_of_this_package_are_refused(tmp_path):
+    for name in ("a.onnx", "a.pt2", "a.aoti.pt2"):
+        (tmp_path / name).write_bytes(b"nothing")
+        with pytest.raises(ValueError, match=r"path: expected a readable"):
+            load(tmp_path / name)
+    with pytest.raises(ValueError, match="file: expected metadata of a graph of compiled_loss, got none of"):
+        Metadata.from_text({"author": "somebody"})
+    text = describe(DetectionLoss(2), SMALL, "loss", [], []).to_text()
+    with pytest.raises(ValueError, match="interface_version: expected 1, got 2"):
+        Metadata.from_text({**text, "interface_version": "2"})
+
+
+LOSSES = {
+    "detect": DetectionLoss(3, reg_max=1, top_k=4, keep=2, class_weights=torch.tensor([0.1, 0.7, 3.3])),
+    "pose": PoseLoss(2, 5, 2, sigmas=torch.rand(5) + 0.1, pose_gain=3.0),
+    "residual pose": ResidualPoseLoss(2, 17, flow=None, rle_gain=0.5),
+    "obb": OrientedLoss(2, (8, 16), angle_gain=0.3),
+    "segment": SegmentationLoss(2, mask_gain=2.0, mask_overlap=True),
+    "end to end": EndToEndLoss(PoseLoss, 2, 5, plain_sum=True),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_made_anew_from_metadata_with_every_number(name):
+    loss, setting = LOSSES[name], Setting((64, 96), prototypes=4, semantic=name == "segment")
+    graph = LossGraph(loss, setting)
+    written = describe(loss, setting, "loss", graph.inputs, graph.outputs)
+    read = Metadata.from_text(written.to_text())
+    assert read == Metadata.from_text(read.to_text())
+    again, same = rebuild(read)
+    assert (type(again), same) == (type(loss), setting)
+    assert describe(again, same, "loss", graph.inputs, graph.outputs) == written
+    torch.manual_seed(0)
+    inputs = {k: torch.rand_like(x) if x.is_floating_point() else x for k, x in examples(graph.inputs).items()}
+    expected = graph(inputs)
+    for key, value in LossGraph(again, same)(inputs).items():
+        assert torch.equal(value, expected[key])
+
+
+def test_a_flow_cannot_be_made_anew():
+    loss = ResidualPoseLoss(2, 5, flow=lambda error: -error.square().sum(-1))
+    with pytest.raises(ValueError, match=r"constants\.arguments\.flow: expected none"):
+        rebuild(describe(loss, SMALL, "loss", [], []))
+
+
+def test_every_tensor_of_the_tables_has_the_shape_and_dtype_that_they_tell():
+    for loss in LOSSES.values():
+        for size in ((64, 96), None):
+            setting = Setting(size, prototypes=4, semantic=True)
+            graphs: list = [LossGraph(loss, setting)]
+            if isinstance(loss, DetectionLoss):
+                graphs.append(AssignmentGraph(loss, setting._replace(slots=3)))
+            for graph in graphs:
+                outputs = graph(examples(graph.inputs))
+                for port in graph.outputs:
+                    x = outputs[port.name]
+                    assert str(x.dtype) == f"torch.{port.dtype}"
+                    assert x.dim() == len(port.shape)
+                    told = [(n, m) for n, m in zip(x.shape, port.shape, strict=True) if isinstance(m, int)]
+                    assert all(n == m for n, m in told), port
