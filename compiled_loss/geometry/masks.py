@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compiled_loss.geometry.pages import paginate, product
+from compiled_loss.geometry.pages import paginate, without_autocast
 from compiled_loss.geometry.pixels import box_pixels, inside_pixels
 from compiled_loss.ragged import positions
 
@@ -151,7 +151,8 @@ def mask_iou(
     predicted, joint, true = (row.new_zeros(row.shape) for _ in range(3))
     # In bands, to keep few pixels of all slots at a time.
     for band in flat.chunk(_BANDS):
-        positive = product(paged, maps[:, :, band][image]) > 0
+        with without_autocast(paged):
+            positive = paged @ maps[:, :, band][image] > 0
         positive = positive & inside_pixels(pixels, band, size[1])
         down, right = band // size[1], band % size[1]
         pixel = (down * truth.size[0] // size[0]) * truth.size[1] + right * truth.size[1] // size[1]

@@ -76,13 +76,13 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        with _without_autocast(a):
+        with without_autocast(a):
             return a @ b
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         (gradient,), (a, b) = gradients, ctx.saved_tensors
-        with _without_autocast(a):
+        with without_autocast(a):
             return gradient @ b.transpose(-1, -2), a.transpose(-1, -2) @ gradient
 
 
@@ -96,7 +96,8 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return _Product.apply(a, b)
 
 
-def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """A context in which matrix products keep the precision of `x` and its like, for code without a gradient."""
     kind = x.device.type
     cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if cast else nullcontext()
