@@ -186,7 +186,9 @@ def test_a_batch_beyond_its_plan_loses_nothing_and_says_so_once(monkeypatch):
 
 def pieces_of(targets: Targets) -> int:
     """Pieces of candidates of images of 256x320 pixels."""
-    counts = candidate_counts(cxcywh_to_xyxy(targets.boxes * torch.tensor([320.0, 256, 320, 256])), LARGE_GRIDS, STRIDES)
+    counts = candidate_counts(
+        cxcywh_to_xyxy(targets.boxes * torch.tensor([320.0, 256, 320, 256])), LARGE_GRIDS, STRIDES
+    )
     return int(-(-counts // PIECE).sum())
 
 
