@@ -93,7 +93,11 @@ def product(a: Tensor, b: Tensor) -> Tensor:
         >>> product(torch.ones(1, 1, 2), torch.ones(1, 2, 1))
         tensor([[[2.]]])
     """
-    return _Product.apply(a, b)
+    # The tracer makes an instance of a function that needs no gradient, and torch warns of that.
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        return _Product.apply(a, b)
+    with without_autocast(a):
+        return a @ b
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
