@@ -46,8 +46,8 @@ class TargetPlan:
     64, 96, 128, ... up to the number of anchors. A batch that exceeds the plan loses nothing: it takes a larger bucket,
     and a warning says so once. For other image sizes (multi-scale), `dataclasses.replace(plan, image_size=...)`.
 
-    Few boxes need a wide window. Where it is wider than 64 anchors, the candidates of all rows together are planned in
-    pieces of 64, of which a row takes what it needs, so that the work follows the mean need and not the widest. A
+    Few boxes need a wide window. Where it is wider than 128 anchors, the candidates of all rows together are planned in
+    pieces of 128, of which a row takes what it needs, so that the work follows the mean need and not the widest. A
     window fixed by hand without `pieces` stays whole.
 
     Where targets have masks, the mask pixels in the boxes are planned too: tiles of 64 for all rows together, and a
@@ -61,7 +61,7 @@ class TargetPlan:
         power_of_two: round the number of rows up to a power of two.
         num_classes: C, to check the labels of every batch against; None leaves them unchecked above.
         mask_tiles: tiles of mask pixels kept for a batch; None plans it for each batch.
-        pieces: pieces of 64 candidate anchors kept for a batch; None plans it for each batch, if it does the window.
+        pieces: pieces of 128 candidate anchors kept for a batch; None plans it for each batch, if it does the window.
 
     Raises:
         ValueError: for an image size that a stride does not divide, or numbers that are not positive.

@@ -41,7 +41,7 @@ class Targets(NamedTuple):
         class_map: `[B, H, W]` integer class id of every pixel, of the masks' size; or None.
         mask_tiles: tiles of 64 mask pixels kept for the rows' boxes, all together, planned by the host; None keeps
             room for every pixel of the masks.
-        pieces: pieces of 64 candidate anchors kept for the rows, all together, planned by the host: a row takes as
+        pieces: pieces of 128 candidate anchors kept for the rows, all together, planned by the host: a row takes as
             many as it needs, up to `window` anchors; None keeps the whole window for every row.
 
     Example:

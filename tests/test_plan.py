@@ -227,7 +227,7 @@ def test_no_batch_of_a_data_set_exceeds_its_pieces():
 def test_a_batch_beyond_its_pieces_takes_more_and_says_so(monkeypatch):
     monkeypatch.setattr("compiled_loss.plan._warned", set())
     big = image_of(40, 0.9)
-    with pytest.warns(UserWarning, match=r"pieces=\d+, more than the 64 of its TargetPlan"):
+    with pytest.warns(UserWarning, match=f"pieces={pieces_of(big)}, more than the 64 of its TargetPlan"):
         planned = TargetPlan(LARGE, pieces=64).apply(big)
     assert planned.pieces is not None
     assert planned.pieces >= pieces_of(big)

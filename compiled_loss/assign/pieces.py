@@ -14,7 +14,7 @@ from torch import Tensor
 from compiled_loss.assign.top_k import first_top_k
 
 # Slots of a piece. With more of them half a piece per row is wasted, with fewer a row has more pieces to merge.
-PIECE = 64
+PIECE = 128
 
 
 class Pieces(NamedTuple):
@@ -27,7 +27,7 @@ class Pieces(NamedTuple):
         most: S, no row has more.
 
     Example:
-        >>> list_pieces(torch.tensor([150, 0, 5]), 5, 4)
+        >>> list_pieces(torch.tensor([300, 0, 5]), 5, 4)
         Pieces(row=tensor([0, 0, 0, 2, 3]), first=tensor([0, 3, 3]), owned=tensor([3, 0, 1]), most=4)
     """
 
@@ -81,7 +81,7 @@ def first_top_k_of_rows(x: Tensor, pieces: Pieces | None, k: int) -> tuple[Tenso
         >>> x = torch.zeros(3, PIECE)
         >>> x[0, 7], x[1, 5], x[1, 6] = 3, 3, 4
         >>> first_top_k_of_rows(x, list_pieces(torch.tensor([2 * PIECE]), 3, 2), 2)
-        (tensor([[4., 3.]]), tensor([[70,  7]]))
+        (tensor([[4., 3.]]), tensor([[134,   7]]))
     """
     values, slot = first_top_k(x, min(k, x.shape[1]))
     places = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1] + slot

@@ -72,7 +72,7 @@ def rotated_windows(
         strides: pixels per grid unit of each level.
         width: slots per row W; None makes room for every anchor.
         anchors: `[A, 2]` anchor points, pixels.
-        pieces: pieces of 64 slots Q for all rows together; None gives each row all of W.
+        pieces: pieces of 128 slots Q for all rows together; None gives each row all of W.
 
     Returns:
         `Windows(anchor [Q, V], inside [Q, V], counts [N], pieces)`; `counts` are the cells around the box, which W must

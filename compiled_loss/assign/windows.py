@@ -5,7 +5,7 @@ box, so slot j of a row's window is turned into (level, y, x), and so into an an
 looking at the others. Slots follow the anchor index.
 
 Letters: N rows, L levels, W window width (slots per row), A anchors. The table of slots is `[Q, V]`: one piece a row,
-Q = N and V = W, or Q pieces of V = 64 slots for all rows together.
+Q = N and V = W, or Q pieces of V = 128 slots for all rows together.
 """
 
 from collections.abc import Sequence
@@ -139,7 +139,7 @@ def candidate_windows(
         grid_sizes: rows and columns `(h, w)` of each level, finest first.
         strides: pixels per grid unit of each level.
         width: slots per row W; None makes room for every anchor.
-        pieces: pieces of 64 slots Q for all rows together, of which a row takes what it needs, up to W slots; None
+        pieces: pieces of 128 slots Q for all rows together, of which a row takes what it needs, up to W slots; None
             gives each row all of W. Windows no wider than a piece are not divided.
         levels: `[N, L]` bool, levels on which a row may have candidates; a row that these leave without any, and every
             row where it is None, has them on all levels.

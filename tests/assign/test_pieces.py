@@ -10,7 +10,7 @@ from compiled_loss.types import Assignment
 from tests.assign.scenes import Scene, as_scene, assign, readable
 from tests.reference.batches import KINDS, Batch, make_batch, make_predictions
 
-SIZE, STRIDES = (256, 320), (8, 16, 32)  # 1680 anchors, 27 pieces
+SIZE, STRIDES = (256, 320), (8, 16, 32)  # 1680 anchors, 14 pieces
 
 seeds = pytest.mark.parametrize("seed", range(4))
 

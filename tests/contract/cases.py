@@ -70,19 +70,13 @@ class LossOfTensors(torch.nn.Module):
     """The total, the terms and the counts of a loss, of a head's outputs and of target rows."""
 
     def __init__(
-        self,
-        loss: DetectionLoss | EndToEndLoss,
-        maps: Sequence[str],
-        rows: Sequence[str],
-        window: int | None,
-        pieces: int | None = None,
+        self, loss: DetectionLoss | EndToEndLoss, maps: Sequence[str], rows: Sequence[str], window: int | None
     ) -> None:
         super().__init__()
         self.loss = loss
         self.maps = tuple(maps)
         self.rows = tuple(rows)
         self.window = window
-        self.pieces = pieces
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         step, heads = len(self.maps), tensors[: len(tensors) - len(self.rows)]
@@ -91,13 +85,11 @@ class LossOfTensors(torch.nn.Module):
             for i in range(0, len(heads), step)
         ]
         fields = dict(zip(self.rows, tensors[len(heads) :], strict=True))
-        out = self.loss(*branches, Targets(**fields, window=self.window, pieces=self.pieces))  # type: ignore[arg-type]
+        out = self.loss(*branches, Targets(**fields, window=self.window))  # type: ignore[arg-type]
         return out.total, *out.terms.values(), out.num_positives, out.overflow
 
 
-def loss_case(
-    loss: DetectionLoss | EndToEndLoss, window: int | None = None, values: int = 3, pieces: int | None = None
-) -> Case:
+def loss_case(loss: DetectionLoss | EndToEndLoss, window: int | None = None, values: int = 3) -> Case:
     branches, task = (2, loss.one) if isinstance(loss, EndToEndLoss) else (1, loss)
     assert isinstance(task, DetectionLoss)
     options: dict[str, Any] = {"oriented": isinstance(task, OrientedLoss)}
@@ -108,13 +100,13 @@ def loss_case(
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
         heads = [x for i in range(branches) for x in head_of(n, i, reg_max=task.reg_max, **options)]
-        layout, keypoints = "tiny" if window and pieces is None else "mixed", options.get("num_keypoints", 0)
+        layout, keypoints = "mixed" if window is None else "tiny", options.get("num_keypoints", 0)
         targets = rows_of(n, padded, layout=layout, keypoints=keypoints, oriented=options["oriented"])
         if targets.keypoints is not None:
             targets = targets._replace(keypoints=targets.keypoints[..., :values].contiguous())
         return heads + [getattr(targets, name) for name in rows]
 
-    return Case(LossOfTensors(loss, maps, rows, window, pieces), inputs, learnt=branches * len(maps), rows=len(rows))
+    return Case(LossOfTensors(loss, maps, rows, window), inputs, learnt=branches * len(maps), rows=len(rows))
 
 
 def assigner_case(window: int | None = None, keep: int | None = None) -> Case:
@@ -219,8 +211,6 @@ CASES = {
     "assigner that keeps one anchor a row": assigner_case(window=24, keep=1),
     "detection": loss_case(detection()),
     "detection with a planned window": loss_case(detection(top_k=FEW), window=24),
-    "detection with candidates in pieces": loss_case(detection(top_k=FEW), window=ANCHORS, pieces=960),
-    "oriented boxes with candidates in pieces": loss_case(oriented(reg_max=1, top_k=FEW), window=ANCHORS, pieces=960),
     "detection without bins, with class weights": loss_case(
         detection(reg_max=1, top_k=FEW, class_weights=torch.tensor([0.5, 2.0])), window=24
     ),
