@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.pieces import PIECE
 from compiled_loss.assign.rotated import rotated_reach
 from compiled_loss.assign.windows import candidate_counts
 from compiled_loss.checks import require
@@ -39,16 +38,12 @@ _SLACK = 1e-5
 
 @dataclass(frozen=True)
 class TargetPlan:
-    """How many rows a batch is padded to and how many candidate anchors the rows keep.
+    """How many rows a batch is padded to and how many candidate anchors a row keeps.
 
     With `rows` and `window` given (`from_dataset`) every batch has one shape, and a run one graph. Where they are None,
     each batch takes the smallest bucket that holds it: rows in multiples of 16, or in powers of two; windows of 32, 48,
     64, 96, 128, ... up to the number of anchors. A batch that exceeds the plan loses nothing: it takes a larger bucket,
     and a warning says so once. For other image sizes (multi-scale), `dataclasses.replace(plan, image_size=...)`.
-
-    Few boxes need a wide window. Where it is wider than 128 anchors, the candidates of all rows together are planned in
-    pieces of 128, of which a row takes what it needs, so that the work follows the mean need and not the widest. A
-    window fixed by hand without `pieces` stays whole.
 
     Where targets have masks, the mask pixels in the boxes are planned too: tiles of 64 for all rows together, and a
     quarter more for rows with more than k positives. Positives without room are counted in `LossOutput.overflow`.
@@ -61,7 +56,6 @@ class TargetPlan:
         power_of_two: round the number of rows up to a power of two.
         num_classes: C, to check the labels of every batch against; None leaves them unchecked above.
         mask_tiles: tiles of mask pixels kept for a batch; None plans it for each batch.
-        pieces: pieces of 128 candidate anchors kept for a batch; None plans it for each batch, if it does the window.
 
     Raises:
         ValueError: for an image size that a stride does not divide, or numbers that are not positive.
@@ -81,7 +75,6 @@ class TargetPlan:
     power_of_two: bool = False
     num_classes: int | None = None
     mask_tiles: int | None = None
-    pieces: int | None = None
 
     def __post_init__(self) -> None:
         size, strides = tuple(self.image_size), tuple(self.strides)
@@ -89,7 +82,7 @@ class TargetPlan:
         fits = len(size) == 2 and min(size) >= 1 and not any(side % s for side in size for s in strides)
         require(fits, "image_size", f"(height, width), multiples of the strides {strides}", size)
         require(self.rows is None or self.rows >= 2, "rows", "None or at least 2", self.rows)
-        for name, number in (("window", self.window), ("mask_tiles", self.mask_tiles), ("pieces", self.pieces)):
+        for name, number in (("window", self.window), ("mask_tiles", self.mask_tiles)):
             require(number is None or number >= 1, name, "None or at least 1", number)
         object.__setattr__(self, "image_size", size)
         object.__setattr__(self, "strides", strides)
@@ -109,8 +102,7 @@ class TargetPlan:
         """One plan for a whole data set: no batch drawn from it without replacement exceeds it.
 
         `rows` is the sum of the `batch_size` largest images' row counts, rounded up; `window` the widest box's;
-        `pieces`, where that is wider than a piece, the sum of the `batch_size` largest images' pieces, rounded up;
-        `mask_tiles`, where the first image has masks, that of their tiles with room.
+        `mask_tiles`, where the first image has masks, the sum of the `batch_size` largest images' tiles with room.
 
         Args:
             targets: the Targets of each image (`batch_idx` 0), as the model will see them.
@@ -122,7 +114,7 @@ class TargetPlan:
             num_classes: C, to check labels against, here and in every batch.
 
         Returns:
-            A plan with `rows`, `window`, where it is wide `pieces` and, for masks, `mask_tiles` fixed.
+            A plan with `rows`, `window` and, for masks, `mask_tiles` fixed.
 
         Raises:
             ValueError: for an empty data set, Targets that are not one image's, or arguments out of range.
@@ -142,21 +134,17 @@ class TargetPlan:
             size = _mask_size(one) if not images else size
             images.append(_without_pixels(one))
         joined = join_images(images, "targets").validate(num_classes=num_classes)
-
-        def largest(of_rows: Tensor) -> Tensor:
-            """The `batch_size` largest images' sums."""
-            of_images = torch.zeros(len(images), dtype=torch.int64).index_add(0, joined.batch_idx, of_rows)
-            return of_images.topk(min(batch_size, len(images))).values
-
-        count = int(largest(torch.ones_like(joined.batch_idx)).sum())
-        rows = rounded_rows(math.ceil(count * (1 + margin)), 16, power_of_two)
-        needs = plan._needs(joined, margin)
-        window, pieces, tiles = plan._window_for(needs), None, None
-        if window > PIECE:
-            pieces = _rounded(math.ceil(int(largest(_row_pieces(needs)).sum()) * (1 + margin)))
-        if size is not None:
-            tiles = _tiles_for(largest(_row_tiles(joined.boxes, size, margin)))
-        return replace(plan, rows=rows, window=window, mask_tiles=tiles, pieces=pieces)
+        counts = torch.bincount(joined.batch_idx, minlength=len(images))
+        largest = int(counts.topk(min(batch_size, len(images))).values.sum())
+        rows = rounded_rows(math.ceil(largest * (1 + margin)), 16, power_of_two)
+        widest = plan._widest(joined, margin)
+        plan = replace(plan, rows=rows, window=plan._window_for(widest))
+        if size is None:
+            return plan
+        tiles = _row_tiles(joined.boxes, size, margin)
+        of_images = torch.zeros(len(images), dtype=torch.int64).index_add(0, joined.batch_idx, tiles)
+        most = of_images.topk(min(batch_size, len(images))).values
+        return replace(plan, mask_tiles=_tiles_for(most))
 
     def apply(self, targets: Targets, batch_size: int | None = None) -> Targets:
         """Sort by image, keeping the order inside each; drop old padding; pad anew; set the window.
@@ -166,7 +154,7 @@ class TargetPlan:
             batch_size: B, to check `batch_idx` against; None leaves it unchecked above.
 
         Returns:
-            Targets with `is_sorted`, `window` and the other capacities set, ready for the device.
+            Targets with `is_sorted` and `window` set, ready for the device.
 
         Raises:
             ValueError: what `Targets.validate` finds.
@@ -175,13 +163,11 @@ class TargetPlan:
         order = torch.argsort(targets.batch_idx, stable=True)
         order = order[int((targets.batch_idx < 0).sum()) :]
         kept = map_rows(targets, lambda x: x[order])
-        size, needs = _mask_size(kept), self._needs(kept)
-        window = self._fitting_window(needs)
+        size = _mask_size(kept)
         kept = kept._replace(
-            window=window,
+            window=self._fitting_window(self._widest(kept)),
             is_sorted=True,
             mask_tiles=None if size is None else self._fitting_tiles(_row_tiles(kept.boxes, size)),
-            pieces=self._fitting_pieces(_row_pieces(needs), window),
         )
         return pad_rows(kept, self._fitting_rows(len(order)), power_of_two=self.power_of_two)
 
@@ -189,9 +175,11 @@ class TargetPlan:
     def _grid_sizes(self) -> tuple[tuple[int, int], ...]:
         return tuple((self.image_size[0] // s, self.image_size[1] // s) for s in self.strides)
 
-    def _needs(self, targets: Targets, margin: float = 0.0) -> Tensor:
-        """`[N]` slots that the rows need, an upper bound under rounding."""
+    def _widest(self, targets: Targets, margin: float = 0.0) -> int:
+        """Most slots that any of the rows needs, an upper bound under rounding."""
         boxes = targets.boxes
+        if len(boxes) == 0:
+            return 0
         height, width = self.image_size
         pixels = boxes.float() * boxes.new_tensor([width, height, width, height], dtype=torch.float32)
         # Short sides are enlarged here already: after that the slack counts for them too.
@@ -201,28 +189,19 @@ class TargetPlan:
             turned = torch.cat([upright, targets.angles.float()[:, None]], dim=1)
             upright = xyxy_to_cxcywh(rotated_reach(turned, self.strides))
         grown = cxcywh_to_xyxy(upright + upright.new_tensor([0, 0, 1, 1]) * 2 * _SLACK * max(self.image_size))
-        return candidate_counts(grown, self._grid_sizes, self.strides)
+        return int(candidate_counts(grown, self._grid_sizes, self.strides).max())
 
-    def _window_for(self, needs: Tensor) -> int:
-        """The bucket of a window that has to hold the anchors of each row."""
-        return min(_bucket(max(needs.tolist(), default=0)), sum(h * w for h, w in self._grid_sizes))
+    def _window_for(self, count: int) -> int:
+        """The bucket of a window that has to hold `count` anchors."""
+        return min(_bucket(count), sum(h * w for h, w in self._grid_sizes))
 
-    def _fitting_window(self, needs: Tensor) -> int:
+    def _fitting_window(self, count: int) -> int:
         if self.window is None:
-            return self._window_for(needs)
-        if (needs > self.window).any():
-            _warn_once(self, "window", self.window, int(needs.max()))
-            return self._window_for(needs)
+            return self._window_for(count)
+        if count > self.window:
+            _warn_once(self, "window", self.window, count)
+            return self._window_for(count)
         return self.window
-
-    def _fitting_pieces(self, pieces: Tensor, window: int) -> int | None:
-        count = int(pieces.sum())
-        if self.pieces is None:
-            return _rounded(count) if self.window is None and window > PIECE else None
-        if count > self.pieces:
-            _warn_once(self, "pieces", self.pieces, count)
-            return _rounded(count)
-        return self.pieces
 
     def _fitting_tiles(self, tiles: Tensor) -> int:
         if self.mask_tiles is None:
@@ -250,11 +229,6 @@ def _bucket(count: int) -> int:
     return bucket * 3 // 4 if count <= bucket * 3 // 4 and bucket > _SMALLEST_WINDOW else bucket
 
 
-def _row_pieces(needs: Tensor) -> Tensor:
-    """`[N]` pieces that hold each row's candidates."""
-    return (needs + PIECE - 1) // PIECE
-
-
 def _without_pixels(one: Targets) -> Targets:
     """What a plan looks at; masks would be the whole data set's."""
     return one._replace(masks=None, index_map=None, class_map=None) if isinstance(one, Targets) else one
@@ -274,13 +248,8 @@ def _row_tiles(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Ten
 
 
 def _tiles_for(tiles: Tensor) -> int:
-    """Room for them all and for rows with more positives."""
-    return _rounded(math.ceil(int(tiles.sum()) * _FURTHER))
-
-
-def _rounded(count: int) -> int:
-    """Up, in steps of an eighth, to 32 at least: work follows it closely."""
-    count = max(count, _SMALLEST_WINDOW)
+    """Room for them all and for rows with more positives, in steps of an eighth: work follows it closely."""
+    count = max(math.ceil(int(tiles.sum()) * _FURTHER), _SMALLEST_WINDOW)
     step = max(next_power_of_two(count) // 16, 1)
     return -(-count // step) * step
 

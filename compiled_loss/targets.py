@@ -41,8 +41,6 @@ class Targets(NamedTuple):
         class_map: `[B, H, W]` integer class id of every pixel, of the masks' size; or None.
         mask_tiles: tiles of 64 mask pixels kept for the rows' boxes, all together, planned by the host; None keeps
             room for every pixel of the masks.
-        pieces: pieces of 128 candidate anchors kept for the rows, all together, planned by the host: a row takes as
-            many as it needs, up to `window` anchors; None keeps the whole window for every row.
 
     Example:
         >>> import torch
@@ -62,7 +60,6 @@ class Targets(NamedTuple):
     index_map: Tensor | None = None
     class_map: Tensor | None = None
     mask_tiles: int | None = None
-    pieces: int | None = None
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Targets:
         """Move every tensor to a device; dtypes are kept."""
@@ -159,7 +156,7 @@ def check_structure(targets: Targets, argument: str) -> None:
         check_floating(f"{argument}.angles", targets.angles)
     _check_masks(targets, argument)
     check_same_device(**{f"{argument}.{name}": getattr(targets, name) for name in (*ROW_FIELDS, *IMAGE_FIELDS)})
-    for name, size in (("window", window), ("mask_tiles", targets.mask_tiles), ("pieces", targets.pieces)):
+    for name, size in (("window", window), ("mask_tiles", targets.mask_tiles)):
         whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
         require(size is None or whole, f"{argument}.{name}", "None or a positive integer", size)
 

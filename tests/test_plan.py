@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiled_loss.assign.pieces import PIECE
 from compiled_loss.assign.windows import candidate_counts
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.plan import TargetPlan
@@ -17,7 +16,6 @@ from compiled_loss.targets import Targets
 
 SIZE, STRIDES = (64, 96), (8, 16, 32)
 GRIDS = ((8, 12), (4, 6), (2, 3))
-LARGE, LARGE_GRIDS = (256, 320), ((32, 40), (16, 20), (8, 10))
 ANCHORS = 8 * 12 + 4 * 6 + 2 * 3
 
 
@@ -114,8 +112,7 @@ def test_the_planned_window_holds_what_any_rounding_of_the_box_would_find(boxes)
     )
     t = Targets(torch.zeros(len(boxes)).long(), torch.zeros(len(boxes)).long(), exact.float())
     plan = TargetPlan(SIZE, STRIDES)
-    needs = plan._needs(t)
-    bound = needs.max()
+    bound = plan._widest(t)
     window = plan.apply(t).window
     assert window is not None
     assert bound <= window
@@ -123,14 +120,14 @@ def test_the_planned_window_holds_what_any_rounding_of_the_box_would_find(boxes)
     unrounded = cxcywh_to_xyxy(t.boxes.double() * torch.tensor([96.0, 64.0, 96.0, 64.0]).double()).float()
     outwards = pixels + torch.tensor([-1.0, -1.0, 1.0, 1.0]) * 2e-4
     for found in (pixels, unrounded, outwards):
-        assert (candidate_counts(found, GRIDS, STRIDES) <= needs).all()
+        assert candidate_counts(found, GRIDS, STRIDES).max() <= bound
 
 
 def test_an_anchor_on_the_side_of_an_enlarged_box_is_planned_for():
     # A point box at (20, 20) becomes 16 wide, from 12 to 28: eight anchors of stride 8 lie on its sides.
     t = Targets(torch.zeros(1).long(), torch.zeros(1).long(), torch.tensor([[20 / 96, 20 / 64, 0.0, 0.0]]))
     assert candidate_counts(torch.tensor([[20.0, 20.0, 20.0, 20.0]]), GRIDS, STRIDES).item() == 1 + 1 + 1
-    assert TargetPlan(SIZE, STRIDES)._needs(t) == 9 + 1 + 1
+    assert TargetPlan(SIZE, STRIDES)._widest(t) == 9 + 1 + 1
 
 
 @pytest.mark.parametrize(("size", "window"), [(0.01, 32), (0.6, 48), (0.95, ANCHORS)])
@@ -184,55 +181,6 @@ def test_a_batch_beyond_its_plan_loses_nothing_and_says_so_once(monkeypatch):
     assert (len(small.labels), small.window) == (16, 32)
 
 
-def pieces_of(targets: Targets) -> int:
-    """Pieces of candidates of images of 256x320 pixels."""
-    counts = candidate_counts(
-        cxcywh_to_xyxy(targets.boxes * torch.tensor([320.0, 256, 320, 256])), LARGE_GRIDS, STRIDES
-    )
-    return int(-(-counts // PIECE).sum())
-
-
-def test_pieces_are_planned_where_a_window_is_wider():
-    few = TargetPlan(LARGE).apply(image_of(50, 0.05))
-    assert (few.window, few.pieces) == (32, None)
-    some = join_images([image_of(20, 0.5), image_of(20, 0.05)], "images")
-    planned = TargetPlan(LARGE).apply(some)
-    assert planned.window is not None
-    assert planned.window > PIECE
-    assert planned.pieces is not None
-    assert pieces_of(some) <= planned.pieces <= pieces_of(some) * 9 / 8 + 1
-    by_hand = TargetPlan(LARGE, window=1024)
-    assert by_hand.apply(some).pieces is None
-    assert dataclasses.replace(by_hand, pieces=300).apply(some).pieces == 300
-
-
-def test_no_batch_of_a_data_set_exceeds_its_pieces():
-    counts, sizes = [0, 3, 30, 1, 17], [0.1, 0.9, 0.1, 0.7, 0.4]
-    images = [image_of(count, size) for count, size in zip(counts, sizes, strict=True)]
-    plan = TargetPlan.from_dataset(images, batch_size=2, image_size=LARGE)
-    wider = TargetPlan.from_dataset(images, batch_size=2, image_size=LARGE, margin=0.3)
-    assert plan.pieces is not None
-    assert wider.pieces is not None
-    assert wider.pieces > plan.pieces
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for i, a in enumerate(images):
-            for b in images[:i]:
-                both = join_images([a, b], "images")
-                assert plan.apply(both).pieces == plan.pieces
-                assert pieces_of(both) <= plan.pieces
-    assert TargetPlan.from_dataset([image_of(9)], batch_size=1, image_size=LARGE).pieces is None
-
-
-def test_a_batch_beyond_its_pieces_takes_more_and_says_so(monkeypatch):
-    monkeypatch.setattr("compiled_loss.plan._warned", set())
-    big = image_of(40, 0.9)
-    with pytest.warns(UserWarning, match=f"pieces={pieces_of(big)}, more than the 64 of its TargetPlan"):
-        planned = TargetPlan(LARGE, pieces=64).apply(big)
-    assert planned.pieces is not None
-    assert planned.pieces >= pieces_of(big)
-
-
 def test_a_plan_moves_to_another_image_size():
     plan = dataclasses.replace(TargetPlan(SIZE, STRIDES, rows=32), image_size=(128, 128))
     assert plan.apply(image_of(1, 0.9)).window == 16 * 16 + 8 * 8 + 4 * 4
@@ -248,7 +196,6 @@ def test_a_plan_moves_to_another_image_size():
         ({"strides": (8, 0)}, "strides: expected"),
         ({"rows": 1}, "rows: expected None or at least 2, got 1"),
         ({"window": 0}, "window: expected None or at least 1, got 0"),
-        ({"pieces": 0}, "pieces: expected None or at least 1, got 0"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(arguments, message):

@@ -1,6 +1,6 @@
 """Candidate windows of oriented boxes: the rectangle of cells around a box, and in it the anchors that lie inside.
 
-Letters: N rows, W window width (slots per row), Q pieces, V slots of a piece.
+Letters: N rows, W window width (slots per row).
 """
 
 from collections.abc import Sequence
@@ -60,8 +60,6 @@ def rotated_windows(
     strides: Sequence[int],
     width: int | None,
     anchors: Tensor,  # [A, 2] pixels
-    *,
-    pieces: int | None = None,
 ) -> Windows:
     """List the anchors inside every oriented box or on its sides, small boxes enlarged to the second level's stride.
 
@@ -72,11 +70,9 @@ def rotated_windows(
         strides: pixels per grid unit of each level.
         width: slots per row W; None makes room for every anchor.
         anchors: `[A, 2]` anchor points, pixels.
-        pieces: pieces of 128 slots Q for all rows together; None gives each row all of W.
 
     Returns:
-        `Windows(anchor [Q, V], inside [Q, V], counts [N], pieces)`; `counts` are the cells around the box, which W must
-        hold.
+        `Windows(anchor [N, W], inside [N, W], counts [N])`; `counts` are the cells around the box, which W must hold.
 
     Example:
         >>> from compiled_loss.grid import make_anchors
@@ -86,7 +82,7 @@ def rotated_windows(
         >>> w.anchor[w.inside], w.counts
         (tensor([ 0,  1,  4,  5,  6,  9, 10, 11, 14, 15, 16, 19]), tensor([20]))
     """
-    windows = candidate_windows(rotated_reach(boxes, strides), real, grid_sizes, strides, width, pieces=pieces)
+    windows = candidate_windows(rotated_reach(boxes, strides), real, grid_sizes, strides, width)
     enlarged = enlarge_rotated(boxes, strides[min(1, len(strides) - 1)])
-    inside = windows.inside & inside_rotated(anchors[windows.anchor], windows.spread(enlarged)[:, None])
-    return windows._replace(anchor=torch.where(inside, windows.anchor, 0), inside=inside)
+    inside = windows.inside & inside_rotated(anchors[windows.anchor], enlarged[:, None])
+    return Windows(torch.where(inside, windows.anchor, 0), inside, windows.counts)

@@ -1,8 +1,8 @@
-"""Task-aligned assignment on flat rows: work and memory follow the rows' candidates, not images times anchors.
+"""Task-aligned assignment on flat rows: work and memory follow rows times window, not images times anchors.
 
 Which anchors are candidates, and how well a prediction overlaps a row, is given: tasks differ in these two alone.
 
-Letters: B images, N rows, A anchors, C classes, Q pieces, V slots of a piece, k top-k, P = N*k positive slots.
+Letters: B images, N rows, A anchors, C classes, W window width, k top-k, P = N*k positive slots.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.pieces import first_top_k_of_rows
+from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.assign.windows import Windows
 from compiled_loss.numerics import add_epsilon, power
 from compiled_loss.types import Assignment
@@ -23,32 +23,29 @@ class Candidates(NamedTuple):
     """The pairs of a row and an anchor whose overlap is asked for.
 
     Args:
-        windows: the candidate anchors; a padding row has none.
-        image: `[Q]` image of each piece; 0 in padding rows and empty pieces.
-        logits: `[Q, V]` logit of the row's class at the anchor.
+        image: `[N]` image of each row; 0 in padding rows.
+        anchor: `[N, W]` anchor index; 0 in slots without candidate.
+        inside: `[N, W]` bool, True where the slot holds a candidate.
+        logits: `[N, W]` logit of the row's class at the anchor.
 
     Example:
-        >>> windows = Windows(torch.tensor([[3, 4]]), torch.ones(1, 2).bool(), torch.tensor([2]))
-        >>> one = Candidates(windows, torch.tensor([0]), torch.zeros(1, 2))
+        >>> one = Candidates(torch.tensor([0]), torch.tensor([[3, 4]]), torch.ones(1, 2).bool(), torch.zeros(1, 2))
         >>> one.take(torch.arange(5.0).view(1, 5, 1))
         tensor([[[3.],
                  [4.]]])
     """
 
-    windows: Windows
     image: Tensor
+    anchor: Tensor
+    inside: Tensor
     logits: Tensor
 
     def take(self, x: Tensor) -> Tensor:
-        """`[Q, V, ...]` of `[B, A, ...]` predictions."""
-        return x.flatten(0, 1)[self.image[:, None] * x.shape[1] + self.windows.anchor]
-
-    def of_row(self, x: Tensor) -> Tensor:
-        """`[Q, 1, ...]` of `[N, ...]` values of the rows."""
-        return self.windows.spread(x)[:, None]
+        """`[N, W, ...]` of `[B, A, ...]` predictions."""
+        return x.flatten(0, 1)[self.image[:, None] * x.shape[1] + self.anchor]
 
 
-Overlap = Callable[[Candidates], Tensor]  # -> [Q, V], at most 1; what is not a candidate may hold anything
+Overlap = Callable[[Candidates], Tensor]  # -> [N, W], at most 1; what is not a candidate may hold anything
 
 
 class _Selection(NamedTuple):
@@ -84,9 +81,9 @@ def assign_task_aligned(
         scores: `[B, C, A]` class logits.
         batch_idx: `[N]` image of each row; rows outside `[0, B)` are padding.
         labels: `[N]` class ids.
-        windows: the candidate anchors of every row, as from `candidate_windows`; rows with more than they have slots
-            for keep their first, and are counted in `overflow`.
-        overlap: a function of `Candidates` that tells `[Q, V]` overlaps, such as CIoU.
+        windows: the candidate anchors of every row, as from `candidate_windows`; rows with more than W keep their
+            first W, and are counted in `overflow`.
+        overlap: a function of `Candidates` that tells `[N, W]` overlaps, such as CIoU.
         top_k: anchors that a row selects.
         keep: anchors that a row keeps, where that is less than `top_k`; None keeps all.
         alpha: power of the class score.
@@ -101,7 +98,7 @@ def assign_task_aligned(
         >>> from compiled_loss.assign.windows import candidate_windows
         >>> box, row = torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([0])
         >>> windows = candidate_windows(box, row == 0, [(2, 2), (1, 1)], [8, 16], None)
-        >>> perfect = lambda candidates: torch.ones(candidates.windows.anchor.shape)
+        >>> perfect = lambda candidates: torch.ones(candidates.anchor.shape)
         >>> a = assign_task_aligned(torch.zeros(1, 1, 5), row, row, windows, perfect, top_k=3)
         >>> a.anchor, a.valid
         (tensor([0, 1, 2]), tensor([True, True, True]))
@@ -113,26 +110,24 @@ def assign_task_aligned(
     # A negative class id must fail like one that is too large, instead of counting from the end.
     labels = torch.where(real, torch.where(labels < 0, num_classes, labels), 0).long()
 
-    windows = windows._replace(inside=windows.inside & windows.spread(real)[:, None])
-    image_of_piece = windows.spread(image)
-    logits = scores[image_of_piece[:, None], windows.spread(labels)[:, None], windows.anchor]
-    overlaps = overlap(Candidates(windows, image_of_piece, logits))
+    inside = windows.inside & real[:, None]
+    logits = scores[image[:, None], labels[:, None], windows.anchor]
+    overlaps = overlap(Candidates(image, windows.anchor, inside, logits))
     # Comparisons with NaN are False: a broken prediction has no overlap and is never picked.
-    overlaps = torch.where(windows.inside & (overlaps > 0), overlaps, 0.0)
+    overlaps = torch.where(inside & (overlaps > 0), overlaps, 0.0)
     aligned = alignment(logits, overlaps, alpha, beta)
 
-    best, place = first_top_k_of_rows(aligned, windows.pieces, top_k)
-    flat = image_of_piece[:, None] * num_anchors + windows.anchor  # [Q, V]
+    best, slot = first_top_k(aligned, min(top_k, aligned.shape[1]))
+    flat = image[:, None] * num_anchors + windows.anchor  # [N, W]
     row = torch.arange(rows, device=scores.device)
     nowhere = batch * num_anchors
     selection = _Selection(
-        flat=torch.where(best > 0, flat.flatten()[place], nowhere).flatten(),
-        row=row[:, None].expand_as(place).flatten(),
+        flat=torch.where(best > 0, flat.gather(1, slot), nowhere).flatten(),
+        row=row[:, None].expand_as(slot).flatten(),
         valid=(best > 0).flatten(),
-        overlap=overlaps.flatten()[place].flatten(),
+        overlap=overlaps.gather(1, slot).flatten(),
     )
-    flat = torch.where(overlaps > 0, flat, nowhere)
-    held = _resolve_conflicts(selection, flat, overlaps, windows.spread(row), rows, nowhere + 1)
+    held = _resolve_conflicts(selection, torch.where(overlaps > 0, flat, nowhere), overlaps, nowhere + 1)
 
     anchor = torch.where(held.valid, held.flat - image[held.row] * num_anchors, 0)
     aligned = alignment(scores[image[held.row], labels[held.row], anchor], held.overlap, alpha, beta)
@@ -144,7 +139,8 @@ def assign_task_aligned(
     overlaps = torch.where(held.valid, held.overlap, 0.0)
     largest = add_epsilon(_row_maximum(aligned, held.row, rows), EPS)
     score = aligned * _row_maximum(overlaps, held.row, rows) / largest
-    return Assignment(image[held.row], anchor, held.row, held.valid, score, windows.cut().sum())
+    overflow = (windows.counts > windows.anchor.shape[1]).sum()
+    return Assignment(image[held.row], anchor, held.row, held.valid, score, overflow)
 
 
 def alignment(logits: Tensor, overlap: Tensor, alpha: float, beta: float) -> Tensor:
@@ -187,27 +183,24 @@ def _best_slots(aligned: Tensor, held: _Selection, rows: int, keep: int) -> tupl
     return torch.where(found < slots, found, 0), found < slots
 
 
-def _resolve_conflicts(
-    selection: _Selection, flat: Tensor, overlap: Tensor, row: Tensor, rows: int, size: int
-) -> _Selection:
+def _resolve_conflicts(selection: _Selection, flat: Tensor, overlap: Tensor, size: int) -> _Selection:
     """Leave every anchor to one row, in one slot.
 
     Args:
         selection: `[P]` selected anchors; one anchor may stand in several slots.
-        flat: `[Q, V]` places of all candidates with positive overlap, `size - 1` elsewhere.
-        overlap: `[Q, V]` their overlaps.
-        row: `[Q]` their rows.
-        rows: N.
+        flat: `[N, W]` places of all candidates with positive overlap, `size - 1` elsewhere.
+        overlap: `[N, W]` their overlaps.
         size: number of places, B*A + 1.
     """
-    slots = selection.row.shape[0]
+    slots, rows = selection.row.shape[0], flat.shape[0]
     slot = torch.arange(slots, device=flat.device)
     claims = overlap.new_zeros(size).scatter_add(0, selection.flat, selection.valid.to(overlap.dtype))
     contested = claims[selection.flat] > 1
 
     # The winner may be a row that had not selected the anchor, hence a look at all candidates.
     largest = overlap.new_zeros(size).scatter_reduce(0, flat.flatten(), overlap.flatten(), "amax")
-    holder = torch.where(overlap == largest[flat], row[:, None], rows)
+    row = torch.arange(rows, device=flat.device)[:, None]
+    holder = torch.where(overlap == largest[flat], row, rows)
     winner = holder.new_full((size,), rows).scatter_reduce(0, flat.flatten(), holder.flatten(), "amin")
 
     # The first of the slots that selected a contested anchor carries it; the others become empty.

@@ -4,8 +4,7 @@ The anchors of one level that lie inside a box form a rectangle of grid cells. I
 box, so slot j of a row's window is turned into (level, y, x), and so into an anchor index, without
 looking at the others. Slots follow the anchor index.
 
-Letters: N rows, L levels, W window width (slots per row), A anchors. The table of slots is `[Q, V]`: one piece a row,
-Q = N and V = W, or Q pieces of V = 128 slots for all rows together.
+Letters: N rows, L levels, W window width (slots per row), A anchors.
 """
 
 from collections.abc import Sequence
@@ -13,8 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from compiled_loss.assign.pieces import PIECE, Pieces, list_pieces
 
 # A candidate's distance to each side must exceed this, in pixels.
 MARGIN = 1e-9
@@ -24,10 +21,9 @@ class Windows(NamedTuple):
     """Candidate anchors of every row.
 
     Args:
-        anchor: `[Q, V]` anchor index of each slot, ascending; 0 in slots without candidate.
-        inside: `[Q, V]` bool, True where the slot holds a candidate.
-        counts: `[N]` slots that the row needs, those it did not get included.
-        pieces: which pieces a row has; None where every row has one.
+        anchor: `[N, W]` anchor index of each slot, ascending; 0 in slots without candidate.
+        inside: `[N, W]` bool, True where the slot holds a candidate.
+        counts: `[N]` slots that the row needs, those beyond W included.
 
     Example:
         >>> one = Windows(torch.tensor([[3, 4, 0]]), torch.tensor([[True, True, False]]), torch.tensor([2]))
@@ -38,16 +34,6 @@ class Windows(NamedTuple):
     anchor: Tensor
     inside: Tensor
     counts: Tensor
-    pieces: Pieces | None = None
-
-    def spread(self, x: Tensor) -> Tensor:
-        """`[Q, ...]` of `[N, ...]` values of the rows; 0 in empty pieces."""
-        return x if self.pieces is None else self.pieces.spread(x)
-
-    def cut(self) -> Tensor:
-        """`[N]` bool: rows that need more slots than they got."""
-        width = self.anchor.shape[1]
-        return self.counts > (width if self.pieces is None else self.pieces.owned * width)
 
 
 class _Rectangle(NamedTuple):
@@ -128,7 +114,6 @@ def candidate_windows(
     strides: Sequence[int],
     width: int | None,
     *,
-    pieces: int | None = None,
     levels: Tensor | None = None,  # [N, L] bool
 ) -> Windows:
     """List the anchors strictly inside every box, small boxes enlarged to the second level's stride.
@@ -139,13 +124,11 @@ def candidate_windows(
         grid_sizes: rows and columns `(h, w)` of each level, finest first.
         strides: pixels per grid unit of each level.
         width: slots per row W; None makes room for every anchor.
-        pieces: pieces of 128 slots Q for all rows together, of which a row takes what it needs, up to W slots; None
-            gives each row all of W. Windows no wider than a piece are not divided.
         levels: `[N, L]` bool, levels on which a row may have candidates; a row that these leave without any, and every
             row where it is None, has them on all levels.
 
     Returns:
-        `Windows(anchor [Q, V], inside [Q, V], counts [N], pieces)`.
+        `Windows(anchor [N, W], inside [N, W], counts [N])`.
 
     Source: the in-box test of the task-aligned assigner, arXiv 2108.07755.
 
@@ -157,37 +140,31 @@ def candidate_windows(
     """
     if width is None:
         width = sum(height * columns for height, columns in grid_sizes)
+    # 32-bit, since 64-bit integers halve the vector width and convert slowly to float; anchors are far fewer than 2^31.
+    slot = torch.arange(width, dtype=torch.int32, device=boxes.device)
+    start = torch.zeros(boxes.shape[0], 1, dtype=torch.int32, device=boxes.device)
+    level_start = 0
+    # Values of the slot's own level, overwritten level by level.
+    local, columns, base, row_length = slot, start + 1, start, start
     rectangles = _rectangles(boxes, grid_sizes, strides)
     areas = [torch.where(real, rectangle.width * rectangle.height, 0) for rectangle in rectangles]
     if levels is not None:
         allowed = [torch.where(level, area, 0) for level, area in zip(levels.unbind(1), areas, strict=True)]
         some = torch.stack(allowed).sum(0) > 0
         areas = [torch.where(some, part, area) for part, area in zip(allowed, areas, strict=True)]
-    counts = torch.stack(areas).sum(0)
-    listed = None if pieces is None or width <= PIECE else list_pieces(counts, pieces, -(-width // PIECE))
-
-    def spread(x: Tensor) -> Tensor:
-        return (x if listed is None else listed.spread(x))[:, None]
-
-    # 32-bit, since 64-bit integers halve the vector width and convert slowly to float; anchors are far fewer than 2^31.
-    slot = torch.arange(width, dtype=torch.int32, device=boxes.device) if listed is None else listed.slots()
-    start = torch.zeros_like(spread(areas[0]))
-    level_start = 0
-    # Values of the slot's own level, overwritten level by level.
-    local, columns, base, row_length = slot, start + 1, start, start
     for (height, length), rectangle, area in zip(grid_sizes, rectangles, areas, strict=True):
         here = slot >= start
         local = torch.where(here, slot - start, local)
-        columns = torch.where(here, spread(rectangle.width.clamp(min=1)), columns)
-        base = torch.where(here, spread(level_start + rectangle.y * length + rectangle.x), base)
+        columns = torch.where(here, rectangle.width[:, None].clamp(min=1), columns)
+        base = torch.where(here, (level_start + rectangle.y * length + rectangle.x)[:, None], base)
         row_length = torch.where(here, length, row_length)
-        start = start + spread(area)
+        start = start + area[:, None]
         level_start = level_start + height * length
     # Integer division by a tensor is slow; the half keeps the quotient clear of integers, so floor is exact.
     y = torch.floor((local + 0.5) / columns).int()
     inside = slot < start
     anchor = torch.where(inside, base + y * (row_length - columns) + local, 0)
-    return Windows(anchor.long(), inside, counts.long(), listed)
+    return Windows(anchor.long(), inside, start.squeeze(1).long())
 
 
 def _rectangles(boxes: Tensor, grid_sizes: Sequence[tuple[int, int]], strides: Sequence[int]) -> list[_Rectangle]:

@@ -175,7 +175,7 @@ class DetectionLoss(ExactModule):
     def _overlap(self, predictions: Predictions, targets: Targets, scene: Scene) -> Overlap:
         """How well a prediction overlaps a row, for the assigner: CIoU in pixels."""
         boxes = self._decoded_boxes(predictions, scene).float()
-        return lambda candidates: ciou(candidates.of_row(scene.boxes), candidates.take(boxes))
+        return lambda candidates: ciou(scene.boxes[:, None], candidates.take(boxes))
 
     def _decoded_boxes(self, predictions: Predictions, scene: Scene) -> Tensor:
         """`[B, A, 4]` predicted boxes, xyxy pixels."""

@@ -82,8 +82,7 @@ class OrientedLoss(DetectionLoss):
         real = real_rows(predictions, targets) & (boxes[:, 2:4] >= _SHORTEST_SIDE).all(1)
         anchors = anchors_of(predictions, self.strides)
         pixels = (anchors.points * anchors.strides[:, None]).float()
-        grids, window = predictions.grid_sizes, targets.window
-        windows = rotated_windows(boxes, real, grids, self.strides, window, pixels, pieces=targets.pieces)
+        windows = rotated_windows(boxes, real, predictions.grid_sizes, self.strides, targets.window, pixels)
         return Scene(anchors, boxes, image_size, windows)
 
     def _overlap(self, predictions: Predictions, targets: Targets, scene: Scene) -> Overlap:
@@ -92,7 +91,7 @@ class OrientedLoss(DetectionLoss):
         angles = at_least_float32(predictions.angles).squeeze(1)
         predicted = decode_rotated(points, self._decoded_distances(predictions), angles)
         predicted = _scaled(predicted, strides).float()
-        return lambda candidates: probiou(candidates.of_row(scene.boxes), candidates.take(predicted))
+        return lambda candidates: probiou(scene.boxes[:, None], candidates.take(predicted))
 
     def _terms(
         self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment

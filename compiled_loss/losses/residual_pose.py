@@ -110,9 +110,8 @@ class ResidualPoseLoss(PoseLoss):
         boxes = cxcywh_to_xyxy(to_pixels(targets.boxes, image_size))
         real = real_rows(predictions, targets)
         levels = fitting_levels(boxes, self.strides)
-        windows = candidate_windows(
-            boxes, real, predictions.grid_sizes, self.strides, targets.window, pieces=targets.pieces, levels=levels
-        )
+        grids = predictions.grid_sizes
+        windows = candidate_windows(boxes, real, grids, self.strides, targets.window, levels=levels)
         return Scene(anchors_of(predictions, self.strides), boxes, image_size, windows)
 
     def _overlap(self, predictions: Predictions, targets: Targets, scene: Scene) -> Overlap:
@@ -130,9 +129,8 @@ class ResidualPoseLoss(PoseLoss):
         of_boxes = super()._overlap(predictions, targets, scene)
 
         def overlap(candidates: Candidates) -> Tensor:
-            of_row = candidates.of_row
-            similarity = oks(candidates.take(predicted), of_row(true), of_row(visible), of_row(area), self.sigmas)
-            return torch.where(of_row(visible.any(1)), similarity, of_boxes(candidates))
+            similarity = oks(candidates.take(predicted), true[:, None], visible[:, None], area[:, None], self.sigmas)
+            return torch.where(visible.any(1)[:, None], similarity, of_boxes(candidates))
 
         return overlap
 

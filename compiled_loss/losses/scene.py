@@ -67,7 +67,7 @@ def make_scene(predictions: Predictions, targets: Targets, strides: tuple[int, .
     image_size = image_size_of(predictions, strides)
     boxes = cxcywh_to_xyxy(to_pixels(targets.boxes, image_size))
     real = real_rows(predictions, targets)
-    windows = candidate_windows(boxes, real, predictions.grid_sizes, strides, targets.window, pieces=targets.pieces)
+    windows = candidate_windows(boxes, real, predictions.grid_sizes, strides, targets.window)
     return Scene(anchors_of(predictions, strides), boxes, image_size, windows)
 
 

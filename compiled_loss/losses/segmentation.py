@@ -1,6 +1,6 @@
 """The segmentation loss: detection plus instance masks.
 
-Letters: B images, N rows, A anchors, C classes, D prototypes, P positive slots, H and W mask pixels.
+Letters: B images, N rows, A anchors, C classes, D prototypes, W window width, P positive slots, H and W mask pixels.
 """
 
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.pieces import first_top_k_of_rows
 from compiled_loss.assign.task_aligned import Candidates, Overlap, alignment
+from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.checks import check_floating, check_same_device, check_shape, require
 from compiled_loss.geometry.masks import MaskTargets, index_map_targets, mask_iou, resize_prototypes, stacked_targets
 from compiled_loss.losses.detection import DetectionLoss
@@ -112,29 +112,25 @@ class SegmentationLoss(DetectionLoss):
         boxes = _in_mask_pixels(self._decoded_boxes(predictions, scene).float(), scene, size)
 
         def overlap(candidates: Candidates) -> Tensor:
-            windows, first = candidates.windows, of_boxes(candidates)
-            first = torch.where(windows.inside & (first > 0), first, 0.0)
+            first = of_boxes(candidates)
+            first = torch.where(candidates.inside & (first > 0), first, 0.0)
             aligned = alignment(candidates.logits, first, self.alpha, self.beta)
             # Candidates without overlap come after the others, by their anchor, and before what is none.
-            ranked = torch.where(windows.inside, aligned.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
-            best, place = first_top_k_of_rows(ranked, windows.pieces, 3 * self.top_k)
-            row = torch.arange(place.shape[0], device=place.device)[:, None].expand_as(place).flatten()
-            found, place = best.flatten() > 0, place.flatten()
-            image, anchor = candidates.image[place // ranked.shape[1]], windows.anchor.flatten()[place]
+            ranked = torch.where(candidates.inside, aligned.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+            _, slot = first_top_k(ranked, min(3 * self.top_k, ranked.shape[1]))
+            anchor = candidates.anchor.gather(1, slot)
+            image = candidates.image[:, None].expand_as(slot)
+            row = torch.arange(slot.shape[0], device=slot.device)[:, None].expand_as(slot)
             second = mask_iou(
-                at_least_float32(coefficients[image, :, anchor]).to(prototypes.dtype),
+                at_least_float32(coefficients[image, :, anchor]).to(prototypes.dtype).flatten(0, 1),
                 prototypes,
-                boxes[image, anchor],
-                image,
-                row,
-                found,
+                boxes[image, anchor].flatten(0, 1),
+                image.flatten(),
+                row.flatten(),
+                candidates.inside.gather(1, slot).flatten(),
                 truth,
             )
-            # The place more takes what was not found.
-            second = first.new_zeros(ranked.numel() + 1).scatter(
-                0, torch.where(found, place, ranked.numel()), second.to(first.dtype)
-            )
-            return (first + second[:-1].view_as(first)) / 2
+            return (first + torch.zeros_like(first).scatter(1, slot, second.view_as(slot).to(first.dtype))) / 2
 
         return overlap
 

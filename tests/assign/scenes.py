@@ -42,15 +42,14 @@ def assign(
     strides: tuple[int, ...],
     *,
     window: int | None = None,
-    pieces: int | None = None,
     **options: Any,
 ) -> Assignment:
     """The assigner with the candidates and the overlap of upright boxes."""
     real = (batch_idx >= 0) & (batch_idx < len(scores))
-    windows = candidate_windows(boxes, real, grid_sizes, strides, window, pieces=pieces)
+    windows = candidate_windows(boxes, real, grid_sizes, strides, window)
 
     def overlap(candidates: Candidates) -> Tensor:
-        return ciou(candidates.of_row(boxes), candidates.take(predicted))
+        return ciou(boxes[:, None], candidates.take(predicted))
 
     return assign_task_aligned(scores, batch_idx, labels, windows, overlap, **options)
 

@@ -28,7 +28,7 @@ def test_of_equal_anchors_that_a_row_holds_the_lowest_is_kept():
     windows = candidate_windows(torch.tensor([[0.0, 0, 32, 32]]).repeat(2, 1), row == 0, [(4, 4)], [8], None)
 
     def same(candidates):
-        return torch.full(candidates.windows.anchor.shape, 0.5)
+        return torch.full(candidates.anchor.shape, 0.5)
 
     found = assign_task_aligned(torch.zeros(1, 1, 16), row, row, windows, same, top_k=3, keep=2)
     assert sorted(readable(found)) == [(0, 0, 0), (0, 1, 0)]
@@ -65,7 +65,7 @@ def test_an_overlap_sees_each_candidate_once_with_the_logit_of_its_class():
 
     assign_task_aligned(scene.scores, scene.batch_idx, scene.labels, windows, overlap)
     (candidates,) = seen
-    assert torch.equal(candidates.windows.inside, windows.inside)
+    assert torch.equal(candidates.inside, windows.inside)
     assert torch.equal(overlap(candidates), windows.anchor / 1e4)
     for n in range(len(real)):
         mine = scene.scores[scene.batch_idx[n], scene.labels[n]][windows.anchor[n]]
