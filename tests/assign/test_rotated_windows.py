@@ -85,7 +85,7 @@ def test_the_plan_holds_every_slot_of_a_turned_box(boxes):
     zeros = torch.zeros(len(rows), dtype=torch.int64)
     targets = Targets(zeros, zeros, exact.float(), angles=rows[:, 4].float())
     plan = TargetPlan((96, 128), strides)
-    window = plan._window_for(plan._needs(targets))
+    window = plan._widest(targets)
     for found in (rows.float(), torch.cat([targets.boxes * torch.tensor([128, 96, 128, 96]), rows[:, 4:].float()], 1)):
         assert windows_of(found, grids, strides, None).counts.max() <= window
 
