@@ -1,6 +1,8 @@
-"""Train a small pose model with the loss inside the compiled step, and watch it learn.
+"""Train a small model with the loss inside the compiled step, and watch it learn.
 
-python examples/train.py                                        # rendered figures, a few minutes on two cores
+python examples/train.py                                        # poses of rendered figures, minutes on two cores
+python examples/train.py --task obb                             # or detect, segment: rotated boxes, instance masks
+python examples/train.py --task segment --head end2end          # a second head, evaluated without suppression
 python examples/train.py --data FOLDER --task detect            # COCO-style FOLDER/labels.json and FOLDER/images/
 python examples/train.py --resume runs/pose-figures/checkpoint.pt
 """

@@ -1,5 +1,6 @@
 """Short runs of the training example: the loop, checkpoints, Ctrl-C and bad input."""
 
+import functools
 import json
 import os
 import signal
@@ -47,6 +48,19 @@ def test_a_short_run_reports_draws_and_keeps_its_state(tmp_path, capsys):
         path.name for path in out.iterdir()
     }
     assert json.loads((out / "results.json").read_text())["steps"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch, about its own call
+@pytest.mark.parametrize(("task", "head"), [("obb", "end2end"), ("segment", "dense")])
+def test_every_task_and_head_is_two_graphs_that_serve_every_batch(tmp_path, monkeypatch, task, head):
+    # Traced and differentiated as ever, without the minutes of generating code.
+    monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="aot_eager"))
+    arguments = ["--image-size", "32", "--batch-size", "2", "--workers", "0", "--timing-rounds", "0", "--epochs", "2"]
+    assert main([*arguments, "--task", task, "--head", head, "--out", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["steps"] == 12
+    assert (results["graphs"], results["graph_breaks"], results["recompiles"]) == (2, 0, 0)
 
 
 @pytest.mark.slow
