@@ -178,7 +178,7 @@ def _check_masks(targets: Targets, argument: str) -> None:
         size = masks if index_map is None else index_map
         require(size is not None, f"{argument}.class_map", "None without masks and index_map", "a tensor")
         assert size is not None
-        fits = class_map.shape[1:] == size.shape[1:] and (index_map is None or len(class_map) == len(index_map))
+        fits = class_map.shape[1:] == size.shape[1:] and (index_map is None or class_map.shape[0] == index_map.shape[0])
         require(fits, f"{argument}.class_map", "images and pixels as in the masks", tuple(class_map.shape))
 
 

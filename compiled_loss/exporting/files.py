@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from compiled_loss.audit.torch_private import quiet
 from compiled_loss.checks import require
@@ -83,6 +84,7 @@ def write(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[
             options = {"aot_inductor.metadata": text}
             torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
         else:
+            _forget_source(program)
             torch.export.save(program, path, extra_files={_EXTRA: json.dumps(text)})
 
 
@@ -155,6 +157,14 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
     require(not foreign and not model.functions, "loss", "operators of ONNX alone in its graph", sorted(foreign))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, os.fspath(path))
+
+
+def _forget_source(program: ExportedProgram) -> None:
+    """Drop traces of the source, which are most of an archive, and name paths of this machine."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            for name in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node"):
+                node.meta.pop(name, None)
 
 
 def _name_axes(value: Any, port: Port) -> None:

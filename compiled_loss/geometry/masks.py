@@ -154,7 +154,8 @@ def mask_iou(
         with without_autocast(paged):
             positive = paged @ maps[:, :, band][image] > 0
         positive = positive & inside_pixels(pixels, band, size[1])
-        down, right = band // size[1], band % size[1]
+        down = band // size[1]
+        right = band - down * size[1]  # `%` by a dynamic size has no ONNX form
         pixel = (down * truth.size[0] // size[0]) * truth.size[1] + right * truth.size[1] // size[1]
         covered = truth.on_pages(row, image, pixel, paged.dtype) > 0.5
         predicted, joint = predicted + positive.sum(-1), joint + (positive & covered).sum(-1)

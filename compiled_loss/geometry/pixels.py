@@ -68,7 +68,8 @@ def inside_pixels(pixels: Pixels, flat: Tensor, columns: int) -> Tensor:
         tensor([[0, 1, 1, 0, 0, 0, 0, 0]], dtype=torch.int32)
     """
     x, y, width, height = (values[..., None] for values in pixels)
-    down, right = flat // columns, flat % columns
+    down = flat // columns
+    right = flat - down * columns  # `%` by a dynamic size has no ONNX form
     return (down >= y) & (down < y + height) & (right >= x) & (right < x + width)
 
 
