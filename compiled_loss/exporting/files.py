@@ -15,6 +15,7 @@ from torch.fx import GraphModule
 
 from compiled_loss.audit.torch_private import quiet
 from compiled_loss.checks import require
+from compiled_loss.exporting.accumulation import without_races
 from compiled_loss.exporting.interface import Port
 from compiled_loss.exporting.metadata import Metadata
 
@@ -136,7 +137,12 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
     names = [[port.name for port in ports] for ports in (metadata.inputs, metadata.outputs)]
     try:
         converted = torch.onnx.export(
-            program, dynamo=True, verbose=False, opset_version=OPSET, input_names=names[0], output_names=names[1]
+            without_races(program),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=names[0],
+            output_names=names[1],
         )
     finally:
         logging.disable(silenced)
@@ -155,6 +161,8 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
     onnx.helper.set_model_props(model, metadata.to_text())
     foreign = {x.domain for x in (*model.graph.node, *model.opset_import)} - {"", "ai.onnx"}
     require(not foreign and not model.functions, "loss", "operators of ONNX alone in its graph", sorted(foreign))
+    racing = [node.name for node in model.graph.node if node.op_type == "ScatterND" and _reduces(node)]
+    require(not racing, "loss", "sums at repeated indices by tensors of whole numbers", racing)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, os.fspath(path))
 
@@ -165,6 +173,10 @@ def _forget_source(program: ExportedProgram) -> None:
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             for name in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node"):
                 node.meta.pop(name, None)
+
+
+def _reduces(node: Any) -> bool:
+    return any(x.name == "reduction" and x.s != b"none" for x in node.attribute)
 
 
 def _name_axes(value: Any, port: Port) -> None:

@@ -1,0 +1,40 @@
+"""Sums at repeated indices, in the one form that ONNX Runtime computes in order."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+
+def without_races(program: ExportedProgram) -> ExportedProgram:
+    """The program with `index_put(accumulate=True)` written as `scatter_add`.
+
+    The former becomes ScatterND with a sum, whose rows ONNX Runtime adds on several threads without a lock, so that
+    sums at repeated indices lose terms. The latter becomes ScatterElements, which it works through in order.
+    """
+    return program.run_decompositions({torch.ops.aten.index_put.default: _scatter_add})
+
+
+def _scatter_add(values: Tensor, indices: list[Tensor | None], rows: Tensor, accumulate: bool = False) -> Tensor:
+    """`values` with `rows` added at the indices of some of its dimensions."""
+    given = [x for x in indices if x is not None]
+    if not accumulate or any(x.dtype == torch.bool for x in given):
+        return NotImplemented
+    indexed = [dim for dim, x in enumerate(indices) if x is not None]
+    order = indexed + [dim for dim in range(values.ndim) if dim not in indexed]
+    in_front = values.permute(order)
+    sizes, rest = in_front.shape[: len(indexed)], in_front.shape[len(indexed) :]
+    places = torch.broadcast_tensors(*given)
+    # As in NumPy, the dimensions of neighbouring indices stay where those were, of parted ones they come first.
+    parted = indexed[-1] - indexed[0] >= len(indexed)
+    first, width = 0 if parted else indexed[0], places[0].ndim
+    shape = [*rest[:first], *places[0].shape, *rest[first:]]
+    rows = rows.expand(shape).movedim(tuple(range(first, first + width)), tuple(range(width)))
+    flat = torch.zeros_like(places[0])
+    for place, size in zip(places, sizes, strict=True):
+        flat = flat * size + torch.where(place < 0, place + size, place)
+    columns = math.prod(rest)
+    index = flat.reshape(-1, 1).expand(-1, columns)
+    added = in_front.reshape(-1, columns).scatter_add(0, index, rows.reshape(-1, columns))
+    return added.reshape(in_front.shape).permute([order.index(dim) for dim in range(values.ndim)])
