@@ -130,8 +130,8 @@ def _objects(
     _tint(panel, masks, colours)
     for i, (outline, colour) in enumerate(zip(_outlines(objects), colours, strict=True)):
         _box(panel, outline, colour, linewidth=1.2 if plain else 0.6)
-        name = [info.classes[objects.classes[i]]] * (keypoints is None and len(info.classes) > 1)
-        words = name + ([f"{scores[i]:.2f}"] if scores is not None else [])
+        words = [info.classes[objects.classes[i]]] if keypoints is None and len(info.classes) > 1 else []
+        words += [f"{scores[i]:.2f}"] if scores is not None else []
         if words and len(colours) <= 10:
             left, top = outline.min(0)
             panel.text(
