@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import require
+from compiled_loss.numerics import stack_planes
 
 
 class Anchors(NamedTuple):
@@ -81,11 +82,13 @@ def decode_distances(logits: Tensor, dim: int = -1) -> Tensor:
     bins = logits.shape[dim]
     if bins == 1:
         return logits.squeeze(dim)
-    # One pass over the bins for both sums; a softmax would be written out first.
-    weights = torch.exp(logits - logits.detach().amax(dim, keepdim=True))
-    bin_index = torch.arange(bins, dtype=logits.dtype, device=logits.device)
-    bin_index = bin_index.view(-1, *(1,) * (logits.dim() - 1 - dim % logits.dim()))
-    return (weights * bin_index).sum(dim) / weights.sum(dim)
+    # Bin by bin for both sums at once: a softmax, or its numerators, would be written out first.
+    peak = logits.detach().amax(dim)
+    weights = [torch.exp(logit - peak) for logit in logits.unbind(dim)]
+    moment, mass = torch.zeros_like(peak), weights[0]
+    for distance, weight in enumerate(weights[1:], start=1):
+        moment, mass = moment + weight * distance, mass + weight
+    return moment / mass
 
 
 def distances_to_boxes(points: Tensor, distances: Tensor) -> Tensor:
@@ -102,8 +105,8 @@ def distances_to_boxes(points: Tensor, distances: Tensor) -> Tensor:
         >>> distances_to_boxes(torch.tensor([[5.0, 5.0]]), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
         tensor([[4., 3., 8., 9.]])
     """
-    left_top, right_bottom = distances.chunk(2, -1)
-    return torch.cat([points - left_top, points + right_bottom], -1)
+    (x, y), (left, top, right, bottom) = points.unbind(-1), distances.unbind(-1)
+    return stack_planes(x - left, y - top, x + right, y + bottom)
 
 
 def boxes_to_distances(points: Tensor, boxes: Tensor) -> Tensor:

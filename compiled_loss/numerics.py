@@ -73,6 +73,19 @@ def one_minus_exp(x: Tensor) -> Tensor:
     return 2 * half / (1 + half)
 
 
+def stack_planes(*coordinates: Tensor) -> Tensor:
+    """`torch.stack(coordinates, -1)` in a layout where each coordinate is contiguous.
+
+    Loops over one coordinate then read and write whole vectors. A stack also has its parts computed once, where a
+    compiled reader would compute them anew each time it reads.
+
+    Example:
+        >>> stack_planes(torch.tensor([1, 2, 3]), torch.tensor(0)).tolist()
+        [[1, 0], [2, 0], [3, 0]]
+    """
+    return torch.stack(torch.broadcast_tensors(*coordinates)).movedim(0, -1)
+
+
 def masked(x: Tensor, mask: Tensor) -> Tensor:
     """`x` where the mask holds, else 0, in the value and in the gradient, NaN and inf included.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.assign.windows import Windows
-from compiled_loss.numerics import add_epsilon, power
+from compiled_loss.numerics import add_epsilon, power, stack_planes
 from compiled_loss.types import Assignment
 
 EPS = 1e-9
@@ -41,8 +41,9 @@ class Candidates(NamedTuple):
     logits: Tensor
 
     def take(self, x: Tensor) -> Tensor:
-        """`[N, W, ...]` of `[B, A, ...]` predictions."""
-        return x.flatten(0, 1)[self.image[:, None] * x.shape[1] + self.anchor]
+        """`[N, W, ...]` of `[B, A, ...]` predictions; of the coordinates `[B, A, k]` of a box each is contiguous."""
+        flat, places = self.image[:, None] * x.shape[1] + self.anchor, x.flatten(0, 1)
+        return stack_planes(*(plane[flat] for plane in places.unbind(-1))) if x.dim() == 3 else places[flat]
 
 
 Overlap = Callable[[Candidates], Tensor]  # -> [N, W], at most 1; what is not a candidate may hold anything

@@ -170,12 +170,12 @@ def candidate_windows(
 def _rectangles(boxes: Tensor, grid_sizes: Sequence[tuple[int, int]], strides: Sequence[int]) -> list[_Rectangle]:
     boxes = enlarge_small_sides(boxes, strides[min(1, len(strides) - 1)])
     left, top, right, bottom = boxes.unbind(-1)
-    rectangles = []
+    found = []
     for (height, width), stride in zip(grid_sizes, strides, strict=True):
-        x, columns = _cells(left, right, stride, width)
-        y, rows = _cells(top, bottom, stride, height)
-        rectangles.append(_Rectangle(x, y, columns, rows))
-    return rectangles
+        (x, columns), (y, rows) = _cells(left, right, stride, width), _cells(top, bottom, stride, height)
+        found.append(torch.stack([x, y, columns, rows]))
+    # A stack is computed once, where its parts would be anew for every slot of a window.
+    return [_Rectangle(*corners.unbind(0)) for corners in found]
 
 
 def _cells(low: Tensor, high: Tensor, stride: int, size: int) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,14 @@
 
 A box is (cx, cy, w, h, angle): its centre and sides in any one unit, and the angle in radians by which its width is
 turned from the x axis towards the y axis.
+
+What depends on one box alone is stacked, so that it is not computed anew for every pair.
 """
 
 import torch
 from torch import Tensor
 
-from compiled_loss.numerics import log1p, one_minus_exp
+from compiled_loss.numerics import log1p, one_minus_exp, stack_planes
 
 EPS = 1e-7
 
@@ -30,11 +32,10 @@ def decode_rotated(points: Tensor, distances: Tensor, angles: Tensor) -> Tensor:
         >>> decode_rotated(torch.zeros(2), torch.tensor([0.0, 1.0, 4.0, 1.0]), torch.tensor(0.0))
         tensor([2., 0., 4., 2., 0.])
     """
-    low, high = distances.chunk(2, -1)
-    dx, dy = ((high - low) / 2).unbind(-1)
-    cos, sin = angles.cos(), angles.sin()
-    turned = torch.stack([dx * cos - dy * sin, dx * sin + dy * cos], -1)
-    return torch.cat([points + turned, low + high, angles[..., None]], -1)
+    (x, y), (left, top, right, bottom) = points.unbind(-1), distances.unbind(-1)
+    dx, dy, cos, sin = (right - left) / 2, (bottom - top) / 2, angles.cos(), angles.sin()
+    centre = x + (dx * cos - dy * sin), y + (dx * sin + dy * cos)
+    return stack_planes(*centre, left + right, top + bottom, angles)
 
 
 def rotated_distances(points: Tensor, boxes: Tensor) -> Tensor:
@@ -51,10 +52,10 @@ def rotated_distances(points: Tensor, boxes: Tensor) -> Tensor:
         >>> rotated_distances(torch.zeros(2), torch.tensor([2.0, 0.0, 4.0, 2.0, 0.0]))
         tensor([0., 1., 4., 1.])
     """
-    half, cos, sin = boxes[..., 2:4] / 2, boxes[..., 4].cos(), boxes[..., 4].sin()
-    dx, dy = (boxes[..., :2] - points).unbind(-1)
-    centre = torch.stack([dx * cos + dy * sin, dy * cos - dx * sin], -1)
-    return torch.cat([half - centre, half + centre], -1)
+    (x, y), (centre_x, centre_y, width, height, angle) = points.unbind(-1), boxes.unbind(-1)
+    dx, dy, cos, sin = centre_x - x, centre_y - y, angle.cos(), angle.sin()
+    along, across = dx * cos + dy * sin, dy * cos - dx * sin
+    return stack_planes(width / 2 - along, height / 2 - across, width / 2 + along, height / 2 + across)
 
 
 def rotated_hull(boxes: Tensor) -> Tensor:
@@ -91,19 +92,26 @@ def inside_rotated(points: Tensor, boxes: Tensor) -> Tensor:
         tensor([ True, False])
     """
     # By projections on the two sides that meet in a corner. Where a point lies on a side the rounding decides, and this
-    # way of computing it is the customary one. Coordinate by coordinate: pairs on a last dimension are slow to compile.
-    (x, y), (centre_x, centre_y, width, height, angle) = points.unbind(-1), boxes.unbind(-1)
-    half_width, half_height, cos, sin = width / 2, height / 2, angle.cos(), angle.sin()
-    along_x, along_y = half_width * cos, half_width * sin
-    across_x, across_y = -half_height * sin, half_height * cos
-    corner_x, corner_y = centre_x + along_x + across_x, centre_y + along_y + across_y
+    # way of computing it is the customary one.
+    (x, y), (corner_x, corner_y, *sides) = points.unbind(-1), _corners(boxes).unbind(-1)
 
     def within(side_x: Tensor, side_y: Tensor) -> Tensor:
         reach = (x - corner_x) * side_x + (y - corner_y) * side_y
         return (reach >= 0) & (reach <= side_x * side_x + side_y * side_y)
 
-    first = within(centre_x + along_x - across_x - corner_x, centre_y + along_y - across_y - corner_y)
-    return first & within(centre_x - along_x + across_x - corner_x, centre_y - along_y + across_y - corner_y)
+    return within(*sides[:2]) & within(*sides[2:])
+
+
+def _corners(boxes: Tensor) -> Tensor:
+    """`[..., 6]`: a corner, and the two sides from there to its neighbours."""
+    centre_x, centre_y, width, height, angle = boxes.unbind(-1)
+    half_width, half_height, cos, sin = width / 2, height / 2, angle.cos(), angle.sin()
+    along_x, along_y = half_width * cos, half_width * sin
+    across_x, across_y = -half_height * sin, half_height * cos
+    corner_x, corner_y = centre_x + along_x + across_x, centre_y + along_y + across_y
+    across = centre_x + along_x - across_x - corner_x, centre_y + along_y - across_y - corner_y
+    along = centre_x - along_x + across_x - corner_x, centre_y - along_y + across_y - corner_y
+    return stack_planes(corner_x, corner_y, *across, *along)
 
 
 def probiou(boxes1: Tensor, boxes2: Tensor, floor: float = 0.0) -> Tensor:
@@ -129,29 +137,60 @@ def probiou(boxes1: Tensor, boxes2: Tensor, floor: float = 0.0) -> Tensor:
         >>> round(probiou(square, square).item(), 3), round(probiou(square, line).item(), 3)
         (1.0, 0.553)
     """
-    (p1, q1), (p2, q2) = _deviations(boxes1, floor), _deviations(boxes2, floor)
-    turn = boxes1[..., 4] - boxes2[..., 4]
+    return gaussian_overlap(gaussians(boxes1, floor), gaussians(boxes2, floor))
+
+
+def gaussians(boxes: Tensor, floor: float = 0.0) -> Tensor:
+    """The Gaussians that stand for boxes in `probiou`.
+
+    Args:
+        boxes: `[..., 5]`.
+        floor: least variance, that unit squared.
+
+    Returns:
+        `[..., 6]`: the centre, the standard deviations along the width and along the height, cosine and sine of the
+        angle.
+
+    Example:
+        >>> gaussians(torch.tensor([5.0, 7.0, 12.0, 6.0, 0.0])).square()
+        tensor([25., 49., 12.,  3.,  1.,  0.])
+    """
+    x, y, width, height, angle = boxes.unbind(-1)
+    return stack_planes(x, y, _deviation(width, floor), _deviation(height, floor), angle.cos(), angle.sin())
+
+
+def gaussian_overlap(first: Tensor, second: Tensor) -> Tensor:
+    """`probiou` of boxes whose Gaussians are known.
+
+    Args:
+        first: `[..., 6]` as from `gaussians`.
+        second: `[..., 6]`, same unit.
+
+    Returns:
+        `[...]`, below 1.
+
+    Example:
+        >>> one, other = gaussians(torch.tensor([[0.0, 0, 4, 4, 0], [0.0, 0, 8, 2, 0.5]]))
+        >>> round(gaussian_overlap(one, other).item(), 3)
+        0.553
+    """
+    (x1, y1, p1, q1, cos1, sin1), (x2, y2, p2, q2, cos2, sin2) = first.unbind(-1), second.unbind(-1)
+    cos, sin = cos1 * cos2 + sin1 * sin2, sin1 * cos2 - cos1 * sin2
     area1, area2 = p1 * q1, p2 * q2
     # det C less 4 sqrt(p1 q1 p2 q2), as a sum of squares: it is what is small where boxes agree, and the determinants
     # of thin boxes would cancel.
     excess = (area1 - area2).square()
-    excess = excess + (turn.cos() * (p1 * q2 - q1 * p2)).square() + (turn.sin() * (p1 * p2 - q1 * q2)).square()
+    excess = excess + (cos * (p1 * q2 - q1 * p2)).square() + (sin * (p1 * p2 - q1 * q2)).square()
     quadruple = 4 * area1 * area2
-    dx, dy = (boxes1[..., :2] - boxes2[..., :2]).unbind(-1)
-    offset = _stretched(dx, dy, boxes1[..., 4], p1, q1) + _stretched(dx, dy, boxes2[..., 4], p2, q2)
+    dx, dy = x1 - x2, y1 - y2
+    # d' adj(C) d: each part of d along an axis times the deviation along the other, squared.
+    offset = (q1 * (dx * cos1 + dy * sin1)).square() + (p1 * (dx * sin1 - dy * cos1)).square()
+    offset = offset + (q2 * (dx * cos2 + dy * sin2)).square() + (p2 * (dx * sin2 - dy * cos2)).square()
     distance = offset / (4 * (excess + quadruple + EPS)) + log1p((excess - EPS) / (quadruple + EPS) + EPS) / 2
     return 1 - (one_minus_exp(distance.clamp(EPS, 100.0)) + EPS).sqrt()
 
 
-def _deviations(boxes: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-    """Standard deviations along the width and along the height."""
-    variance = boxes[..., 2:4].square() / 12 + floor
+def _deviation(side: Tensor, floor: float) -> Tensor:
+    variance = side.square() / 12 + floor
     # The root's slope at 0 is infinite.
-    deviation = torch.where(variance > 0, torch.where(variance > 0, variance, 1.0).sqrt(), variance)
-    return deviation[..., 0], deviation[..., 1]
-
-
-def _stretched(dx: Tensor, dy: Tensor, angle: Tensor, p: Tensor, q: Tensor) -> Tensor:
-    """`d' adj(C) d` of one box: each part of d along one of its axes times the deviation along the other, squared."""
-    cos, sin = angle.cos(), angle.sin()
-    return (q * (dx * cos + dy * sin)).square() + (p * (dx * sin - dy * cos)).square()
+    return torch.where(variance > 0, torch.where(variance > 0, variance, 1.0).sqrt(), variance)

@@ -180,7 +180,8 @@ class DetectionLoss(ExactModule):
     def _decoded_boxes(self, predictions: Predictions, scene: Scene) -> Tensor:
         """`[B, A, 4]` predicted boxes, xyxy pixels."""
         points, strides = scene.anchors
-        return distances_to_boxes(points, self._decoded_distances(predictions)) * strides[:, None]
+        distances = self._decoded_distances(predictions)
+        return distances_to_boxes(points * strides[:, None], distances * strides[:, None])
 
     def _decoded_distances(self, predictions: Predictions) -> Tensor:
         """`[B, A, 4]` predicted distances, grid units."""

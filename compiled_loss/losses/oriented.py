@@ -11,7 +11,7 @@ from torch import Tensor
 from compiled_loss.assign.rotated import rotated_windows
 from compiled_loss.assign.task_aligned import Overlap
 from compiled_loss.checks import check_floating, check_same_device, check_shape, require
-from compiled_loss.geometry.rotated import decode_rotated, probiou, rotated_distances
+from compiled_loss.geometry.rotated import decode_rotated, gaussian_overlap, gaussians, probiou, rotated_distances
 from compiled_loss.grid import decode_distances
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.scene import (
@@ -89,9 +89,10 @@ class OrientedLoss(DetectionLoss):
         assert predictions.angles is not None
         points, strides = scene.anchors
         angles = at_least_float32(predictions.angles).squeeze(1)
-        predicted = decode_rotated(points, self._decoded_distances(predictions), angles)
-        predicted = _scaled(predicted, strides).float()
-        return lambda candidates: probiou(scene.boxes[:, None], candidates.take(predicted))
+        pixels, sides = points * strides[:, None], self._decoded_distances(predictions) * strides[:, None]
+        predicted = gaussians(decode_rotated(pixels, sides, angles).float())
+        true = gaussians(scene.boxes)[:, None]
+        return lambda candidates: gaussian_overlap(true, candidates.take(predicted))
 
     def _terms(
         self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment
