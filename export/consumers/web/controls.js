@@ -50,8 +50,7 @@ export function controls(state, { begin, show, changed, fail, focus, repaint }) 
   $("remove").addEventListener("click", () => {
     remove(state);
     changed();
-    if (state.selected) focus(state.selected);
-    else $("add").focus();
+    focus(state.selected);
   });
   $("reset").addEventListener("click", () => begin(state.task.name));
   $("stage").addEventListener("dragover", (event) => event.preventDefault());

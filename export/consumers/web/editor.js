@@ -1,5 +1,5 @@
 // The objects on the picture, as SVG: drag, resize, turn, move joints, draw new ones. Every object takes the focus.
-import { SIZE, corners, hit, make, move, moveJoint, resize, standing, toObject, toPicture, turn } from "./scene.js";
+import { SIZE, clamp, corners, hit, make, move, moveJoint, resize, standing, toObject, toPicture, turn } from "./scene.js";
 
 const SIDES = [[-1, -1], [0, -1], [1, -1], [1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0]];
 const KNOB = 18; // pixels from the upper side to the knob that turns
@@ -91,7 +91,8 @@ export function editor(svg, state, changed, chosen) {
 
   function point(event) {
     const { left, top, width, height } = svg.getBoundingClientRect();
-    return [((event.clientX - left) / width) * SIZE, ((event.clientY - top) / height) * SIZE];
+    const shares = [(event.clientX - left) / width, (event.clientY - top) / height];
+    return shares.map((share) => clamp(share, 0, 1) * SIZE);
   }
 
   function start(event) {
@@ -142,5 +143,7 @@ export function editor(svg, state, changed, chosen) {
     });
   }
 
-  return { render, focus: (id) => groups.get(id)?.focus({ preventScroll: true }), selected };
+  // Where nothing is left, the focus goes to what makes something.
+  const focus = (id) => (groups.get(id) ?? document.getElementById("add")).focus({ preventScroll: true });
+  return { render, focus, selected };
 }

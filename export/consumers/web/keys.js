@@ -27,12 +27,15 @@ export function press(state, object, key, shift) {
   const step = shift ? 10 : 2;
   const letter = key.toLowerCase();
   const joint = object.joints?.[state.joint];
+  const oriented = state.task.name === "obb";
   if (key in ARROWS) {
     const [dx, dy] = ARROWS[key].map((direction) => direction * step);
     if (joint) moveJoint(object, state.joint, joint[0] + dx, joint[1] + dy);
-    else move(object, dx, dy, state.task.name === "obb");
-  } else if (letter in SIDES) grow(object, ...SIDES[letter].map((direction) => direction * step));
-  else if ("[]{}".includes(key) && state.task.name === "obb") {
+    else move(object, dx, dy, oriented);
+  } else if (letter in SIDES) {
+    grow(object, ...SIDES[letter].map((direction) => direction * step));
+    move(object, 0, 0, oriented);
+  } else if ("[]{}".includes(key) && oriented) {
     turn(object, object.angle + ("[{".includes(key) ? -1 : 1) * ("[]".includes(key) ? 3 : 15) * DEGREE);
   } else if (key === "Delete" || key === "Backspace") remove(state);
   else if (letter === "n") add(state);

@@ -4,7 +4,7 @@
 export const SIZE = 320;
 export const SMALLEST = 4;
 
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 // From the object's own axes, with its centre as origin, to the picture, and back.
 export function toPicture(object, u, v) {
@@ -47,9 +47,9 @@ export function move(object, dx, dy, oriented) {
 // Put the side or corner (u, v), each of -1, 0, 1, at a point; the opposite one stays. Joints go along.
 export function resize(object, [u, v], x, y) {
   const before = { ...object };
-  const reach = toObject(object, clamp(x, 0, SIZE), clamp(y, 0, SIZE));
-  if (u) object.w = Math.max(SMALLEST, u * reach[0] + before.w / 2);
-  if (v) object.h = Math.max(SMALLEST, v * reach[1] + before.h / 2);
+  const reach = toObject(object, x, y);
+  if (u) object.w = clamp(u * reach[0] + before.w / 2, SMALLEST, SIZE);
+  if (v) object.h = clamp(v * reach[1] + before.h / 2, SMALLEST, SIZE);
   const shift = [(u * (object.w - before.w)) / 2, (v * (object.h - before.h)) / 2];
   [object.x, object.y] = toPicture(before, ...shift);
   object.joints?.forEach((joint) => {
