@@ -119,6 +119,10 @@ def test_keys_do_what_the_mouse_does(view, positives):
     page.locator("#levels canvas").first.focus()
     page.keyboard.press("ArrowRight")
     assert "target score" in page.locator("#readout").inner_text()
+    page.locator("#body select").first.focus()
+    page.keyboard.press("ArrowDown")
+    assert objects(page)[0]["cls"] == 1
+    assert page.evaluate("document.activeElement.tagName") == "SELECT"
 
 
 @pytest.mark.slow

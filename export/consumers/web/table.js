@@ -38,7 +38,6 @@ export function table(head, body, state, choose, classify) {
     button.type = "button";
     button.className = "pick";
     button.style.setProperty("--ink", colour(object));
-    button.setAttribute("aria-label", `Select ${name({ ...state, objects: state.result.objects }, object)}`);
     button.addEventListener("click", () => choose(object.id));
     made.append(button, state.task.classes.length > 1 ? classes(object) : cell("span", state.task.classes[0]));
     return made;
@@ -47,7 +46,7 @@ export function table(head, body, state, choose, classify) {
   function classes(object) {
     const made = document.createElement("select");
     made.setAttribute("aria-label", `Class of object ${state.result.objects.indexOf(object) + 1}`);
-    state.task.classes.forEach((text, cls) => made.add(new Option(text, cls, false, cls === object.cls)));
+    state.task.classes.forEach((text, cls) => made.add(new Option(text, cls)));
     made.addEventListener("change", () => classify(object.id, Number(made.value)));
     return made;
   }
@@ -56,8 +55,8 @@ export function table(head, body, state, choose, classify) {
   function render() {
     const strides = state.task.arguments.strides;
     const rows = counts(state);
-    // The labels stay as long as they are right: one of them may have the focus.
-    const key = JSON.stringify([state.task.name, rows.map(({ object }) => [object.id, object.cls])]);
+    // The lines stay as long as the objects do: something in them may have the focus.
+    const key = JSON.stringify([state.task.name, rows.map(({ object }) => object.id)]);
     if (key !== drawn) {
       drawn = key;
       const titles = strides.map((stride) => cell("th", stride, `Positives of stride ${stride}`));
@@ -73,6 +72,10 @@ export function table(head, body, state, choose, classify) {
     }
     rows.forEach(({ object, levels, all, best }, i) => {
       const line = body.rows[i];
+      const select = line.querySelector("select");
+      if (select) select.value = object.cls;
+      const words = name({ ...state, objects: state.result.objects }, object);
+      line.querySelector("button").setAttribute("aria-label", `Select ${words}`);
       line.classList.toggle("selected", object.id === state.selected);
       [...levels, all, best.toFixed(2)].forEach((value, j) => (line.cells[j + 1].textContent = value));
       line.classList.toggle("without", all === 0);
