@@ -4,10 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint types format benchmark setup clean
+WEB := export/consumers/web
+PORT ?= 8000
+
+.PHONY: demo explorer test lint types format benchmark setup clean
 
 demo: setup
 	$(RUN) examples/train.py --out runs/demo
+
+explorer: setup $(WEB)/node_modules/.package-lock.json
+	$(RUN) -m export.consumers.web.build --serve $(PORT)
 
 test: setup
 	$(RUN) -m pytest
@@ -34,5 +40,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund --prefix $(WEB)
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build $(WEB)/node_modules *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The assignment graph in a browser, and the program that puts its page together."""
