@@ -67,7 +67,7 @@ def softplus_sum(x: Tensor) -> Tensor:
         >>> softplus_sum(torch.zeros(1, 2, 3))
         tensor([[2.0794, 2.0794]])
     """
-    # The value takes the place of the plain sum, whose gradient is the cheaper one; compiled, the plain sum is not there.
+    # The plain sum lends its gradient, which is the cheaper one; compiled, its own value is not computed.
     plain = F.softplus(x).sum(-1)
     with torch.no_grad():
         return plain.copy_(_softplus_sum(x))
