@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch._dynamo.utils import counters
 
+from tests.coverage import table
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -17,3 +19,7 @@ def test_the_readmes_python_blocks_run_in_order(capsys):
     exec("\n".join(blocks), {"__name__": "readme"})
     assert counters["stats"]["unique_graphs"] == 1
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_the_readmes_table_counts_the_tests():
+    assert table() in README.read_text(), "python -m tests.coverage"
