@@ -15,6 +15,7 @@ from torch.fx import GraphModule
 
 from compiled_loss.audit.torch_private import quiet
 from compiled_loss.checks import require
+from compiled_loss.exporting.gathers import quick_gathers
 from compiled_loss.exporting.interface import Port
 from compiled_loss.exporting.metadata import Metadata
 
@@ -142,6 +143,7 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
             opset_version=OPSET,
             input_names=names[0],
             output_names=names[1],
+            custom_translation_table=quick_gathers(),
         )
     finally:
         logging.disable(silenced)
