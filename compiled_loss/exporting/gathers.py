@@ -15,8 +15,10 @@ def quick_gathers() -> dict[Callable, Callable]:
     By itself an index becomes GatherND, which takes ten times as long for single numbers. Both check the bounds.
     """
     import onnx_ir  # noqa: PLC0415  (optional dependencies)
-    from onnxscript import opset20 as op  # noqa: PLC0415
+    from onnxscript import opset20  # noqa: PLC0415
     from onnxscript.function_libs.torch_lib.ops.core import aten_index  # noqa: PLC0415
+
+    op: Any = opset20
 
     def index(values: Any, indices: Sequence[Any]) -> Any:
         given = [x for x in indices if x is not None]
