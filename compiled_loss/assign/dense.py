@@ -39,18 +39,20 @@ def to_dense(
     size = batch_size * num_anchors
     place = torch.where(assignment.valid, assignment.image * num_anchors + assignment.anchor, size)
     row = place.new_full((size + 1,), -1).scatter(0, place, assignment.row)[:size]
-    score = assignment.score.new_zeros(size + 1).scatter(0, place, assignment.score)[:size]
     foreground = row >= 0
     # One row more than there are, so that background has something to read even in an empty batch.
     source = torch.where(foreground, row, labels.shape[0])
     label = torch.cat([labels.long(), labels.new_full((1,), num_classes, dtype=torch.int64)])[source]
     box = torch.cat([boxes, boxes.new_zeros(1, boxes.shape[1])])[source]
-    one_hot = label[:, None] == torch.arange(num_classes, device=label.device)
+    # Few entries are not zero, and no two slots write the same; empty ones add nothing to the first.
+    entry = (assignment.image * num_anchors + assignment.anchor) * num_classes + labels.long()[assignment.row]
+    score = torch.where(assignment.valid, assignment.score, 0.0)
+    scores = score.new_zeros(size * num_classes).scatter_add(0, torch.where(assignment.valid, entry, 0), score)
     shape = (batch_size, num_anchors)
     return DenseAssignment(
         labels=label.view(shape),
         boxes=box.view(*shape, boxes.shape[1]),
-        scores=(one_hot * score[:, None]).view(*shape, num_classes),
+        scores=scores.view(*shape, num_classes),
         foreground=foreground.view(shape),
         row=row.view(shape),
     )

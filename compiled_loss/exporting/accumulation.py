@@ -1,26 +1,38 @@
 """Sums at repeated indices, in the one form that ONNX Runtime computes in order."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 
-def without_races(program: ExportedProgram) -> ExportedProgram:
-    """The program with `index_put(accumulate=True)` written as `scatter_add`.
+def without_races(module: GraphModule) -> GraphModule:
+    """The module, in place, with `index_put(accumulate=True)` written as `scatter_add`.
 
     The former becomes ScatterND with a sum, whose rows ONNX Runtime adds on several threads without a lock, so that
     sums at repeated indices lose terms. The latter becomes ScatterElements, which it works through in order.
+
+    The rewritten calls are Python functions, which the next trace takes apart.
     """
-    return program.run_decompositions({torch.ops.aten.index_put.default: _scatter_add})
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten.index_put.default:
+            node.target = _index_put
+    module.recompile()
+    return module
 
 
-def _scatter_add(values: Tensor, indices: list[Tensor | None], rows: Tensor, accumulate: bool = False) -> Tensor:
+def _index_put(values: Tensor, indices: list[Tensor | None], rows: Tensor, accumulate: bool = False) -> Tensor:
+    given: list[Any] = [x for x in indices if x is not None]
+    if not accumulate or any(x.dtype == torch.bool for x in given):
+        return torch.ops.aten.index_put(values, indices, rows, accumulate)
+    return _scatter_add(values, indices, rows)
+
+
+def _scatter_add(values: Tensor, indices: list[Tensor | None], rows: Tensor) -> Tensor:
     """`values` with `rows` added at the indices of some of its dimensions."""
     given = [x for x in indices if x is not None]
-    if not accumulate or any(x.dtype == torch.bool for x in given):
-        return NotImplemented
     indexed = [dim for dim, x in enumerate(indices) if x is not None]
     order = indexed + [dim for dim in range(values.ndim) if dim not in indexed]
     in_front = values.permute(order)

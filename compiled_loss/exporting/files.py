@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 
 from compiled_loss.audit.torch_private import quiet
 from compiled_loss.checks import require
-from compiled_loss.exporting.accumulation import without_races
+from compiled_loss.exporting.gathers import quick_gathers
 from compiled_loss.exporting.interface import Port
 from compiled_loss.exporting.metadata import Metadata
 
@@ -137,12 +137,13 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
     names = [[port.name for port in ports] for ports in (metadata.inputs, metadata.outputs)]
     try:
         converted = torch.onnx.export(
-            without_races(program),
+            program,
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
             input_names=names[0],
             output_names=names[1],
+            custom_translation_table=quick_gathers(),
         )
     finally:
         logging.disable(silenced)

@@ -11,6 +11,7 @@ from torch.torch_version import TorchVersion
 
 from compiled_loss.audit.torch_private import quiet
 from compiled_loss.checks import require
+from compiled_loss.exporting.accumulation import without_races
 from compiled_loss.exporting.graphs import Graph, LossGraph
 from compiled_loss.exporting.interface import Port, dynamic_axes, examples
 from compiled_loss.exporting.outputs import gradient_outputs
@@ -56,7 +57,7 @@ class JointGraph(nn.Module):
         learnt = {port.name for port in graph.predictions}
         with quiet():
             joint = _export_forward_backward(_export(graph, graph.inputs, learnt))
-        self.body = joint.graph_module
+        self.body = without_races(joint.graph_module)
         _without_empty(self.body)
         self._lifted: list[Tensor | None] = []
         for spec in joint.graph_signature.input_specs:

@@ -6,17 +6,20 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import require
-from compiled_loss.exporting.graphs import AssignmentGraph, LossGraph
+from compiled_loss.exporting.graphs import AssignmentGraph, Graph, LossGraph
 from compiled_loss.exporting.metadata import Metadata, rebuild
 from compiled_loss.exporting.outputs import GRADIENT, gradient_outputs
 from compiled_loss.losses.detection import DetectionLoss
 
+Function = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
-def eager(metadata: Metadata) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+
+def eager(metadata: Metadata, compiler: Callable[[Graph], Function] | None = None) -> Function:
     """The same graph in eager torch, its gradients by autograd.
 
     Args:
         metadata: of the file.
+        compiler: applied to the graph, such as `torch.compile`; None leaves it eager.
 
     Returns:
         A function from named inputs to named outputs.
@@ -45,14 +48,15 @@ def eager(metadata: Metadata) -> Callable[[dict[str, Tensor]], dict[str, Tensor]
         told = [(p.name, p.shape, p.dtype) for p in getattr(metadata, name)]
         expected = [(p.name, p.shape, p.dtype) for p in ports]
         require(told == expected, f"metadata.{name}", f"{expected}", told)
+    forward: Function = graph if compiler is None else compiler(graph)
     learnt = [port.name for port in graph.predictions]
 
     def function(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         if not gradients:
             with torch.no_grad():
-                return graph(inputs)
+                return forward(inputs)
         inputs = {name: x.detach().requires_grad_(name in learnt) for name, x in inputs.items()}
-        outputs = graph(inputs)
+        outputs = forward(inputs)
         found = torch.autograd.grad(
             outputs["loss"], [inputs[name] for name in learnt], allow_unused=True, materialize_grads=True
         )

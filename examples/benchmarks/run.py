@@ -1,5 +1,6 @@
 """Every benchmark, one after the other."""
 
+import assignment
 import fill
 import loss
 
@@ -8,3 +9,5 @@ if __name__ == "__main__":
     loss.main()
     print("\nFill\n")
     fill.main()
+    print("\nAssignment, exported\n")
+    assignment.main()

@@ -1,0 +1,48 @@
+"""Indices as the operator of ONNX Runtime that is quick on CPU."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+# Copying a row costs as much as taking this share of its entries one by one.
+_ROW = 64
+
+
+def quick_gathers() -> dict[Callable, Callable]:
+    """A translation of indexing for `torch.onnx.export`: single numbers by GatherElements, wherever that is the same.
+
+    By itself an index becomes GatherND, which takes ten times as long for single numbers. Both check the bounds.
+    """
+    import onnx_ir  # noqa: PLC0415  (optional dependencies)
+    from onnxscript import opset20  # noqa: PLC0415
+    from onnxscript.function_libs.torch_lib.ops.core import aten_index  # noqa: PLC0415
+
+    op: Any = opset20
+
+    def index(values: Any, indices: Sequence[Any]) -> Any:
+        given = [x for x in indices if x is not None]
+        if len(given) < len(indices) or any(x.dtype != onnx_ir.DataType.INT64 or x.shape is None for x in given):
+            return aten_index(values, indices)
+        if len(values.shape) == 1 and len(given) == 1:
+            taken = op.GatherElements(values, op.Reshape(given[0], op.Constant(value_ints=[-1])), axis=0)
+            return op.Reshape(taken, op.Shape(given[0]))
+        if _takes_from_rows(values, given):
+            *outer, inner = given
+            rows = op.GatherND(values, op.Concat(*outer, axis=1))
+            return op.GatherElements(rows, inner, axis=1)
+        return aten_index(values, indices)
+
+    return {torch.ops.aten.index.Tensor: index}
+
+
+def _takes_from_rows(values: Any, given: Sequence[Any]) -> bool:
+    """Whether `[N, 1]` indices name a row, and `[N, W]` ones many of its entries."""
+    *outer, inner = given
+    if len(given) != len(values.shape) or not outer or any(len(x.shape) != 2 for x in given):
+        return False
+    columns = [x.shape[1] for x in outer]
+    same = all(x.shape[0] == inner.shape[0] for x in outer)
+    many, length = inner.shape[1], values.shape[-1]
+    known = isinstance(many, int) and isinstance(length, int)
+    return same and all(n == 1 for n in columns) and not (known and _ROW * many < length)
