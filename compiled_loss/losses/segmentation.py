@@ -191,4 +191,5 @@ def _covered(targets: Targets, images: int) -> Tensor:
     real = (targets.batch_idx >= 0) & (targets.batch_idx < images)
     image = torch.where(real, targets.batch_idx, images).long()
     counts = torch.zeros(images + 1, *targets.masks.shape[1:], device=image.device)
-    return counts.index_add(0, image, (targets.masks > 0).float())[:images] > 0
+    covered = (targets.masks > 0).float()
+    return counts.scatter_add(0, image[:, None, None].expand_as(covered), covered)[:images] > 0

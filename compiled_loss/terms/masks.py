@@ -85,7 +85,9 @@ def _over_tiles(
     logits = product(pages.write(coefficients)[tiles.page], pixels.transpose(1, 2))  # [T, S, Q]
     true = truth.at(row[:, None], tiles.pixel, logits.dtype)
     sums = _entropy(logits, true[:, None], tiles.inside[:, None]).sum(-1)
-    paged = sums.new_zeros(pages.group.shape[0], slots_per_row).index_add(0, tiles.page, sums)
+    paged = sums.new_zeros(pages.group.shape[0], slots_per_row).scatter_add(
+        0, tiles.page[:, None].expand_as(sums), sums
+    )
     return pages.read(paged)
 
 

@@ -16,7 +16,7 @@ GENERATED = (
     "detection",
     "pose of 17 keypoints with a planned window",
     "overlap of oriented boxes",
-    "end to end of oriented boxes",
+    "oriented boxes without bins with a planned window",
     "segmentation with planned tiles",
 )
 # An export of a loss takes most of half a minute; what these differ in is also in the others.

@@ -10,7 +10,6 @@ from export import assignment, loss, verify
 from export.batches import Draw, make
 
 SMALL = ["--image-size", "64", "96", "--classes", "3"]
-TASKS = ("detect", "pose", "obb", "segment")
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +102,8 @@ def test_every_program_explains_itself(program, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
-def test_the_assignment_and_loss_of_every_task_agree_with_the_image_size_open(task, tmp_path):
+@pytest.mark.parametrize("task", ["pose", "segment"])
+def test_the_assignment_and_loss_agree_with_the_image_size_open(task, tmp_path):
     options = ["--task", task, "--classes", "3", "--image-size", "any"]
     for program in (assignment, loss):
         path = tmp_path / "any.onnx"
