@@ -1,5 +1,7 @@
 """Every form of every task's graphs agrees with eager torch over the batches of the verification."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +24,8 @@ KINDS = ("assignment", "loss", "gradients")
 
 
 def graph_of(task, kind):
-    made = TASKS[task](3).requires_grad_(False)
+    options: dict[str, Any] = {"num_keypoints": 5} if task == "pose" else {}
+    made = TASKS[task](3, **options).requires_grad_(False)
     graph = AssignmentGraph(made, SMALL) if kind == "assignment" else LossGraph(made, SMALL)
     gradients = gradient_outputs(graph.predictions) if kind == "gradients" else []
     return graph, describe(made, SMALL, kind, graph.inputs, [*graph.outputs, *gradients])
