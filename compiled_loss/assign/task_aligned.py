@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.top_k import first_top_k
+from compiled_loss.assign.top_k import first_maximum, first_top_k
 from compiled_loss.assign.windows import Windows
 from compiled_loss.numerics import add_epsilon, power, stack_planes
 from compiled_loss.types import Assignment
@@ -193,22 +193,19 @@ def _resolve_conflicts(selection: _Selection, flat: Tensor, overlap: Tensor, siz
         overlap: `[N, W]` their overlaps.
         size: number of places, B*A + 1.
     """
-    slots, rows = selection.row.shape[0], flat.shape[0]
+    slots = selection.row.shape[0]
     slot = torch.arange(slots, device=flat.device)
     claims = overlap.new_zeros(size).scatter_add(0, selection.flat, selection.valid.to(overlap.dtype))
     contested = claims[selection.flat] > 1
 
     # The winner may be a row that had not selected the anchor, hence a look at all candidates.
-    largest = overlap.new_zeros(size).scatter_reduce(0, flat.flatten(), overlap.flatten(), "amax")
-    row = torch.arange(rows, device=flat.device)[:, None]
-    holder = torch.where(overlap == largest[flat], row, rows)
-    winner = holder.new_full((size,), rows).scatter_reduce(0, flat.flatten(), holder.flatten(), "amin")
+    largest, winner = first_maximum(overlap, flat, size, selection.flat)
 
     # The first of the slots that selected a contested anchor carries it; the others become empty.
     carrier = slot.new_full((size,), slots).scatter_reduce(0, selection.flat, slot, "amin")
     return _Selection(
         flat=selection.flat,
-        row=torch.where(contested & selection.valid, winner[selection.flat], selection.row),
+        row=torch.where(contested & selection.valid, winner, selection.row),
         valid=selection.valid & (carrier[selection.flat] == slot),
-        overlap=torch.where(contested, largest[selection.flat], selection.overlap),
+        overlap=torch.where(contested, largest, selection.overlap),
     )

@@ -20,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--graph-audit-html", metavar="DIR", help="write each failing graph audit as a page into DIR")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets a warning of torch about itself pass, which would stop it from compiling functions with own gradients."""
+    config.addinivalue_line("filterwarnings", "ignore:.*should not be instantiated:DeprecationWarning")
+
+
 @pytest.fixture
 def graph_audit(request: pytest.FixtureRequest) -> Callable[..., AuditReport]:
     """`compiled_loss.audit.audit` that fails the test unless the report is ok; `check=False` only returns it.

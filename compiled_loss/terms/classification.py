@@ -3,15 +3,17 @@
 Letters: B images, C classes, A anchors, P positive slots.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compiled_loss.numerics import log1p, masked, total
+from compiled_loss.numerics import masked, total
 from compiled_loss.types import Assignment
 
 # Logits that share one logarithm.
-_GROUP = 8
+_GROUP = 16
 
 
 def classification_sum(
@@ -39,15 +41,38 @@ def classification_sum(
         >>> round(classification_sum(torch.zeros(1, 2, 3), empty, torch.zeros(0)).item(), 4)
         4.1589
     """
-    # Anchors first: partial sums keep the rounding of a sum over millions small.
-    background = softplus_sum(scores)
     label = torch.where(assignment.valid, labels.long()[assignment.row], 0)
-    logit = masked(scores[assignment.image, label, assignment.anchor], assignment.valid)
-    positive = assignment.score.to(logit.dtype) * logit
+    # Anchors first: partial sums keep the rounding of a sum over millions small.
+    background, logit = _sums_and_entries(scores, assignment.image, label, assignment.anchor)
+    positive = assignment.score.to(logit.dtype) * masked(logit, assignment.valid)
     if class_weights is not None:
         weights = class_weights.to(background.dtype)
         background, positive = background * weights, positive * weights[label]
     return total(background) - total(positive)
+
+
+class _SumsAndEntries(torch.autograd.Function):
+    """One gradient of the logits' size, written once; as two operations each would write one, to be added."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(scores, image, label, anchor)
+        return _grouped_softplus_sum(scores), scores[image, label, anchor]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (of_sums, of_entries), (scores, *places) = gradients, ctx.saved_tensors
+        gradient = of_sums[..., None] * scores.sigmoid()
+        return gradient.index_put(tuple(places), of_entries, accumulate=True), None, None, None
+
+
+def _sums_and_entries(scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
+    """`[B, C]` sums of `softplus` over the anchors, and `[P]` logits at places."""
+    # The tracer makes an instance of a function that needs no gradient, and torch warns of that. Export looks inside a
+    # function and differentiates what it finds there.
+    if torch.is_grad_enabled() and scores.requires_grad and not torch.compiler.is_exporting():
+        return _SumsAndEntries.apply(scores, image, label, anchor)
+    return softplus_sum(scores), scores[image, label, anchor]
 
 
 def softplus_sum(x: Tensor) -> Tensor:
@@ -70,10 +95,10 @@ def softplus_sum(x: Tensor) -> Tensor:
     # The plain sum lends its gradient, which is the cheaper one; compiled, its own value is not computed.
     plain = F.softplus(x).sum(-1)
     with torch.no_grad():
-        return plain.copy_(_softplus_sum(x))
+        return plain.copy_(_grouped_softplus_sum(x))
 
 
-def _softplus_sum(x: Tensor) -> Tensor:
+def _grouped_softplus_sum(x: Tensor) -> Tensor:
     groups = x.shape[-1] // _GROUP
     grouped, rest = x[..., : groups * _GROUP], x[..., groups * _GROUP :]
     product = above = torch.zeros_like(grouped[..., :groups])
@@ -81,4 +106,8 @@ def _softplus_sum(x: Tensor) -> Tensor:
         e = (-part.abs()).exp()
         product = product + e + product * e
         above = above + part.clamp(min=0)
-    return (log1p(product) + above).sum(-1) + F.softplus(rest).sum(-1)
+    # log1p, cheaper than `numerics.log1p` and without its gradient: the rounding of 1 + q cancels in the quotient.
+    rounded = 1 + product
+    exact = rounded == 1
+    log = torch.where(exact, product, rounded.log() * (product / torch.where(exact, 1.0, rounded - 1)))
+    return (log + above).sum(-1) + F.softplus(rest).sum(-1)

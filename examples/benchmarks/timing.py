@@ -11,13 +11,17 @@ import torch
 
 
 def in_turn(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3) -> dict[str, float]:
-    """Median milliseconds of each contender; every round runs each of them once, so that noise hits all alike."""
+    """Median milliseconds of each contender; every round runs each of them, so that noise hits all alike.
+
+    The first of two calls in a row is not timed: it pays for memory that the contender before it gave back.
+    """
     for run in contenders.values():
         for _ in range(warmup):
             run()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
+            run()
             begin = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - begin)

@@ -1,11 +1,11 @@
-"""The largest entries of each row, of equal ones the first: both ways of finding them."""
+"""The largest entries, of equal ones the first: both ways of finding them."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiled_loss.assign.top_k import by_passes, first_top_k
+from compiled_loss.assign.top_k import by_passes, first_maximum, first_maximum_by_passes, first_top_k
 
 both = pytest.mark.parametrize("find", [first_top_k, by_passes])
 # Few values, so that ties abound, and neighbours in float32, which must not be taken for ties.
@@ -38,3 +38,31 @@ def test_many_rows_at_once(find):
     assert torch.equal(values, x.topk(10).values)
     assert torch.equal(values, x.gather(1, indices))
     assert [y.shape for y in find(x[:0], 4)] == [(0, 4), (0, 4)]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.lists(st.tuples(entries, st.integers(0, 3)), min_size=4, max_size=4), max_size=8),
+    st.sampled_from([first_maximum, first_maximum_by_passes]),
+)
+def test_the_largest_entry_at_a_place_comes_with_its_first_row(rows, find):
+    x = torch.tensor([[value for value, _ in row] for row in rows]).reshape(-1, 4)
+    place = torch.tensor([[where for _, where in row] for row in rows], dtype=torch.long).reshape(-1, 4)
+    values, first = find(x, place, 4, torch.tensor([3, 0, 1, 2]))
+    for asked, value, row in zip([3, 0, 1, 2], values.tolist(), first.tolist(), strict=True):
+        there = [(x[i, j].item(), -i) for i in range(len(rows)) for j in range(4) if place[i, j] == asked]
+        largest, index = max(there, default=(0.0, 0))
+        assert value == largest
+        assert row == -index or largest == 0
+
+
+@pytest.mark.parametrize("find", [first_maximum, first_maximum_by_passes])
+def test_the_first_of_many_rows_wins_and_a_neighbour_in_float32_beats_it(find):
+    rows = 200_001
+    x = (torch.rand(rows, 1) * 0.3).clamp(max=0.29)
+    x[rows // 3 :] = 0.3
+    assert [y.item() for y in find(x, torch.zeros_like(x).long(), 1, torch.tensor([0]))][1] == rows // 3
+    x[-1] = torch.tensor(0.3).nextafter(torch.tensor(1.0))
+    value, row = find(x, torch.zeros_like(x).long(), 1, torch.tensor([0]))
+    assert value.item() == x[-1].item()
+    assert row.item() == rows - 1

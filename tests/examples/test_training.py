@@ -51,7 +51,6 @@ def test_a_short_run_reports_draws_and_keeps_its_state(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch, about its own call
 @pytest.mark.parametrize(("task", "head"), [("obb", "end2end"), ("segment", "dense")])
 def test_every_task_and_head_is_two_graphs_that_serve_every_batch(tmp_path, monkeypatch, task, head):
     # Traced and differentiated as ever, without the minutes of generating code.
