@@ -55,9 +55,12 @@ class _SumsAndEntries(torch.autograd.Function):
     """One gradient of the logits' size, written once; as two operations each would write one, to be added."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(scores, image, label, anchor)
+    def forward(scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
         return _grouped_softplus_sum(scores), scores[image, label, anchor]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:

@@ -129,19 +129,21 @@ def assigner_case(window: int | None = None, keep: int | None = None) -> Case:
     return Case(function, inputs, learnt=0, rows=3)
 
 
-def residual_pose_case(window: int | None = None) -> Case:
+def residual_pose_case(loss: ResidualPoseLoss | EndToEndLoss, window: int) -> Case:
     """Keypoints compared in the assigner, and their likelihood."""
-    loss = ResidualPoseLoss(CLASSES, 5, strides=STRIDES, reg_max=1, top_k=FEW, flow=log_density)
     maps = ("boxes", "scores", "keypoints", "keypoint_sigmas")
     rows = ("batch_idx", "labels", "boxes", "keypoints")
+    branches = 2 if isinstance(loss, EndToEndLoss) else 1
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
-        head = head_of(n, reg_max=1, num_keypoints=5)
-        sigmas = torch.randn(IMAGES, 10, ANCHORS, generator=torch.Generator().manual_seed(n))
-        targets = rows_of(n, padded, layout="mixed" if window is None else "tiny", keypoints=5)
-        return [*head, sigmas, *(getattr(targets, name) for name in rows)]
+        heads, generator = [], torch.Generator().manual_seed(n)
+        for i in range(branches):
+            sigmas = torch.randn(IMAGES, 10, ANCHORS, generator=generator)
+            heads += [*head_of(n, i, reg_max=1, num_keypoints=5), sigmas]
+        targets = rows_of(n, padded, layout="tiny", keypoints=5)
+        return [*heads, *(getattr(targets, name) for name in rows)]
 
-    return Case(LossOfTensors(loss, maps, rows, window), inputs, learnt=len(maps), rows=len(rows))
+    return Case(LossOfTensors(loss, maps, rows, window), inputs, learnt=branches * len(maps), rows=len(rows))
 
 
 def fill_case(*, in_order: bool) -> Case:
@@ -196,6 +198,7 @@ def similarity(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor)
 
 detection = partial(DetectionLoss, CLASSES, STRIDES)
 pose = partial(PoseLoss, CLASSES, strides=STRIDES)
+residual: dict[str, Any] = {"strides": STRIDES, "reg_max": 1, "flow": log_density}
 oriented = partial(OrientedLoss, CLASSES, STRIDES)
 end_to_end = partial(EndToEndLoss, DetectionLoss, CLASSES, STRIDES)
 
@@ -219,7 +222,9 @@ CASES = {
     "pose of 5 keypoints without visibility": loss_case(
         pose(5, 2, sigmas=SIGMAS, reg_max=1, top_k=FEW), window=24, values=2
     ),
-    "pose with residual log-likelihood": residual_pose_case(window=24),
+    "pose with residual log-likelihood": residual_pose_case(
+        ResidualPoseLoss(CLASSES, 5, top_k=FEW, **residual), window=24
+    ),
     "overlap of oriented boxes": Case(
         lambda a, b: (probiou(a, b, 0.01), rotated_hull(a)), two_sets_of_oriented_boxes, learnt=2, rows=2
     ),
@@ -228,5 +233,8 @@ CASES = {
     "end to end": loss_case(end_to_end(reg_max=1), window=24),
     "end to end by a plain sum": loss_case(end_to_end(plain_sum=True)),
     "end to end of oriented boxes": loss_case(EndToEndLoss(OrientedLoss, CLASSES, STRIDES, reg_max=1), window=24),
+    "end to end of poses with residual log-likelihood": residual_pose_case(
+        EndToEndLoss(ResidualPoseLoss, CLASSES, 5, **residual), window=24
+    ),
     **MASK_CASES,
 }

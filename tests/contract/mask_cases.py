@@ -1,44 +1,58 @@
-"""The segmentation loss as a function of tensors alone."""
+"""The segmentation loss, alone and end to end, as a function of tensors alone."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from compiled_loss import Predictions, Targets
-from compiled_loss.losses.segmentation import SegmentationLoss
+from compiled_loss import EndToEndLoss, Predictions, SegmentationLoss, Targets
 from tests.contract.checks import Case
 from tests.reference.batches import Batch, make_batch, make_predictions
 from tests.reference.mask_batches import add_mask_predictions, add_masks
 
 SIZE, STRIDES, CLASSES = (64, 96), (8, 16, 32), 2
 GRIDS = ((8, 12), (4, 6), (2, 3))
-IMAGES = 3
+NAMES = ("boxes", "scores", "coefficients", "prototypes", "semantic")
+MAPS = len(NAMES)
 
 
 class LossOfTensors(torch.nn.Module):
-    """The total, the terms and the counts, of a head's outputs, maps of the images and target rows."""
+    """The total, the terms and the counts, of the outputs of a head or two, maps of the images and target rows."""
 
-    def __init__(self, loss: SegmentationLoss, stacked: bool, planned: tuple[int, int] | None) -> None:
+    def __init__(self, loss: SegmentationLoss | EndToEndLoss, stacked: bool, planned: tuple[int, int] | None) -> None:
         super().__init__()
         self.loss = loss
         self.stacked = stacked
         self.window, self.mask_tiles = planned or (None, None)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        boxes, scores, coefficients, prototypes, semantic, class_map, *rest = tensors
+        heads = MAPS * branches_of(self.loss)
+        branches = [
+            Predictions(**dict(zip(NAMES, tensors[i : i + MAPS], strict=True)), grid_sizes=GRIDS)  # type: ignore[arg-type]
+            for i in range(0, heads, MAPS)
+        ]
+        class_map, *rest = tensors[heads:]
         index_map, masks = (None, rest.pop()) if self.stacked else (rest.pop(0), None)
-        maps = {"coefficients": coefficients, "prototypes": prototypes, "semantic": semantic}
         given = {"masks": masks, "index_map": index_map, "class_map": class_map}
         targets = Targets(*rest, window=self.window, mask_tiles=self.mask_tiles, **given)
-        out = self.loss(Predictions(boxes, scores, GRIDS, **maps), targets)
+        out = self.loss(*branches, targets)
         return out.total, *out.terms.values(), out.num_positives, out.overflow
 
 
+def branches_of(loss: SegmentationLoss | EndToEndLoss) -> int:
+    return 2 if isinstance(loss, EndToEndLoss) else 1
+
+
 def mask_case(
-    loss: SegmentationLoss, *, stacked: bool = False, planned: tuple[int, int] | None = None, scale: int = 4
+    loss: SegmentationLoss | EndToEndLoss,
+    *,
+    stacked: bool = False,
+    planned: tuple[int, int] | None = None,
+    scale: int = 4,
 ) -> Case:
     """Index maps or stacked masks of the image's size over `scale`; `planned` are the window and the mask tiles."""
+    task = loss.one if isinstance(loss, EndToEndLoss) else loss
+    assert isinstance(task, SegmentationLoss)
 
     def batch_of(n: int) -> Batch:
         batch = make_batch(
@@ -52,18 +66,21 @@ def mask_case(
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
         batch = batch_of(n)
-        raw = make_predictions(n + 1, batch, num_classes=CLASSES, strides=STRIDES, reg_max=loss.reg_max)
-        raw = add_mask_predictions(n + 2, batch, raw, num_classes=CLASSES, semantic=True)
+        heads: list[Tensor] = []
+        for i in range(branches_of(loss)):
+            raw = make_predictions(n + 1 + i, batch, num_classes=CLASSES, strides=STRIDES, reg_max=task.reg_max)
+            raw = add_mask_predictions(n + 2 + i, batch, raw, num_classes=CLASSES, semantic=True)
+            heads += [getattr(raw, name) for name in NAMES]
         assert batch.masks is not None
         assert batch.class_map is not None
         rows = [batch.batch_idx, batch.labels, batch.boxes] + ([batch.masks] if stacked else [])
         if padded:
             more = max(-(-n // 16), 1) * 16 - n
             rows = [torch.cat([x, x.new_full((more, *x.shape[1:]), -(i == 0))]) for i, x in enumerate(rows)]
-        maps = [raw.boxes, raw.scores, raw.coefficients, raw.prototypes, raw.semantic, batch.class_map]
-        return [x for x in maps if x is not None] + ([] if stacked else [batch.masks]) + rows
+        return [*heads, batch.class_map, *([] if stacked else [batch.masks]), *rows]
 
-    return Case(LossOfTensors(loss, stacked, planned), inputs, learnt=5, rows=4 if stacked else 3)
+    learnt = MAPS * branches_of(loss)
+    return Case(LossOfTensors(loss, stacked, planned), inputs, learnt=learnt, rows=4 if stacked else 3)
 
 
 def segmentation(**options) -> SegmentationLoss:
@@ -76,5 +93,8 @@ MASK_CASES = {
     "segmentation of stacked masks, larger than the prototypes": mask_case(segmentation(), stacked=True, scale=2),
     "segmentation with mask overlaps": mask_case(
         segmentation(reg_max=1, mask_overlap=True, keep=1), planned=(24, 1024)
+    ),
+    "end to end of segmentation": mask_case(
+        EndToEndLoss(SegmentationLoss, CLASSES, strides=STRIDES, reg_max=1), planned=(24, 1024)
     ),
 }
