@@ -114,8 +114,8 @@ def assign_task_aligned(
     inside = windows.inside & real[:, None]
     logits = scores[image[:, None], labels[:, None], windows.anchor]
     overlaps = overlap(Candidates(image, windows.anchor, inside, logits))
-    # Comparisons with NaN are False: a broken prediction has no overlap and is never picked.
-    overlaps = torch.where(inside & (overlaps > 0), overlaps, 0.0)
+    # A broken prediction has no overlap and is never picked.
+    overlaps = torch.where(inside & (overlaps > 0) & overlaps.isfinite(), overlaps, 0.0)
     aligned = alignment(logits, overlaps, alpha, beta)
 
     best, slot = first_top_k(aligned, min(top_k, aligned.shape[1]))

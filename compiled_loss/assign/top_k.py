@@ -52,10 +52,10 @@ def by_passes(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def first_maximum(x: Tensor, place: Tensor, size: int, at: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of the float32 numbers at a place, and the first row that has it there.
+    """The largest of the numbers at a place, and the first row that has it there.
 
     Args:
-        x: `[N, W]` float32, 0 or more.
+        x: `[N, W]`, 0 or more and finite.
         place: `[N, W]` place of each number, below the size.
         size: number of places.
         at: `[P]` places asked for.
@@ -68,7 +68,7 @@ def first_maximum(x: Tensor, place: Tensor, size: int, at: Tensor) -> tuple[Tens
         >>> first_maximum(x, place, 2, torch.tensor([0, 1]))
         (tensor([2., 3.]), tensor([1, 0]))
     """
-    if not has_float64(x.device):
+    if x.dtype != torch.float32 or not has_float64(x.device):
         return first_maximum_by_passes(x, place, size, at)
     keys = _keys(x, 0)
     key = keys.new_zeros(size).scatter_reduce(0, place.flatten(), keys.flatten(), "amax")[at]

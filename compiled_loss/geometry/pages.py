@@ -73,6 +73,8 @@ def paginate(group: Tensor, valid: Tensor, groups: int, width: int) -> Pages:
 class _Product(torch.autograd.Function):
     """Around a whole step, and where both passes are compiled, autocast is on for the backward pass too."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(a: Tensor, b: Tensor) -> Tensor:
         with without_autocast(a):

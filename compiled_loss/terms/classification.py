@@ -54,6 +54,8 @@ def classification_sum(
 class _SumsAndEntries(torch.autograd.Function):
     """One gradient of the logits' size, written once; as two operations each would write one, to be added."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
         return _grouped_softplus_sum(scores), scores[image, label, anchor]
@@ -86,7 +88,7 @@ def softplus_sum(x: Tensor) -> Tensor:
     digits.
 
     Args:
-        x: `[..., A]`.
+        x: `[..., A]`, float32 or float64.
 
     Returns:
         `[...]`.

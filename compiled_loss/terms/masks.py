@@ -78,8 +78,10 @@ def _over_tiles(
     row = pages.group[tiles.page]
     image = assignment.image.new_zeros(rows).scatter(0, assignment.row, assignment.image)[row]
 
-    # Through one dimension, so that the gradient comes in the prototypes' own layout, not transposed.
-    flat = prototypes.flatten().view(prototypes.shape).flatten(2).transpose(1, 2).flatten(0, 1)  # [B*H*W, D]
+    if prototypes.is_contiguous():
+        # Through one dimension, else their gradient would come transposed, and be copied entry by entry.
+        prototypes = prototypes.flatten().view(prototypes.shape)
+    flat = prototypes.flatten(2).transpose(1, 2).flatten(0, 1)  # [B*H*W, D]
     place = (image[:, None] * (height * width) + tiles.pixel).flatten()
     # Not flat[place]: the gradient of a gather adds whole vectors.
     pixels = flat.gather(0, place[:, None].expand(-1, flat.shape[1])).unflatten(0, tiles.pixel.shape)

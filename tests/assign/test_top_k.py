@@ -44,9 +44,10 @@ def test_many_rows_at_once(find):
 @given(
     st.lists(st.lists(st.tuples(entries, st.integers(0, 3)), min_size=4, max_size=4), max_size=8),
     st.sampled_from([first_maximum, first_maximum_by_passes]),
+    st.sampled_from([torch.float32, torch.float64]),
 )
-def test_the_largest_entry_at_a_place_comes_with_its_first_row(rows, find):
-    x = torch.tensor([[value for value, _ in row] for row in rows]).reshape(-1, 4)
+def test_the_largest_entry_at_a_place_comes_with_its_first_row(rows, find, dtype):
+    x = torch.tensor([[value for value, _ in row] for row in rows], dtype=dtype).reshape(-1, 4)
     place = torch.tensor([[where for _, where in row] for row in rows], dtype=torch.long).reshape(-1, 4)
     values, first = find(x, place, 4, torch.tensor([3, 0, 1, 2]))
     for asked, value, row in zip([3, 0, 1, 2], values.tolist(), first.tolist(), strict=True):

@@ -28,7 +28,10 @@ def test_functional_gradients_are_those_of_autograd(kind):
 
     found = torch.func.grad(total)(given)
     leaves = {name: x.clone().requires_grad_() for name, x in given.items()}
+    stacked = {name: torch.stack([x, x]) for name, x in given.items()}
+    twice = torch.func.vmap(torch.func.grad(total))(stacked)
     expected = torch.autograd.grad(total(leaves), list(leaves.values()))
-    for x, y in zip(found.values(), expected, strict=True):
+    for x, both, y in zip(found.values(), twice.values(), expected, strict=True):
         assert torch.equal(x, y)
+        torch.testing.assert_close(both, torch.stack([y, y]))
         assert x.abs().sum() > 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from compiled_loss.geometry.masks import index_map_targets, stacked_targets
+from compiled_loss.geometry.masks import MaskTargets, index_map_targets, stacked_targets
 from compiled_loss.terms.masks import mask_cross_entropy, mask_overflow, semantic_error
 from compiled_loss.types import Assignment
 
@@ -177,3 +177,14 @@ def test_the_semantic_term_equals_a_loop_for_class_maps_of_any_size(size):
     got = semantic_error(logits, class_map, covered)
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(torch.autograd.grad(got, logits), torch.autograd.grad(expected, logits))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_prototypes_has_their_layout(layout):
+    one = assignment_of(torch.tensor([1]), torch.tensor([0]), torch.tensor([True]))
+    truth, box = MaskTargets(torch.ones(2, 4, 4), torch.tensor([0, 1]), None), torch.tensor([[0.0, 1.0, 2.0, 4.0]])
+    prototypes = torch.randn(2, 3, 4, 4).contiguous(memory_format=layout).requires_grad_()
+    total = mask_cross_entropy(torch.ones(1, 3), prototypes, one, box, truth, capacity=2).sum()
+    (gradient,) = torch.autograd.grad(total, prototypes)
+    assert gradient.abs().sum() > 0
+    assert gradient.stride() == prototypes.stride()

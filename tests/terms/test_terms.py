@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from compiled_loss.terms.box import distribution_focal, scaled_l1
-from compiled_loss.terms.classification import classification_sum
+from compiled_loss.terms.classification import classification_sum, softplus_sum
 from compiled_loss.terms.keypoints import keypoint_location
 from compiled_loss.terms.rotated import angle_error
 from compiled_loss.types import Assignment
@@ -53,13 +53,14 @@ def test_the_l1_term_counts_fractions_of_the_image():
     assert scaled_l1(predicted, true, torch.tensor([8.0]), (80, 40)).item() == pytest.approx(expected)
 
 
-def test_classification_equals_the_dense_binary_cross_entropy():
-    scores = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("anchors", [6, 16, 40])
+def test_classification_equals_the_dense_binary_cross_entropy(anchors):
+    scores = torch.randn(2, 3, anchors, dtype=torch.float64, requires_grad=True)
     image, anchor, row = torch.tensor([0, 0, 1, 0]), torch.tensor([4, 1, 5, 0]), torch.tensor([0, 1, 2, 0])
     valid = torch.tensor([True, True, True, False])
     score = torch.tensor([0.3, 1.0, 0.7, 0.0], dtype=torch.float64)
     labels = torch.tensor([2, 0, 1])
-    dense = torch.zeros(2, 3, 6, dtype=torch.float64)
+    dense = torch.zeros_like(scores).detach()
     for i in range(3):
         dense[image[i], labels[row[i]], anchor[i]] = score[i]
     flat = Assignment(image, anchor, row, valid, score, torch.tensor(0))
@@ -70,6 +71,13 @@ def test_classification_equals_the_dense_binary_cross_entropy():
         torch.testing.assert_close(got, expected)
         (gradient,), (wanted,) = (torch.autograd.grad(x, scores) for x in (got, expected))
         torch.testing.assert_close(gradient, wanted)
+
+
+@pytest.mark.parametrize("logit", [-30.0, -17.0, -11.0, -5.0, 0.0, 3.0, 20.0])
+def test_the_sum_over_background_keeps_its_digits_in_float32(logit):
+    x = logit + torch.rand(1, 50)
+    sums = softplus_sum(x)
+    torch.testing.assert_close(sums.double(), F.softplus(x.double(), threshold=100).sum(-1), rtol=1e-6, atol=0)
 
 
 def test_keypoint_location_by_hand():
