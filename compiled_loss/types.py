@@ -56,7 +56,8 @@ class Assignment(NamedTuple):
         row: `[P]` target row that the anchor was given to.
         valid: `[P]` bool, True where the slot holds a positive.
         score: `[P]` float, target score of the positive (the weight of its terms); 0 in empty slots.
-        overflow: scalar, target rows with more candidate anchors than the planned window holds.
+        overflow: scalar, target rows with more candidate anchors than the planned window holds, and for masks how
+            often a row's positives found no room in the planned tiles.
 
     Example:
         >>> import torch
@@ -104,7 +105,8 @@ class LossOutput(NamedTuple):
         total: scalar, differentiable: the sum of `terms`.
         terms: named scalars, each already times its gain and times the batch size.
         num_positives: scalar, anchors that were given to a target.
-        overflow: scalar, target rows cut short by the planned candidate window; 0 when the plan fits.
+        overflow: scalar, target rows cut short by the planned candidate window, and for masks how often a row's
+            positives found no room in the planned tiles; 0 when the plan fits.
 
     Example:
         >>> import torch
@@ -127,7 +129,7 @@ class EndToEndOutput(NamedTuple):
         terms: named scalars of both branches together, each in its share, times its gain and the batch size.
         items: named scalars to report: the terms of the one-to-one branch in full; under a plain sum those of both.
         num_positives: scalar, anchors of the one-to-one branch that were given to a target.
-        overflow: scalar, target rows cut short by the planned candidate window; 0 when the plan fits.
+        overflow: scalar, as in `LossOutput`, of the branch where it is larger; 0 when the plan fits.
 
     Example:
         >>> import torch

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compiled_loss import LossOutput, Predictions, Targets
+from compiled_loss import EndToEndLoss, LossOutput, Predictions, Targets
 from compiled_loss.losses.segmentation import SegmentationLoss
 from compiled_loss.plan import TargetPlan
 from compiled_loss.rows import map_rows, pad_rows
@@ -164,6 +164,16 @@ def test_a_plan_that_is_too_small_is_reported_and_the_loss_stays_finite():
     out, gradients = outcome(scene)
     assert out.overflow > 0
     assert all(x.isfinite().all() for x in (out.total, *gradients))
+
+
+def test_of_two_branches_the_larger_cut_is_reported():
+    scene = Scene(0, PLAIN, counts=(30, 0, 9, 1), layout="spread")
+    pair = EndToEndLoss(SegmentationLoss, 3)
+    for tiles, cut in ((40, {"many": True, "one": True}), (72, {"many": True, "one": False}), (120, {})):
+        targets = scene.targets._replace(mask_tiles=tiles)
+        alone = [branch(scene.predictions, targets).overflow.item() for branch in (pair.many, pair.one)]
+        assert [x > 0 for x in alone] == [cut.get("many", False), cut.get("one", False)]
+        assert pair(scene.predictions, scene.predictions, targets).overflow == max(alone)
 
 
 @pytest.mark.parametrize(
