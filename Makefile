@@ -16,7 +16,7 @@ explorer: setup $(WEB)/node_modules/.package-lock.json
 	$(RUN) -m export.consumers.web.build --serve $(PORT)
 
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadgroup --durations 20
 
 lint: setup
 	$(RUN) -m ruff format --check .
