@@ -1,6 +1,8 @@
 """Checks of static facts (rank, shape, dtype, device) at the public edge. None reads a tensor's value."""
 
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +31,42 @@ def require(condition: bool, argument: str, expected: str | Sequence[int | str],
         if not isinstance(expected, str):
             expected = "shape [" + ", ".join(str(size) for size in expected) + "]"
         raise ValueError(f"{argument}: expected {expected}, got {got}")
+
+
+def whole_number(argument: str, value: Any, least: int = 1) -> int:
+    """An argument as an int, where it is an integer of any kind (NumPy's included) that is not below `least`.
+
+    Raises:
+        ValueError: for anything else.
+
+    Example:
+        >>> whole_number("batch_size", 2.0)
+        Traceback (most recent call last):
+        ValueError: batch_size: expected an integer of at least 1, got 2.0
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    require(number >= least and not isinstance(value, bool), argument, f"an integer of at least {least}", value)
+    return number
+
+
+def check_strides(strides: Any) -> tuple[int, ...]:
+    """Pixels per grid unit of each level, as ints, finest first.
+
+    Raises:
+        ValueError: for no level, numbers that are not whole and positive, or levels out of order.
+
+    Example:
+        >>> check_strides([8.0, 16.0])
+        (8, 16)
+    """
+    several = isinstance(strides, Sequence) and all(isinstance(s, int | float) for s in strides)
+    whole = several and len(strides) >= 1 and all(s >= 1 and s == int(s) for s in strides)
+    ascending = whole and list(strides) == sorted(set(strides))
+    require(ascending, "strides", "different positive whole numbers, finest level first", strides)
+    return tuple(int(s) for s in strides)
 
 
 def check_shape(argument: str, x: Tensor, shape: Sequence[int | str]) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from compiled_loss.assign.rotated import rotated_reach
 from compiled_loss.assign.windows import candidate_counts
-from compiled_loss.checks import require
+from compiled_loss.checks import check_strides, require, whole_number
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from compiled_loss.geometry.pixels import box_pixels
 from compiled_loss.rows import join_images, map_rows, next_power_of_two, pad_rows, rounded_rows
@@ -25,8 +26,8 @@ from compiled_loss.targets import Targets
 
 _SMALLEST_WINDOW = 32
 
-# Room for the pixels of rows that hold more than k positives, having won anchors that other rows selected: in crowds up
-# to a sixth more was seen.
+# Room for the pixels of rows that hold more than k positives, having won anchors that other rows selected, which read
+# their box once more: in crowds up to a sixth more was seen, and where rows are few it may be the largest box.
 _FURTHER = 5 / 4
 
 # The device may round the pixel sides of a box differently (fused multiply-add), and then an anchor that lies on a side
@@ -42,11 +43,13 @@ class TargetPlan:
 
     With `rows` and `window` given (`from_dataset`) every batch has one shape, and a run one graph. Where they are None,
     each batch takes the smallest bucket that holds it: rows in multiples of 16, or in powers of two; windows of 32, 48,
-    64, 96, 128, ... up to the number of anchors. A batch that exceeds the plan loses nothing: it takes a larger bucket,
-    and a warning says so once. For other image sizes (multi-scale), `dataclasses.replace(plan, image_size=...)`.
+    64, 96, 128, ... up to the number of anchors. A batch with more or larger rows than planned loses nothing: it takes
+    a larger bucket, and a warning says so once. For other image sizes (multi-scale),
+    `dataclasses.replace(plan, image_size=...)`.
 
     Where targets have masks, the mask pixels in the boxes are planned too: tiles of 64 for all rows together, and a
-    quarter more for rows with more than k positives. Positives without room are counted in `LossOutput.overflow`.
+    quarter or the largest row's more. That room is for rows with more than k positives, of which the host cannot know.
+    Should it not suffice, those positives lack pixels in the mask term, which `LossOutput.overflow` counts.
 
     Args:
         image_size: (height, width) in pixels, multiples of every stride.
@@ -77,15 +80,18 @@ class TargetPlan:
     mask_tiles: int | None = None
 
     def __post_init__(self) -> None:
-        size, strides = tuple(self.image_size), tuple(self.strides)
-        require(len(strides) > 0 and min(strides) >= 1, "strides", "positive integers, finest level first", strides)
-        fits = len(size) == 2 and min(size) >= 1 and not any(side % s for side in size for s in strides)
+        strides, pair = check_strides(self.strides), self.image_size
+        two = isinstance(pair, Sequence) and len(pair) == 2
+        require(two, "image_size", f"(height, width), multiples of the strides {strides}", pair)
+        size = tuple(whole_number("image_size", side) for side in pair)
+        fits = not any(side % s for side in size for s in strides)
         require(fits, "image_size", f"(height, width), multiples of the strides {strides}", size)
-        require(self.rows is None or self.rows >= 2, "rows", "None or at least 2", self.rows)
-        for name, number in (("window", self.window), ("mask_tiles", self.mask_tiles)):
-            require(number is None or number >= 1, name, "None or at least 1", number)
-        object.__setattr__(self, "image_size", size)
-        object.__setattr__(self, "strides", strides)
+        checked: dict[str, Any] = {"image_size": size, "strides": strides}
+        for name, least in (("rows", 2), ("window", 1), ("mask_tiles", 1), ("num_classes", 1)):
+            number = getattr(self, name)
+            checked[name] = None if number is None else whole_number(name, number, least)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_dataset(
@@ -127,10 +133,11 @@ class TargetPlan:
             (48, 32)
         """
         plan = cls(image_size, strides, power_of_two=power_of_two, num_classes=num_classes)
-        require(batch_size >= 1, "batch_size", "at least 1", batch_size)
-        require(margin >= 0, "margin", "0 or more", margin)
+        batch_size = whole_number("batch_size", batch_size)
+        require(0 <= margin < math.inf, "margin", "a finite number of 0 or more", margin)
         images, size = [], None
         for one in targets:
+            require(isinstance(one, Targets), f"targets[{len(images)}]", "Targets", type(one).__name__)
             size = _mask_size(one) if not images else size
             images.append(_without_pixels(one))
         joined = join_images(images, "targets").validate(num_classes=num_classes)
@@ -231,7 +238,7 @@ def _bucket(count: int) -> int:
 
 def _without_pixels(one: Targets) -> Targets:
     """What a plan looks at; masks would be the whole data set's."""
-    return one._replace(masks=None, index_map=None, class_map=None) if isinstance(one, Targets) else one
+    return one._replace(masks=None, index_map=None, class_map=None)
 
 
 def _mask_size(targets: Targets) -> tuple[int, int] | None:
@@ -249,7 +256,8 @@ def _row_tiles(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Ten
 
 def _tiles_for(tiles: Tensor) -> int:
     """Room for them all and for rows with more positives, in steps of an eighth: work follows it closely."""
-    count = max(math.ceil(int(tiles.sum()) * _FURTHER), _SMALLEST_WINDOW)
+    needed, largest = int(tiles.sum()), int(tiles.max()) if len(tiles) else 0
+    count = max(math.ceil(needed * _FURTHER), needed + largest, _SMALLEST_WINDOW)
     step = max(next_power_of_two(count) // 16, 1)
     return -(-count // step) * step
 

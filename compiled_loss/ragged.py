@@ -92,7 +92,7 @@ def fill(
 
     Raises:
         ValueError: for a wrong rank, a `batch_idx` that is not integer, lengths or devices that differ,
-            or a negative size.
+            a negative size, or a `fill_value` that the dtype does not hold.
 
     Example:
         >>> fill(torch.tensor([10, 20, 30]), torch.tensor([1, 0, 1]), batch_size=2, capacity=2).values
@@ -104,6 +104,7 @@ def fill(
     slots, counts = positions(batch_idx, batch_size, is_sorted=is_sorted)
     check_shape("values", values, [batch_idx.shape[0], *values.shape[1:]])
     check_same_device(batch_idx=batch_idx, values=values)
+    _check_fill_value(fill_value, values.dtype)
     flat = values.new_full((batch_size * capacity + 1, *values.shape[1:]), fill_value)
     flat = flat.index_put((_destination(batch_idx, slots, batch_size, capacity),), values)
     filled = flat[: batch_size * capacity].reshape(batch_size, capacity, *values.shape[1:])
@@ -132,8 +133,8 @@ def unfill(
         `[N, ...]` rows.
 
     Raises:
-        ValueError: for a wrong rank, a `batch_idx` that is not integer, devices that differ, or a capacity
-            other than that of `filled`.
+        ValueError: for a wrong rank, a `batch_idx` that is not integer, devices that differ, a capacity
+            other than that of `filled`, or a `fill_value` that the dtype does not hold.
 
     Example:
         >>> unfill(torch.tensor([[20, 0], [10, 30]]), torch.tensor([1, 0, 1]), capacity=2)
@@ -144,8 +145,18 @@ def unfill(
     check_same_device(filled=filled, batch_idx=batch_idx)
     batch_size = filled.shape[0]
     slots, _ = positions(batch_idx, batch_size, is_sorted=is_sorted)
+    _check_fill_value(fill_value, filled.dtype)
     last = filled.new_full((1, *filled.shape[2:]), fill_value)
     return torch.cat([filled.flatten(0, 1), last])[_destination(batch_idx, slots, batch_size, capacity)]
+
+
+def _check_fill_value(fill_value: float | int | bool, dtype: torch.dtype) -> None:
+    """Integers take no fraction, and nothing beyond their range."""
+    if dtype.is_floating_point or dtype.is_complex:
+        return
+    low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    fits = low <= fill_value <= high and fill_value == int(fill_value)
+    require(fits, "fill_value", f"a whole number from {low} to {high}, as the values are {dtype}", fill_value)
 
 
 def _image_or_last(batch_idx: Tensor, batch_size: int) -> Tensor:

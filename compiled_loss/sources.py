@@ -8,6 +8,7 @@ Letters: B images, N rows of the batch, n rows of one image, K keypoints.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,10 +16,9 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import check_shape, require
+from compiled_loss.reading import ImageSizes, boxes_of, field, sizes_of, tensor_of, whole_column, whole_numbers
 from compiled_loss.segmentations import draw
 from compiled_loss.targets import Targets, out_of_order
-
-ImageSizes = tuple[int, int] | Sequence[tuple[int, int]]
 
 
 def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
@@ -45,20 +45,22 @@ def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
         >>> from_yolo(batch).labels
         tensor([3, 5])
     """
-    batch_idx, labels, boxes = (_get(batch, key, "batch") for key in ("batch_idx", "cls", "bboxes"))
+    batch_idx, labels, boxes = (field(batch, key, "batch") for key in ("batch_idx", "cls", "bboxes"))
     keypoints = batch.get("keypoints")
     targets = _targets(
-        _whole(batch_idx, "batch['batch_idx']"),
-        _whole(labels, "batch['cls']"),
-        _boxes(boxes, "batch['bboxes']", 4, 5),
-        None if keypoints is None else torch.as_tensor(keypoints),
+        whole_column(batch_idx, "batch['batch_idx']"),
+        whole_column(labels, "batch['cls']"),
+        boxes_of(boxes, "batch['bboxes']", 4, 5),
+        None if keypoints is None else tensor_of(keypoints, "batch['keypoints']"),
     )
     if batch.get("masks") is None:
         return targets
-    masks, class_map = torch.as_tensor(batch["masks"]), batch.get("sem_masks")
+    masks, class_map = tensor_of(batch["masks"], "batch['masks']"), batch.get("sem_masks")
     return targets._replace(
-        **{"index_map": _whole_numbers(masks, "batch['masks']")} if index_maps else {"masks": masks},
-        class_map=None if class_map is None else _whole_numbers(torch.as_tensor(class_map), "batch['sem_masks']"),
+        **{"index_map": whole_numbers(masks, "batch['masks']")} if index_maps else {"masks": masks},
+        class_map=None
+        if class_map is None
+        else whole_numbers(tensor_of(class_map, "batch['sem_masks']"), "batch['sem_masks']"),
     ).validate()
 
 
@@ -94,15 +96,15 @@ def from_torchvision(
     tables = []
     for i, target in enumerate(targets):
         name = f"targets[{i}]"
-        boxes = _boxes(_get(target, "boxes", name), f"{name}['boxes']", 4).double()
-        labels = _whole(_get(target, "labels", name), f"{name}['labels']")
+        boxes = boxes_of(field(target, "boxes", name), f"{name}['boxes']", 4).double()
+        labels = whole_column(field(target, "labels", name), f"{name}['labels']")
         keypoints = target.get("keypoints")
         if keypoints is not None:
-            keypoints = torch.as_tensor(keypoints)
+            keypoints = tensor_of(keypoints, f"{name}['keypoints']")
             check_shape(f"{name}['keypoints']", keypoints, ["n", "K", 3])
         cxcywh = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
         tables.append((name, labels, cxcywh, keypoints))
-    return _from_pixels(tables, image_sizes, num_keypoints)
+    return _from_pixels("targets", tables, image_sizes, num_keypoints)
 
 
 def from_coco(
@@ -149,15 +151,20 @@ def from_coco(
     """
     classes = None if category_ids is None else {category: i for i, category in enumerate(category_ids)}
     require(len(classes or ()) == len(category_ids or ()), "category_ids", "every id once", category_ids)
-    tables, masks, sizes = [], [], _sizes(image_sizes, len(annotations))
+    tables, masks, sizes = [], [], sizes_of(image_sizes, len(annotations))
+    pair = mask_size is None or (isinstance(mask_size, Sequence) and len(mask_size) == 2)
+    require(pair, "mask_size", "(H, W), or None", mask_size)
     for i, image in enumerate(annotations):
+        several = isinstance(image, Sequence) and all(isinstance(a, Mapping) for a in image)
+        require(several, f"annotations[{i}]", "a list of the image's annotations, each a dict", type(image).__name__)
         kept = [(f"annotations[{i}][{j}]", a) for j, a in enumerate(image) if keep_crowd or not a.get("iscrowd", 0)]
-        labels = [_class_of(_get(a, "category_id", name), classes, name) for name, a in kept]
+        labels = [_class_of(field(a, "category_id", name), classes, name) for name, a in kept]
         key, form = ("rbox", "(cx, cy, width, height, angle)") if oriented else ("bbox", "(x, y, width, height)")
         size = 5 if oriented else 4
-        for name, a in kept:
-            require(len(_get(a, key, name)) == size, f"{name}[{key!r}]", form, a[key])
-        boxes = torch.tensor([list(a[key]) for _, a in kept], dtype=torch.float64).reshape(-1, size)
+        rows = [tensor_of(field(a, key, name), f"{name}[{key!r}]").double() for name, a in kept]
+        for (name, a), row in zip(kept, rows, strict=True):
+            require(row.shape == (size,), f"{name}[{key!r}]", form, a[key])
+        boxes = torch.stack(rows) if rows else torch.zeros(0, size, dtype=torch.float64)
         if not oriented:
             boxes = torch.cat([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], dim=1)
         keypoints = _coco_keypoints(kept, num_keypoints)
@@ -165,7 +172,7 @@ def from_coco(
         if mask_size is not None:
             outlines = [(f"{name}['segmentation']", a.get("segmentation")) for name, a in kept]
             masks += [draw(outline, sizes[i], mask_size, name) for name, outline in outlines]
-    targets = _from_pixels(tables, image_sizes, num_keypoints)
+    targets = _from_pixels("annotations", tables, image_sizes, num_keypoints)
     if mask_size is None:
         return targets
     none = torch.zeros(0, *mask_size, dtype=torch.uint8)
@@ -174,26 +181,28 @@ def from_coco(
 
 def _class_of(category: Any, classes: dict[int, int] | None, name: str) -> int:
     if classes is None:
-        require(isinstance(category, int), f"{name}['category_id']", "a whole number", repr(category))
-        return category
+        require(hasattr(category, "__index__"), f"{name}['category_id']", "a whole number", repr(category))
+        return operator.index(category)
     require(category in classes, f"{name}['category_id']", f"one of the category_ids {list(classes)}", repr(category))
     return classes[category]
 
 
 def _coco_keypoints(kept: list[tuple[str, Mapping[str, Any]]], num_keypoints: int | None) -> Tensor | None:
     """`[n, K, 3]` pixels, zeros for annotations without keypoints; None when no annotation has any."""
-    flat = [(name, a.get("keypoints") or ()) for name, a in kept]
+    flat = [(name, () if a.get("keypoints") is None else a["keypoints"]) for name, a in kept]
     length = max((len(values) for _, values in flat), default=0) if num_keypoints is None else 3 * num_keypoints
     if length == 0:
         return None
     for name, values in flat:
         fits = len(values) in (0, length) and length % 3 == 0
         require(fits, f"{name}['keypoints']", f"{length // 3} times x, y, flag", f"{len(values)} numbers")
-    rows = [list(values) or [0.0] * length for _, values in flat]
-    return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), length // 3, 3)
+    zeros = torch.zeros(length, dtype=torch.float64)
+    rows = [tensor_of(x, f"{name}['keypoints']").double() if len(x) else zeros for name, x in flat]
+    return torch.stack(rows).reshape(len(rows), length // 3, 3) if rows else zeros.reshape(1, -1, 3)[:0]
 
 
 def _from_pixels(
+    argument: str,
     tables: Sequence[
         tuple[str, Tensor, Tensor, Tensor | None]
     ],  # per image: name, labels, cxcywh (with an angle), keypoints
@@ -201,8 +210,8 @@ def _from_pixels(
     num_keypoints: int | None,
 ) -> Targets:
     """Normalise in float64, so that float32 rounds once, and join the images."""
-    require(len(tables) > 0, "images", "at least one", "none")
-    sizes = _sizes(image_sizes, len(tables))
+    require(len(tables) > 0, argument, "at least one image", "none")
+    sizes = sizes_of(image_sizes, len(tables))
     count = num_keypoints or next((k.shape[1] for *_, k in tables if k is not None), None)
     batch_idx, labels, boxes, keypoints = [], [], [], []
     for i, ((name, label, box, points), (height, width)) in enumerate(zip(tables, sizes, strict=True)):
@@ -233,51 +242,3 @@ def _targets(batch_idx: Tensor, labels: Tensor, boxes: Tensor, keypoints: Tensor
         is_sorted=not out_of_order(batch_idx).any(),
         angles=boxes[:, 4].float() if boxes.shape[1] == 5 else None,
     ).validate()
-
-
-def _sizes(image_sizes: ImageSizes, batch_size: int) -> list[tuple[int, int]]:
-    sizes: list[Any] = list(image_sizes)
-    if len(sizes) == 2 and not any(isinstance(side, Sequence) for side in sizes):
-        sizes = [tuple(sizes)] * batch_size
-    require(len(sizes) == batch_size, "image_sizes", f"one (height, width) or a list of {batch_size}", len(sizes))
-    for size in sizes:
-        fits = isinstance(size, Sequence) and len(size) == 2 and min(size) > 0
-        require(fits, "image_sizes", "(height, width), both positive", size)
-    return sizes
-
-
-def _get(mapping: Mapping[str, Any], key: str, name: str) -> Any:
-    require(isinstance(mapping, Mapping), name, "a dict", type(mapping).__name__)
-    require(key in mapping, name, f"the key {key!r}", sorted(map(str, mapping)))
-    return mapping[key]
-
-
-def _boxes(values: Any, name: str, *sizes: int) -> Tensor:
-    """`[N, 4]`, or another of the sizes allowed; without rows any shape will do."""
-    boxes = torch.as_tensor(values)
-    if boxes.numel() == 0:
-        return boxes.reshape(0, boxes.shape[-1] if boxes.shape[-1] in sizes else sizes[0])
-    expected = " or ".join(map(str, sizes))
-    check_shape(name, boxes, ["N", sizes[0] if len(sizes) == 1 else expected])
-    require(boxes.shape[1] in sizes, name, ["N", expected], tuple(boxes.shape))
-    return boxes
-
-
-def _whole(values: Any, name: str) -> Tensor:
-    """`[N]` int64 from `[N]` or `[N, 1]` integers or whole floats."""
-    x = torch.as_tensor(values)
-    if x.dim() == 2 and x.shape[1] == 1:
-        x = x[:, 0]
-    require(x.dim() == 1, name, "shape [N] or [N, 1]", tuple(x.shape))
-    return _whole_numbers(x, name)
-
-
-def _whole_numbers(x: Tensor, name: str) -> Tensor:
-    """Any shape; int64."""
-    whole = x.to(torch.int64)
-    broken = whole.to(x.dtype) != x
-    if broken.any():
-        place = broken.nonzero()[0].tolist()
-        at = f"row {place[0]}" if len(place) == 1 else f"place {place}"
-        raise ValueError(f"{name}: expected whole numbers, got {x[tuple(place)].item()} in {at}")
-    return whole

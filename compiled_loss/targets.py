@@ -172,8 +172,8 @@ def _check_masks(targets: Targets, argument: str) -> None:
     for name, x in given.items():
         if x is not None:
             check_shape(f"{argument}.{name}", x, ["B", "H", "W"])
-            whole = not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
-            require(whole, f"{argument}.{name}", "an integer dtype", x.dtype)
+            kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+            require(x.dtype in kinds, f"{argument}.{name}", "an integer dtype, uint8 or signed", x.dtype)
     if class_map is not None:
         size = masks if index_map is None else index_map
         require(size is not None, f"{argument}.class_map", "None without masks and index_map", "a tensor")

@@ -30,6 +30,7 @@ FLOORS = {
     "reduce": 3,
     "losses": 4,
     "rows": 1,
+    "reading": 1,
     "segmentations": 1,
     "plan": 5,
     "collate": 5,

@@ -1,6 +1,7 @@
 """The label formats: the same objects give the same Targets, and what is wrong is named."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -163,7 +164,9 @@ def test_images_without_objects_give_no_rows(source):
 @pytest.mark.parametrize(
     ("targets", "sizes", "parts"),
     [
-        ([], (64, 64), ["images", "at least one"]),
+        ([], (64, 64), ["targets", "at least one image"]),
+        ([image()], 64, ["image_sizes", "(height, width)", "64"]),
+        ([image(boxes=[["a", 1, 2, 3]])], (64, 64), ["targets[0]['boxes']", "numbers", "'a'"]),
         ([image(), image(labels=None)], (64, 64), ["targets[1]", "key 'labels'", "boxes"]),
         ([image(boxes=None)], (64, 64), ["targets[0]", "key 'boxes'"]),
         ([torch.zeros(2, 4)], (64, 64), ["targets[0]", "dict", "Tensor"]),
@@ -203,6 +206,18 @@ def test_coco_annotations_become_rows_in_image_order():
     assert t.is_sorted
 
 
+def test_numbers_of_numpy_and_torch_are_as_good_as_lists():
+    numpy = pytest.importorskip("numpy")
+    annotation = {"bbox": numpy.array([8, 16, 32, 16]), "category_id": numpy.int64(1), "iscrowd": 0}
+    annotation["keypoints"] = torch.tensor([16.0, 32, 2, 0, 0, 0])
+    expected, found = from_coco([[note()]], (64, 64)), from_coco([[annotation]], numpy.array([64, 64]))
+    for x, y in zip(expected[:4], found[:4], strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)
+    sizes: Any = torch.tensor([[64, 64], [32, 64]])
+    one = image(boxes=torch.tensor([[0.0, 0, 32, 16]]), labels=torch.tensor([1]))
+    assert from_torchvision([one, one], sizes).boxes[:, 1].tolist() == [0.125, 0.25]
+
+
 def test_coco_crowds_are_skipped_unless_asked_for():
     crowd = note(iscrowd=1, category_id=0)
     assert from_coco([[crowd, note()]], (64, 64)).labels.tolist() == [1]
@@ -230,6 +245,11 @@ def test_coco_annotations_without_keypoints_get_zeros_when_others_have_some():
         ([[note(keypoints=[1, 2])]], {}, ["annotations[0][0]['keypoints']", "x, y, flag", "2 numbers"]),
         ([[note(), note(keypoints=[1, 2, 2])]], {}, ["annotations[0][1]['keypoints']", "2 times", "3 numbers"]),
         ([[note()], [note(keypoints=[1, 2, 2])]], {}, ["annotations[1]['keypoints']", "[1, 2, 3]", "(1, 1, 3)"]),
+        ([note(), note()], {}, ["annotations[0]", "a list of the image's annotations", "dict"]),
+        ([[note(bbox=7)]], {}, ["annotations[0][0]['bbox']", "(x, y, width, height)", "7"]),
+        ([[note(bbox=["a", 2, 3, 4])]], {}, ["annotations[0][0]['bbox']", "numbers", "'a'"]),
+        ([[note()]], {"mask_size": 16}, ["mask_size", "(H, W)", "16"]),
+        ([], {}, ["annotations", "at least one image"]),
         ([[note()]], {"num_keypoints": 17}, ["annotations[0][0]['keypoints']", "17 times", "6 numbers"]),
     ],
 )

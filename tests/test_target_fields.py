@@ -106,7 +106,10 @@ MAP = index_map(2)
         ({"masks": torch.zeros(3, 6, 4).long()}, "Targets.masks: expected bool, uint8 or a floating-point dtype"),
         ({"masks": torch.full((3, 6, 4), 255, dtype=torch.uint8)}, "Targets.masks: expected values from 0 to 1, got ["),
         ({"index_map": MAP}, "Targets.index_map: expected None beside masks, got a tensor"),
-        ({"masks": None, "index_map": MAP.float()}, "Targets.index_map: expected an integer dtype, got torch.float32"),
+        (
+            {"masks": None, "index_map": MAP.float()},
+            "Targets.index_map: expected an integer dtype, uint8 or signed, got torch.float32",
+        ),
         ({"masks": None, "index_map": MAP[0]}, "Targets.index_map: expected shape [B, H, W], got (6, 4)"),
         ({"masks": None, "index_map": MAP[:1]}, "Targets.index_map: expected shape [2, H, W], got (1, 6, 4)"),
         ({"masks": None, "index_map": MAP - 1}, "Targets.index_map: expected ids of 0 (no object) or more"),

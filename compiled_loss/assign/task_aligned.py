@@ -91,7 +91,8 @@ def assign_task_aligned(
         beta: power of the overlap.
 
     Returns:
-        `Assignment` with `P = N*k` slots, `N*keep` where fewer are kept. No gradient flows through it.
+        `Assignment` with `P = N*k` slots, k no more than W, or `N*keep` where fewer are kept. No gradient flows
+        through it.
 
     Source: TOOD, arXiv 2108.07755; one anchor a row: YOLOv10, arXiv 2405.14458.
 
@@ -104,6 +105,7 @@ def assign_task_aligned(
         >>> a.anchor, a.valid
         (tensor([0, 1, 2]), tensor([True, True, True]))
     """
+    scores = scores.detach()  # forward-mode derivatives ignore `no_grad`
     batch, num_classes, num_anchors = scores.shape
     rows = batch_idx.shape[0]
     real = (batch_idx >= 0) & (batch_idx < batch)

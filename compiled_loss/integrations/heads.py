@@ -73,11 +73,11 @@ def read_task(model: Any) -> Task:
     head = _head(model)
     given = getattr(model, "args", None) or {}
     given = given if isinstance(given, Mapping) else vars(given)
-    gains = {name: float(given.get(name, default)) for name, default in GAINS.items()}
+    gains = {name: float(default if given.get(name) is None else given[name]) for name, default in GAINS.items()}
     weights = getattr(model, "class_weights", None)
     options: dict[str, Any] = {
         "num_classes": int(head.nc),
-        "strides": tuple(int(s) for s in head.stride),
+        "strides": _strides(head),
         "reg_max": int(head.reg_max),
         "class_weights": None if weights is None else torch.as_tensor(weights).flatten(),
         **{f"{name}_gain": gains[name] for name in ("box", "cls", "dfl")},
@@ -123,5 +123,10 @@ def _head(model: Any) -> Any:
     kind = type(head).__name__
     lacking = [name for name in ("nc", "reg_max", "stride") if not hasattr(head, name)]
     require(not lacking, "model", "a detection head with nc, reg_max and stride", f"{kind} without {lacking}")
-    require(bool((head.stride > 0).all()), "model", "a head whose strides are set", f"stride {head.stride.tolist()}")
+    strides = _strides(head)
+    require(min(strides, default=0) > 0, "model", "a head whose strides are set", f"stride {list(strides)}")
     return head
+
+
+def _strides(head: Any) -> tuple[float, ...]:
+    return tuple(torch.as_tensor(head.stride).tolist())

@@ -45,7 +45,7 @@ class Criterion:
         if self.compile:
             self.loss.compile(fullgraph=True)
 
-    def __call__(self, preds: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch.
 
         Args:
@@ -92,7 +92,7 @@ class Criterion:
         require(isinstance(raw, Mapping) and set(BRANCHES) <= set(raw), "preds", "a dict with one2many, one2one", got)
         return [self._maps(raw[branch]) for branch in BRANCHES]
 
-    def targets(self, batch: Mapping[str, Tensor], device: torch.device) -> Targets:
+    def targets(self, batch: Mapping[str, Any], device: torch.device) -> Targets:
         """The rows of a batch dict on `device`; unlike `from_yolo` it reads no value, so nothing waits."""
         keys = self.task.rows
         require(set(keys) <= set(batch), "batch", f"a dict with {', '.join(keys)}", list(batch))
@@ -105,12 +105,12 @@ class Criterion:
         if "keypoints" in keys:
             targets = targets._replace(keypoints=rows["keypoints"].float())
         if "masks" in keys:
-            # Index maps come as floats too.
+            # Index maps and class maps come as floats too.
             masks = rows["masks"]
             whole = masks.int() if masks.is_floating_point() else masks
             targets = targets._replace(**({"index_map": whole} if self.task.index_maps else {"masks": masks}))
-            if "sem_masks" in batch:
-                targets = targets._replace(class_map=batch["sem_masks"].to(device))
+            if batch.get("sem_masks") is not None:
+                targets = targets._replace(class_map=batch["sem_masks"].to(device).long())
         return targets
 
     def _maps(self, raw: Any) -> Predictions:
@@ -139,7 +139,7 @@ def compiled_criterion(model: Any, *, compile: bool = False) -> Criterion:
     each class.
 
     Args:
-        model: a model whose `model.model[-1]` is its head.
+        model: a model whose `model.model[-1]` is its head, on the device where it will train.
         compile: run the loss as one compiled graph, forward and backward. Rows are padded to multiples of 16, so that
             batches with other numbers of objects need no new graph.
 
@@ -162,4 +162,4 @@ def compiled_criterion(model: Any, *, compile: bool = False) -> Criterion:
         (torch.Size([3]), ['box_loss', 'cls_loss', 'dfl_loss'])
     """
     task = read_task(model)
-    return Criterion(task, model.model[-1].stride.device, compile)
+    return Criterion(task, torch.as_tensor(model.model[-1].stride).device, compile)

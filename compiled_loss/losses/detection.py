@@ -10,11 +10,11 @@ from torch import Tensor
 
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.task_aligned import Overlap, assign_task_aligned
-from compiled_loss.checks import check_same_device, check_shape, require
+from compiled_loss.checks import check_same_device, check_shape, check_strides, require, whole_number
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.grid import boxes_to_distances, decode_distances, distances_to_boxes
 from compiled_loss.losses.exact import ExactModule
-from compiled_loss.losses.scene import Scene, check_inputs, gather_positives, gather_rows, make_scene
+from compiled_loss.losses.scene import Scene, check_inputs, detached, gather_positives, gather_rows, make_scene
 from compiled_loss.numerics import at_least_float32, total
 from compiled_loss.reduce import score_normaliser, weighted_sum
 from compiled_loss.targets import Targets
@@ -78,25 +78,15 @@ class DetectionLoss(ExactModule):
         distributed: bool = False,
     ) -> None:
         super().__init__()
-        for name, size in (
-            ("num_classes", num_classes),
-            ("reg_max", reg_max),
-            ("top_k", top_k),
-            ("keep", 1 if keep is None else keep),
-        ):
-            require(isinstance(size, int) and size >= 1, name, "an integer of at least 1", size)
-        whole = len(strides) >= 1 and all(s >= 1 and s == int(s) for s in strides)
-        ascending = whole and list(strides) == sorted(set(strides))
-        require(ascending, "strides", "different positive whole numbers, finest level first", tuple(strides))
+        self.num_classes = whole_number("num_classes", num_classes)
+        self.strides = check_strides(strides)
+        self.reg_max = whole_number("reg_max", reg_max)
+        self.top_k = whole_number("top_k", top_k)
+        self.keep = None if keep is None else whole_number("keep", keep)
         require(alpha >= 0 and beta >= 0, "alpha, beta", "0 or more", (alpha, beta))
         if class_weights is not None:
             class_weights = torch.as_tensor(class_weights, dtype=torch.float32).detach().clone()
             check_shape("class_weights", class_weights, [num_classes])
-        self.num_classes = num_classes
-        self.strides = tuple(int(s) for s in strides)
-        self.reg_max = reg_max
-        self.top_k = top_k
-        self.keep = keep
         self.alpha = alpha
         self.beta = beta
         self.box_gain = box_gain
@@ -138,7 +128,7 @@ class DetectionLoss(ExactModule):
             targets: the batch's rows.
 
         Returns:
-            `Assignment` with `P = N*k` slots.
+            `Assignment` with `P = N*k` slots, k no more than the window; `N*keep` where fewer are kept.
 
         Raises:
             ValueError: for a wrong rank, size, dtype or device.
@@ -191,6 +181,7 @@ class DetectionLoss(ExactModule):
 
     @torch.no_grad()
     def _assign(self, predictions: Predictions, targets: Targets, scene: Scene) -> Assignment:
+        predictions = detached(predictions)  # forward-mode derivatives ignore `no_grad`
         return assign_task_aligned(
             predictions.scores,
             targets.batch_idx,

@@ -90,7 +90,8 @@ class EndToEndLoss(ExactModule):
         self.one._check(one, targets)
         images, others = many.scores.shape[0], one.scores.shape[0]
         require(images == others, "one.scores", "as many images as many.scores", others)
-        require(many.grid_sizes == one.grid_sizes, "one.grid_sizes", "those of many", one.grid_sizes)
+        same = tuple(map(tuple, many.grid_sizes)) == tuple(map(tuple, one.grid_sizes))
+        require(same, "one.grid_sizes", "those of many", one.grid_sizes)
         check_same_device(many=many.scores, one=one.scores, share=self.share)
         scene = self.many._scene(many, targets)
         first, second = self.many._loss(many, targets, scene), self.one._loss(one, targets, scene)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import check_floating, check_same_device, check_shape, require
+from compiled_loss.checks import check_floating, check_same_device, check_shape, require, whole_number
 from compiled_loss.geometry.boxes import xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import COCO_SIGMAS
 from compiled_loss.grid import decode_keypoints
@@ -65,8 +65,7 @@ class PoseLoss(DetectionLoss):
         **options: Any,
     ) -> None:
         super().__init__(num_classes, **options)
-        whole = isinstance(num_keypoints, int) and num_keypoints >= 1
-        require(whole, "num_keypoints", "an integer of at least 1", num_keypoints)
+        num_keypoints = whole_number("num_keypoints", num_keypoints)
         require(keypoint_dims in (2, 3), "keypoint_dims", "2 or 3", keypoint_dims)
         if sigmas is None:
             coco = num_keypoints == len(COCO_SIGMAS) and keypoint_dims == 3

@@ -125,12 +125,15 @@ class ResidualPoseLoss(PoseLoss):
         visible = self._visible(targets.keypoints)
         if targets.keypoints.shape[-1] == 3:
             visible = targets.keypoints[..., 2] > 0  # the assigner's meaning; the terms count flags other than 0
+        # Rows are compared by keypoints alone, but an anchor whose box is broken must not be picked either.
+        sound = predicted.isfinite().all(-1).all(-1) & self._decoded_distances(predictions).isfinite().all(-1)
         area = _FIGURE * xyxy_to_cxcywh(scene.boxes)[:, 2:].prod(-1)
         of_boxes = super()._overlap(predictions, targets, scene)
 
         def overlap(candidates: Candidates) -> Tensor:
             similarity = oks(candidates.take(predicted), true[:, None], visible[:, None], area[:, None], self.sigmas)
-            return torch.where(visible.any(1)[:, None], similarity, of_boxes(candidates))
+            found = torch.where(visible.any(1)[:, None], similarity, of_boxes(candidates))
+            return torch.where(candidates.take(sound), found, 0.0)
 
         return overlap
 

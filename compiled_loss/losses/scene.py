@@ -3,6 +3,7 @@
 Letters: B images, N rows, A anchors, C classes, P positive slots.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,12 +42,16 @@ def check_inputs(
     Raises:
         ValueError: naming the argument, what was expected and what came.
     """
+    require(isinstance(predictions, Predictions), "predictions", "Predictions", type(predictions).__name__)
+    require(isinstance(targets, Targets), "targets", "Targets", type(targets).__name__)
     check_shape("predictions.boxes", predictions.boxes, ["B", 4 * reg_max, "A"])
     batch, _, anchors = predictions.boxes.shape
     check_shape("predictions.scores", predictions.scores, [batch, num_classes, anchors])
     check_floating("predictions.boxes", predictions.boxes)
     check_floating("predictions.scores", predictions.scores)
     grid_sizes = predictions.grid_sizes
+    pairs = isinstance(grid_sizes, Sequence) and all(isinstance(x, Sequence) and len(x) == 2 for x in grid_sizes)
+    require(pairs, "predictions.grid_sizes", "(height, width) of each level", grid_sizes)
     require(len(grid_sizes) == len(strides), "predictions.grid_sizes", "as many levels as strides", grid_sizes)
     cells = sum(height * width for height, width in grid_sizes)
     require(cells == anchors, "predictions.grid_sizes", "as many cells as predictions.boxes has anchors", grid_sizes)
@@ -60,6 +65,12 @@ def check_inputs(
     check_same_device(
         boxes=predictions.boxes, scores=predictions.scores, keypoints=predictions.keypoints, targets=targets.batch_idx
     )
+
+
+def detached(predictions: Predictions) -> Predictions:
+    """The same values without a derivative."""
+    maps = {name: x.detach() for name, x in predictions._asdict().items() if isinstance(x, Tensor)}
+    return predictions._replace(**maps)
 
 
 def make_scene(predictions: Predictions, targets: Targets, strides: tuple[int, ...]) -> Scene:

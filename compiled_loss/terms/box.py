@@ -31,7 +31,8 @@ def distribution_focal(
     bins = torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
     target = distances.clamp(0.0, logits.shape[-1] - 1 - 0.01)
     weight = (1 - (target[..., None] - bins).abs()).clamp(min=0)
-    return -(weight * logits.log_softmax(-1)).sum(-1).mean(-1)
+    # A bin of weight 0 may be impossible, and 0 times -inf is NaN.
+    return -torch.where(weight > 0, weight * logits.log_softmax(-1), 0.0).sum(-1).mean(-1)
 
 
 def scaled_l1(

@@ -181,9 +181,9 @@ def semantic_error(
         torch.arange(out, device=logits.device) * given // out
         for out, given in zip(logits.shape[2:], class_map.shape[1:], strict=True)
     )
-    nearest = torch.where(covered, class_map, -1)[:, down][:, :, right]
+    nearest, covered = (x[:, down][:, :, right][:, None] for x in (class_map, covered))
     classes = torch.arange(logits.shape[1], device=logits.device)
-    true = (nearest[:, None] == classes[:, None, None]).to(logits.dtype)
+    true = ((nearest == classes[:, None, None]) & covered).to(logits.dtype)
     score = logits.sigmoid()
     joint, sizes = (score * true).sum((2, 3)), (score + true).sum((2, 3))
     dice = 1 - (2 * joint + 1) / (sizes + 1)

@@ -19,7 +19,7 @@ def save(path: Path, settings: dict[str, Any], step: TrainingStep, progress: Pro
         "settings": settings,
         "model": step.model.state_dict(),
         "optimizer": step.optimizer.state,
-        "progress": {"steps": progress.steps, "names": progress.names, "losses": progress.losses},
+        "progress": {name: getattr(progress, name) for name in ("steps", "names", "losses", "overflow")},
         "random": torch.get_rng_state(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

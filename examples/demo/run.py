@@ -159,6 +159,9 @@ def report(this: Run, compiles: dict[str, int], console: Console) -> None:
         f"{TASKS[settings.task].metric} on {len(found)} held-out pictures: [bold]{precision.ap:.3f}[/] "
         f"(at 0.50: {precision.ap50:.3f}, at 0.75: {precision.ap75:.3f})"
     ]
+    overflow = results["overflow"] = this.progress.overflow
+    if overflow:
+        lines.append(f"the plan was too small {overflow} times: rows lacked candidates, or positives mask pixels")
     if settings.compile:
         results |= compiles
         lines.append(

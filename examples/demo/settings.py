@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,21 @@ class Settings:
         return {name: value for name, value in asdict(self).items() if name in names[: names.index("device")]}
 
 
+# What each number may be; 0 stands for what --help says of a setting that is left out.
+_LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+    ("batch_size", "a positive number", lambda x: x > 0),
+    ("lr", "a positive number", lambda x: 0 < x < math.inf),
+    ("image_size", "a multiple of 32", lambda x: x >= 0 and x % 32 == 0),
+    ("steps", "0 or more", lambda x: x >= 0),
+    ("epochs", "0 or more", lambda x: x >= 0),
+    ("ema", "a number from 0 up to 1", lambda x: 0 <= x < 1),
+    ("seed", "0 or more", lambda x: x >= 0),
+    ("workers", "0 or more", lambda x: x >= 0),
+    ("save_every", "a positive number", lambda x: x > 0),
+    ("timing_rounds", "0 or more", lambda x: x >= 0),
+)
+
+
 def parse(arguments: list[str] | None = None) -> Settings:
     """Settings from the command line, over those of the checkpoint to resume, over the defaults."""
     given = vars(_parser().parse_args(arguments))
@@ -53,11 +70,9 @@ def parse(arguments: list[str] | None = None) -> Settings:
     if saved and "out" not in given:
         given["out"] = str(Path(given["resume"]).parent)
     settings = Settings(**{**saved, **given})
-    for name in ("batch_size", "lr"):
-        if getattr(settings, name) <= 0:
-            raise DataError(f"--{name.replace('_', '-')}: expected a positive number, got {getattr(settings, name)}")
-    if settings.image_size % 32 or settings.image_size < 0:
-        raise DataError(f"--image-size: expected a multiple of 32, got {settings.image_size}")
+    for name, expected, fits in _LIMITS:
+        if not fits(getattr(settings, name)):
+            raise DataError(f"--{name.replace('_', '-')}: expected {expected}, got {getattr(settings, name)}")
     return settings
 
 

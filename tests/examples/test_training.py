@@ -197,6 +197,11 @@ def test_bad_input_is_one_line_that_names_it_and_exit_status_2(folder, tmp_path,
         (["--resume", str(tmp_path / "bad.pt")], "bad.pt: not a readable checkpoint"),
         (["--resume", str(tmp_path / "no.pt")], "no.pt: no such checkpoint"),
         (["--image-size", "100"], "--image-size: expected a multiple of 32, got 100"),
+        (["--steps", "-3"], "--steps: expected 0 or more, got -3"),
+        (["--save-every", "0"], "--save-every: expected a positive number, got 0"),
+        (["--workers", "-1"], "--workers: expected 0 or more, got -1"),
+        (["--ema", "2"], "--ema: expected a number from 0 up to 1, got 2.0"),
+        (["--lr", "nan"], "--lr: expected a positive number, got nan"),
     ):
         assert main(arguments) == 2
         errors = capsys.readouterr().err

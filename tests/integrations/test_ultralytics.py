@@ -106,6 +106,20 @@ def test_the_forms_of_predictions_and_rows_that_trainers_pass_are_accepted():
         torch.testing.assert_close(criterion(*variant)[0], expected)
 
 
+def test_maps_of_classes_come_as_floats_too_and_may_be_missing_where_no_head_reads_them():
+    case = next(case for case in CASES if case.mask_overlap and case.batch.class_map is not None)
+    criterion = compiled_criterion(stand_in_of(case))
+    preds, rows = arguments(case.batch, case.raw)
+    as_floats = rows | {key: rows[key].float() for key in ("masks", "sem_masks")}
+    torch.testing.assert_close(criterion(preds, as_floats)[0], criterion(preds, rows)[0], rtol=0, atol=0)
+    case = next(case for case in CASES if case.raw[0] is not None and "segment" in case.name and not case.mask_overlap)
+    criterion = compiled_criterion(stand_in_of(case))
+    preds, rows = arguments(case.batch, case.raw)
+    expected = criterion(preds, rows)[0]
+    for other in (rows["sem_masks"].float(), None):
+        torch.testing.assert_close(criterion(preds, rows | {"sem_masks": other})[0], expected, rtol=0, atol=0)
+
+
 def test_gains_come_from_the_models_args_and_default_where_missing():
     model = stand_in(kpt_shape=[5, 2])
     loss = compiled_criterion(model).loss

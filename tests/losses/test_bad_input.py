@@ -48,6 +48,8 @@ DETECTION = [
     ({"p_scores": torch.zeros(2, 20, 3)}, r"predictions.scores: expected shape \[2, 3, 20\], got \(2, 20, 3\)"),
     ({"p_boxes": torch.zeros(2, 64, 20).int()}, "predictions.boxes: expected a floating-point dtype, got torch.int32"),
     ({"p_scores": torch.zeros(2, 3, 20).bool()}, "predictions.scores: expected a floating-point dtype, got torch.bool"),
+    ({"p_grid_sizes": None}, r"predictions.grid_sizes: expected \(height, width\) of each level, got None"),
+    ({"p_grid_sizes": (16, 4)}, r"predictions.grid_sizes: expected \(height, width\) of each level, got \(16, 4\)"),
     ({"p_grid_sizes": ((4, 4),)}, r"predictions.grid_sizes: expected as many levels as strides, got \(\(4, 4\),\)"),
     (
         {"p_grid_sizes": ((4, 4), (4, 4))},
@@ -97,6 +99,21 @@ def test_wrong_keypoints_are_refused(changes, message):
 
 
 @pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"predictions": None}, "predictions: expected Predictions, got NoneType"),
+        ({"targets": {}}, "targets: expected Targets, got dict"),
+    ],
+)
+def test_arguments_of_another_type_are_named(changed, message):
+    predictions = Predictions(torch.zeros(1, 64, 20), torch.zeros(1, 3, 20), GRIDS)
+    targets = Targets(torch.zeros(0).long(), torch.zeros(0).long(), torch.zeros(0, 4))
+    arguments: dict[str, Any] = {"predictions": predictions, "targets": targets}
+    with pytest.raises(ValueError, match=message):
+        DetectionLoss(3, strides=(8, 16))(**(arguments | changed))
+
+
+@pytest.mark.parametrize(
     ("criterion", "buffer"),
     [
         (DetectionLoss(3, strides=(8, 16), class_weights=WEIGHTS), "class_weights"),
@@ -119,6 +136,7 @@ def test_a_criterion_left_on_another_device_is_named(criterion, buffer):
         (lambda: DetectionLoss(2, top_k=-1), "top_k: expected an integer of at least 1, got -1"),
         (lambda: DetectionLoss(2, keep=0), "keep: expected an integer of at least 1, got 0"),
         (lambda: DetectionLoss(2, strides=()), r"strides: expected .*positive.*, got \(\)"),
+        (lambda: DetectionLoss(2, strides=cast(Any, 8)), "strides: expected .*positive.*, got 8"),
         (lambda: DetectionLoss(2, strides=(8, 0)), r"strides: expected .*positive.*, got \(8, 0\)"),
         (lambda: DetectionLoss(2, class_weights=WEIGHTS), r"class_weights: expected shape \[2\], got \(3,\)"),
         (lambda: PoseLoss(1, 0), "num_keypoints: expected an integer of at least 1, got 0"),

@@ -35,3 +35,18 @@ def test_functional_gradients_are_those_of_autograd(kind):
         assert torch.equal(x, y)
         torch.testing.assert_close(both, torch.stack([y, y]))
         assert x.abs().sum() > 0
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch's own, in jvp
+@pytest.mark.parametrize("field", ["boxes", "scores"])
+def test_forward_mode_sees_no_derivative_of_the_assignment_either(field):
+    loss = DetectionLoss(2, strides=STRIDES)
+    given = Predictions(torch.randn(1, 64, 20), torch.randn(1, 2, 20), GRIDS)
+    x = getattr(given, field)
+    direction = torch.randn_like(x)
+
+    def total(x: Tensor) -> Tensor:
+        return loss(given._replace(**{field: x}), TARGETS._replace(index_map=None)).total
+
+    slope: Tensor = torch.func.jvp(total, (x,), (direction,))[1].float()
+    torch.testing.assert_close(slope, (torch.func.grad(total)(x) * direction).sum(), rtol=1e-4, atol=1e-5)

@@ -172,6 +172,18 @@ def test_broken_predictions_of_one_image_leave_the_gradients_of_the_other():
     assert {p for p in positives if p[0] == 1} == {p for p in expected if p[0] == 1}
 
 
+@pytest.mark.parametrize("field", ["boxes", "keypoints"])
+def test_an_anchor_with_one_broken_number_is_not_picked(field):
+    batch, raw = draw(11, counts=(4, 4))
+    criterion = ResidualPoseLoss(2, 5, reg_max=1, flow=log_density)
+    before = answer(criterion, batch, raw)[2]
+    image, anchor, _ = min(before)
+    broken = getattr(raw, field).clone()
+    broken[image, 3, anchor] = math.inf
+    after = answer(criterion, batch, raw._replace(**{field: broken}))[2]
+    assert (image, anchor) not in {p[:2] for p in after}
+
+
 @pytest.mark.parametrize(
     ("side", "levels"),
     [

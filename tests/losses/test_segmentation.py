@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from compiled_loss import EndToEndLoss, LossOutput, Predictions, Targets
+from compiled_loss.grid import make_anchors
 from compiled_loss.losses.segmentation import SegmentationLoss
 from compiled_loss.plan import TargetPlan
 from compiled_loss.rows import map_rows, pad_rows
@@ -166,6 +167,28 @@ def test_a_plan_that_is_too_small_is_reported_and_the_loss_stays_finite():
     assert all(x.isfinite().all() for x in (out.total, *gradients))
 
 
+def test_a_row_that_wins_the_anchors_of_others_finds_room_for_all_of_them():
+    torch.manual_seed(0)
+    points, _ = make_anchors([(40, 40)], [8])
+    boxes = torch.tensor([[0.5, 0.5, 0.6, 0.6], [0.5, 0.5, 0.61, 0.6], [0.5, 0.5, 0.6, 0.61]])
+    true = torch.tensor([8.0, 8.0, 32.0, 32.0])
+    sides = torch.cat([points - true[:2], true[2:] - points], 1).T[None].contiguous()  # all as the first row's box
+    inside = [y * 40 + x for y in (18, 20, 22) for x in range(12, 28)]
+    scores = torch.full((1, 3, 1600), -9.0)
+    for label, first in enumerate((0, 10, 19)):  # the third row selects one anchor of the second
+        scores[0, label, inside[first : first + 10]] = 3.0
+    maps = {"coefficients": torch.randn(1, 4, 1600), "prototypes": torch.randn(1, 4, 160, 160)}
+    predictions = Predictions(sides, scores, ((40, 40),), **maps)
+    whole = torch.ones(1, 160, 160, dtype=torch.uint8)
+    targets = Targets(torch.zeros(3).long(), torch.arange(3), boxes, index_map=whole)
+    criterion = SegmentationLoss(3, strides=(8,), reg_max=1)
+    planned = TargetPlan((320, 320), (8,)).apply(targets, 1)
+    expected, got = criterion(predictions, targets), criterion(predictions, planned)
+    assert criterion.assign(predictions, targets).row.bincount().max() > 10
+    assert got.overflow == 0
+    torch.testing.assert_close(got.terms["seg"], expected.terms["seg"])
+
+
 def test_of_two_branches_the_larger_cut_is_reported():
     scene = Scene(0, PLAIN, counts=(30, 0, 9, 1), layout="spread")
     pair = EndToEndLoss(SegmentationLoss, 3)
@@ -187,6 +210,7 @@ def test_of_two_branches_the_larger_cut_is_reported():
         (lambda p, t: (p, t._replace(index_map=None, class_map=None)), "targets.masks, targets.index_map"),
         (lambda p, t: (p, t._replace(class_map=None)), "targets.class_map"),
         (lambda p, t: (p, t._replace(index_map=t.index_map[1:], class_map=None)), "targets.index_map"),
+        (lambda p, t: (p, t._replace(index_map=t.index_map.to(torch.uint16))), "targets.index_map"),
         (lambda p, t: (p, t._replace(mask_tiles=0)), "targets.mask_tiles"),
     ],
 )

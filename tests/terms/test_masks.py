@@ -179,6 +179,13 @@ def test_the_semantic_term_equals_a_loop_for_class_maps_of_any_size(size):
     torch.testing.assert_close(torch.autograd.grad(got, logits), torch.autograd.grad(expected, logits))
 
 
+def test_maps_of_bytes_have_no_class_where_nothing_covers_them():
+    logits, covered = torch.randn(1, 300, 2, 2), torch.tensor([[[True, False], [False, True]]])
+    class_map = torch.tensor([[[255, 0], [3, 7]]])
+    wanted = semantic_error(logits, class_map, covered)
+    torch.testing.assert_close(semantic_error(logits, class_map.to(torch.uint8), covered), wanted, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_the_gradient_of_prototypes_has_their_layout(layout):
     one = assignment_of(torch.tensor([1]), torch.tensor([0]), torch.tensor([True]))

@@ -46,6 +46,15 @@ def test_the_distance_term_has_the_right_gradient():
     assert torch.autograd.gradcheck(distribution_focal, (logits, distances))
 
 
+def test_a_bin_that_the_distance_does_not_touch_may_be_impossible():
+    logits = torch.randn(1, 4, 16, requires_grad=True)
+    masked = torch.where(torch.arange(16) == 15, -math.inf, logits)
+    distances = torch.full((1, 4), 2.3)
+    value = distribution_focal(masked, distances).sum()
+    torch.testing.assert_close(value, distribution_focal(logits[..., :15], distances).sum())
+    assert torch.autograd.grad(value, logits)[0].isfinite().all()
+
+
 def test_the_l1_term_counts_fractions_of_the_image():
     predicted, true = torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([[0.0, 4, 3, -1]])
     # errors 1, 2, 0, 5 grid units of 8 pixels; the image is 40 wide and 80 high
