@@ -15,8 +15,9 @@ demo: setup
 explorer: setup $(WEB)/node_modules/.package-lock.json
 	$(RUN) -m export.consumers.web.build --serve $(PORT)
 
+# A file of tests goes to one worker, which makes what its tests share once.
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadgroup --durations 20
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile --durations 20
 
 lint: setup
 	$(RUN) -m ruff format --check .

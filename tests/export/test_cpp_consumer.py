@@ -19,7 +19,6 @@ TORCH = Path(torch.utils.cmake_prefix_path)
 TOLERANCE = 1e-5  # of an output's largest entry
 
 pytestmark = [
-    pytest.mark.xdist_group("cpp"),
     pytest.mark.slow,
     pytest.mark.skipif(cpp_compiler() is None, reason="the C++ program needs a compiler: CXX, or g++ on the path"),
     pytest.mark.skipif(shutil.which("cmake") is None, reason="the C++ program needs cmake on the path"),

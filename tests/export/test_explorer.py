@@ -7,8 +7,6 @@ from export.consumers.web import build
 
 TASKS = ("detect", "pose", "obb")
 
-pytestmark = pytest.mark.xdist_group("explorer")  # one build of the page
-
 
 def choose(page, task):
     page.locator(f"[name=task][value={task}]").check()
