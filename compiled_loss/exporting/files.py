@@ -15,9 +15,9 @@ from torch.fx import GraphModule
 
 from compiled_loss.audit.torch_private import quiet
 from compiled_loss.checks import require
-from compiled_loss.exporting.gathers import quick_gathers
 from compiled_loss.exporting.interface import Port
 from compiled_loss.exporting.metadata import Metadata
+from compiled_loss.exporting.translations import translations
 
 OPSET = 20
 SUFFIXES = (".onnx", ".aoti.pt2", ".pt2")
@@ -143,7 +143,7 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
             opset_version=OPSET,
             input_names=names[0],
             output_names=names[1],
-            custom_translation_table=quick_gathers(),
+            custom_translation_table=translations(),
         )
     finally:
         logging.disable(silenced)

@@ -53,6 +53,24 @@ def test_a_wrong_constant_in_the_graph_fails_the_verification(detection, tmp_pat
     assert "FAILED in" in capsys.readouterr().out
 
 
+def test_an_inexact_sigmoid_fails_the_verification(detection, tmp_path, capsys):
+    model = onnx.load(detection)
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    changed = 0
+    for node in model.graph.node:
+        if node.op_type == "Reciprocal":
+            x = node.input[0]
+            while made_by[x].op_type != "Neg":
+                x = made_by[x].input[0]
+            node.op_type, node.input[0] = "Sigmoid", made_by[x].input[0]
+            changed += 1
+    assert changed
+    path = tmp_path / "wrong.onnx"
+    onnx.save(model, path)
+    assert verify.main([str(path)]) == 1
+    assert "FAILED in" in capsys.readouterr().out
+
+
 def test_wrong_metadata_fails_the_verification(detection, tmp_path):
     model = onnx.load(detection)
     for x in model.metadata_props:
