@@ -22,8 +22,8 @@ from compiled_loss.losses.segmentation import SegmentationLoss
 
 Loss = DetectionLoss | EndToEndLoss
 # Graph axes that vary, with the size that an export is traced with: not 0 or 1, which torch takes for constants, and
-# of levels at least 2, since a single column would have strides of its own.
-_AXES = {"B": 3, "N": 7, "h": 2, "w": 3}
+# of levels enough that no size made from theirs is. They are at least 2: a single column would have strides of its own.
+_AXES = {"B": 3, "N": 7, "h": 6, "w": 7}
 _LEAST = {"h": 2, "w": 2}
 
 

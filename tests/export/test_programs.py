@@ -136,6 +136,8 @@ def test_other_options_agree(tmp_path):
         ("b.onnx", ["--end-to-end", "--reg-max", "1"]),
         ("c.onnx", ["--task", "segment", "--semantic", "--mask-overlap", "--window", "64", "--mask-tiles", "256"]),
         ("d.onnx", ["--task", "pose", "--image-size", "any", "--gradients"]),
+        ("e.onnx", ["--strides", "8", "16", "--reg-max", "1", "--image-size", "any", "--gradients"]),
+        ("e.pt2", ["--strides", "8", "16", "--reg-max", "1", "--image-size", "any", "--gradients"]),
     ):
         path = tmp_path / name
         assert loss.main([*SMALL, *options, "--out", str(path)]) == 0
