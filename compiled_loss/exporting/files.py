@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 
 from compiled_loss.audit.torch_private import quiet
 from compiled_loss.checks import require
-from compiled_loss.exporting.interface import Port
+from compiled_loss.exporting.interface import Port, check_inputs
 from compiled_loss.exporting.metadata import Metadata
 from compiled_loss.exporting.translations import translations
 
@@ -30,7 +30,7 @@ class ExportedFile(NamedTuple):
     Args:
         path: of the file.
         metadata: what it says about itself.
-        run: from named inputs to named outputs.
+        run: from named inputs to named outputs; a ValueError names an input of another dtype or shape than the table's.
 
     Example:
         >>> file = ExportedFile(Path("loss.onnx"), None, lambda inputs: {"loss": inputs["boxes"].sum()})
@@ -118,14 +118,7 @@ def load(path: str | os.PathLike[str]) -> ExportedFile:
         first = str(error).strip().splitlines()[:1]
         raise ValueError(f"path: expected a readable {suffix} file, got {path}: {''.join(first)}") from error
     metadata = Metadata.from_text(text)
-    names = [port.name for port in metadata.inputs]
-
-    def in_order(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        missing = [name for name in names if name not in inputs]
-        require(not missing, "inputs", f"the tensors {', '.join(names)}", f"none of {', '.join(missing)}")
-        return run({name: inputs[name] for name in names})
-
-    return ExportedFile(Path(path), metadata, in_order)
+    return ExportedFile(Path(path), metadata, lambda inputs: run(check_inputs(metadata.inputs, inputs)))
 
 
 def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[str]) -> None:
