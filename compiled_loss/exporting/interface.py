@@ -95,6 +95,7 @@ def check_setting(loss: Loss, setting: Setting) -> None:
         ValueError: naming the argument, what was expected and what came.
     """
     require(isinstance(loss, DetectionLoss | EndToEndLoss), "loss", "a loss of compiled_loss", type(loss).__name__)
+    require(isinstance(setting, Setting), "setting", "a Setting", type(setting).__name__)
     task = main_loss(loss)
     require(not task.distributed, "loss.distributed", "False, since a graph runs in one process", True)
     coarsest, size = task.strides[-1], setting.image_size
