@@ -12,7 +12,10 @@ from compiled_loss.exporting import Metadata
 from compiled_loss.exporting.interface import Port, sizes
 
 IMAGES, ROWS = (1, 2, 8), (0, 1, 2, 7, 300)
-CELLS = ((2, 3), (4, 2), (5, 5))  # of the coarsest level, where the image size is open
+# Of the coarsest level, where the image size is open. In the largest, distances exceed the bins of the finest level.
+CELLS = ((2, 3), (4, 2), (5, 5), (10, 8))
+# Mean and spread of the class logits: of a trained head, and of draws by these names.
+SCORES = {"plain": (-2, 2), "fresh head": (-11.5, 1), "certain background": (-18, 3), "saturated scores": (0, 60)}
 
 
 class Draw(NamedTuple):
@@ -43,6 +46,9 @@ def draws() -> Iterator[Draw]:
         yield Draw("equal scores and boxes", _axes(images, rows, i), decided=False)
         yield Draw("half of the anchors NaN", _axes(images, rows, i))
         yield Draw("boxes outside or empty", _axes(images, rows, i))
+        yield Draw("boxes three images wide", _axes(images, rows, -1))
+    for i, name in enumerate(("fresh head", "certain background", "saturated scores")):
+        yield Draw(name, _axes(8, 40, i))
 
 
 def make(metadata: Metadata, draw: Draw, seed: int) -> dict[str, Tensor]:
@@ -80,7 +86,8 @@ def _prediction(field: str, shape: list[int], draw: Draw, bins: int, generator: 
     if field.startswith("boxes"):
         x = x.abs() * 4 if bins == 1 else x * 2
     elif field.startswith("scores"):
-        x = x * 2 - 2
+        mean, spread = SCORES.get(draw.name, SCORES["plain"])
+        x = x * spread + mean
     if draw.name.startswith("equal") and not field.startswith(("prototypes", "semantic")):
         x = torch.full(shape, 2.0) if field.startswith("boxes") else torch.zeros(shape)
     if draw.name.endswith("NaN") and not field.startswith(("prototypes", "semantic")):
@@ -109,6 +116,8 @@ def _target(port: Port, shape: list[int], draw: Draw, classes: int, generator: t
         if draw.name.startswith("boxes outside"):
             x[::3, :2] = x[::3, :2] * 4 - 1.5
             x[1::4, 2:] = 0.0
+        elif draw.name.startswith("boxes three"):
+            x[:, 2:] = x[:, 2:] + 2.5
     elif port.name == "keypoints":
         x[..., 2] = torch.randint(3, shape[:2], generator=generator).float()
     elif port.name == "angles":

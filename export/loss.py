@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from compiled_loss.exporting import export_loss
-from export.settings import loss_of, loss_parser, run, setting_of
+from export.settings import loss_of, loss_parser, parse, run, setting_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--gradients", action="store_true", help="also the gradient for every prediction (experimental)")
     add("--end-to-end", action="store_true", help="two branches, with --top-k 10, and --top-k 7 --keep 1")
     add("--gain", action="append", metavar="TERM=NUMBER", help="factor of a term, such as box=7.5; may be repeated")
-    given = parser.parse_args(arguments)
+    given = parse(parser, arguments)
 
     def write():
         loss = loss_of(given, end_to_end=given.end_to_end, gains=given.gain)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import inspect
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,11 @@ TASKS: dict[str, type[DetectionLoss]] = {
     "obb": OrientedLoss,
     "segment": SegmentationLoss,
 }
+# Arguments that have a meaning for one task alone.
+ONLY = {
+    "pose": ("keypoints", "keypoint_dims", "residual"),
+    "segment": ("prototypes", "mask_stride", "mask_tiles", "mask_overlap", "semantic"),
+}
 CLASSES = {"detect": 80, "pose": 1, "obb": 15, "segment": 80}  # of COCO, and DOTA
 
 
@@ -28,7 +35,7 @@ def loss_parser(program: str, text: str, out: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--task", choices=TASKS, default="detect", help="what the head predicts")
     add("--out", default=out, help=".onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package)")
-    add("--image-size", nargs="+", default=["640", "640"], metavar="PIXELS", help="HEIGHT WIDTH, or any")
+    add("--image-size", nargs="+", default="640 640", metavar="PIXELS", help="HEIGHT WIDTH, or any")
     add("--classes", type=int, help="number of classes; None: that of COCO, or for obb DOTA")
     add("--reg-max", type=int, default=16, help="distance bins per side; 1 for heads without bins")
     add("--strides", type=int, nargs="+", default=[8, 16, 32], help="pixels per cell of each level, finest first")
@@ -48,6 +55,23 @@ def loss_parser(program: str, text: str, out: str) -> argparse.ArgumentParser:
     segment.add_argument("--mask-overlap", action="store_true", help="let the assigner see masks")
     segment.add_argument("--semantic", action="store_true", help="the head tells the class of every pixel")
     return parser
+
+
+def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """The arguments; one that would have no effect beside the others ends the program with status 2."""
+    given = parser.parse_args(arguments)
+
+    def refuse(names: tuple[str, ...], reason: str) -> None:
+        idle = [f"--{name.replace('_', '-')}" for name in names if getattr(given, name) != parser.get_default(name)]
+        if idle:
+            parser.error(f"{', '.join(idle)}: {reason}")
+
+    for task, names in ONLY.items():
+        if task != given.task:
+            refuse(names, f"expected with --task {task} alone, got --task {given.task}")
+    if getattr(given, "end_to_end", False):
+        refuse(("top_k", "keep"), "expected without --end-to-end, which sets them for each branch")
+    return given
 
 
 def loss_of(given: argparse.Namespace, *, end_to_end: bool = False, gains: list[str] | None = None) -> Any:
@@ -71,13 +95,14 @@ def loss_of(given: argparse.Namespace, *, end_to_end: bool = False, gains: list[
             kind, options["flow"] = ResidualPoseLoss, None
     elif given.task == "segment":
         options["mask_overlap"] = given.mask_overlap
-    options |= dict(_gain(text) for text in gains or [])
-    try:
-        if end_to_end:
-            return EndToEndLoss(kind, **options)
-        return kind(**options, top_k=given.top_k, keep=given.keep)
-    except TypeError as error:
-        raise ValueError(f"--gain: expected a term of task {given.task}, got {error}") from None
+    terms = _terms(kind)
+    for name, factor in map(_gain, gains or []):
+        if name not in terms:
+            raise ValueError(f"--gain: expected a term of task {given.task} ({', '.join(terms)}), got {name}")
+        options[f"{name}_gain"] = factor
+    if end_to_end:
+        return EndToEndLoss(kind, **options)
+    return kind(**options, top_k=given.top_k, keep=given.keep)
 
 
 def setting_of(given: argparse.Namespace, slots: int | None = None) -> Setting:
@@ -86,11 +111,12 @@ def setting_of(given: argparse.Namespace, slots: int | None = None) -> Setting:
     Raises:
         ValueError: for an image size that is neither two numbers nor `any`.
     """
-    size = None
-    if given.image_size != ["any"]:
-        if len(given.image_size) != 2 or not all(x.isdigit() for x in given.image_size):
-            raise ValueError(f"--image-size: expected HEIGHT WIDTH in pixels, or any, got {' '.join(given.image_size)}")
-        size = (int(given.image_size[0]), int(given.image_size[1]))
+    size, text = None, given.image_size if isinstance(given.image_size, str) else " ".join(given.image_size)
+    if text != "any":
+        words = text.split()
+        if len(words) != 2 or not all(x.isdecimal() for x in words):
+            raise ValueError(f"--image-size: expected HEIGHT WIDTH in pixels, or any, got {text}")
+        size = (int(words[0]), int(words[1]))
     names = ("window", "mask_tiles", "prototypes", "mask_stride", "semantic")
     return Setting(size, slots, **{name: getattr(given, name) for name in names})
 
@@ -133,6 +159,16 @@ def _opset(path: Path) -> str:
 def _gain(text: str) -> tuple[str, float]:
     name, _, value = text.partition("=")
     try:
-        return f"{name}_gain", float(value)
+        factor = float(value)
     except ValueError:
         raise ValueError(f"--gain: expected TERM=NUMBER, got {text}") from None
+    if not 0 <= factor < math.inf:
+        raise ValueError(f"--gain: expected a finite number of 0 or more, got {text}")
+    return name, factor
+
+
+def _terms(kind: type[DetectionLoss]) -> list[str]:
+    """What a loss has gains for."""
+    inits = [cls.__init__ for cls in kind.__mro__ if issubclass(cls, DetectionLoss)]
+    names = [name for init in inits for name in inspect.signature(init).parameters]
+    return sorted({name.removesuffix("_gain") for name in names if name.endswith("_gain")})

@@ -92,7 +92,10 @@ def verify(path: str) -> dict[str, Worst]:
         ValueError: for a file that cannot be read, or whose loss cannot be made anew.
     """
     file = load(path)
-    truth = eager(file.metadata)
+    try:
+        truth = eager(file.metadata)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     worst = {port.name: Worst(0.0, "") for port in file.metadata.outputs}
     for i, draw in enumerate(draws()):
         for name, error in errors_of(file.run, truth, file.metadata, draw, i).items():

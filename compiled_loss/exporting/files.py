@@ -15,9 +15,9 @@ from torch.fx import GraphModule
 
 from compiled_loss.audit.torch_private import quiet
 from compiled_loss.checks import require
-from compiled_loss.exporting.gathers import quick_gathers
-from compiled_loss.exporting.interface import Port
+from compiled_loss.exporting.interface import Port, check_inputs
 from compiled_loss.exporting.metadata import Metadata
+from compiled_loss.exporting.translations import translations
 
 OPSET = 20
 SUFFIXES = (".onnx", ".aoti.pt2", ".pt2")
@@ -30,7 +30,7 @@ class ExportedFile(NamedTuple):
     Args:
         path: of the file.
         metadata: what it says about itself.
-        run: from named inputs to named outputs.
+        run: from named inputs to named outputs; a ValueError names an input of another dtype or shape than the table's.
 
     Example:
         >>> file = ExportedFile(Path("loss.onnx"), None, lambda inputs: {"loss": inputs["boxes"].sum()})
@@ -59,11 +59,19 @@ def check_path(path: str | os.PathLike[str]) -> None:
     """Check, before the work is done, that a file of that name can be written.
 
     Raises:
-        ValueError: for another suffix, a missing folder, or an AOTInductor package without a C++ compiler.
+        ValueError: for another suffix, a folder that is missing or may not be written to, a name that is a folder's or
+            too long, or an AOTInductor package without a C++ compiler.
         ImportError: for an ONNX file without the packages that write it.
     """
-    suffix, folder = suffix_of(path), Path(path).absolute().parent
-    require(folder.is_dir(), "path", "a file in a folder that exists", str(path))
+    suffix, file = suffix_of(path), Path(path).absolute()
+    try:
+        require(file.parent.is_dir(), "path", "a file in a folder that exists", str(path))
+        existed = file.exists()
+        file.open("ab").close()
+        if not existed:
+            file.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from None
     if suffix == ".aoti.pt2":
         require(cpp_compiler() is not None, "path", ".pt2 or .onnx, as no C++ compiler was found (CXX, g++)", str(path))
     if suffix == ".onnx":
@@ -76,17 +84,24 @@ def cpp_compiler() -> str | None:
 
 
 def write(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[str]) -> None:
-    """Write a program as the kind of file that the name ends in."""
+    """Write a program as the kind of file that the name ends in.
+
+    Raises:
+        ValueError: where the file cannot be written.
+    """
     text = metadata.to_text()
-    with quiet():
-        if suffix_of(path) == ".onnx":
-            _write_onnx(program, metadata, path)
-        elif suffix_of(path) == ".aoti.pt2":
-            options = {"aot_inductor.metadata": text}
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
-        else:
-            _forget_source(program)
-            torch.export.save(program, path, extra_files={_EXTRA: json.dumps(text)})
+    try:
+        with quiet():
+            if suffix_of(path) == ".onnx":
+                _write_onnx(program, metadata, path)
+            elif suffix_of(path) == ".aoti.pt2":
+                options = {"aot_inductor.metadata": text}
+                torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+            else:
+                _forget_source(program)
+                torch.export.save(program, path, extra_files={_EXTRA: json.dumps(text)})
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def load(path: str | os.PathLike[str]) -> ExportedFile:
@@ -117,15 +132,15 @@ def load(path: str | os.PathLike[str]) -> ExportedFile:
     except Exception as error:
         first = str(error).strip().splitlines()[:1]
         raise ValueError(f"path: expected a readable {suffix} file, got {path}: {''.join(first)}") from error
-    metadata = Metadata.from_text(text)
-    names = [port.name for port in metadata.inputs]
+    try:
+        metadata = Metadata.from_text(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return ExportedFile(Path(path), metadata, lambda inputs: run(check_inputs(metadata.inputs, inputs)))
 
-    def in_order(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        missing = [name for name in names if name not in inputs]
-        require(not missing, "inputs", f"the tensors {', '.join(names)}", f"none of {', '.join(missing)}")
-        return run({name: inputs[name] for name in names})
 
-    return ExportedFile(Path(path), metadata, in_order)
+def _unwritable(path: str | os.PathLike[str], error: OSError) -> ValueError:
+    return ValueError(f"path: expected a file that can be written, got {path}: {error.strerror or error}")
 
 
 def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[str]) -> None:
@@ -143,7 +158,7 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
             opset_version=OPSET,
             input_names=names[0],
             output_names=names[1],
-            custom_translation_table=quick_gathers(),
+            custom_translation_table=translations(),
         )
     finally:
         logging.disable(silenced)

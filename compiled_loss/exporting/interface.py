@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
-from compiled_loss.checks import require
+from compiled_loss.checks import check_shape, require
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.losses.oriented import OrientedLoss
@@ -22,8 +22,8 @@ from compiled_loss.losses.segmentation import SegmentationLoss
 
 Loss = DetectionLoss | EndToEndLoss
 # Graph axes that vary, with the size that an export is traced with: not 0 or 1, which torch takes for constants, and
-# of levels at least 2, since a single column would have strides of its own.
-_AXES = {"B": 3, "N": 7, "h": 2, "w": 3}
+# of levels enough that no size made from theirs is. They are at least 2: a single column would have strides of its own.
+_AXES = {"B": 3, "N": 7, "h": 6, "w": 7}
 _LEAST = {"h": 2, "w": 2}
 
 
@@ -95,6 +95,7 @@ def check_setting(loss: Loss, setting: Setting) -> None:
         ValueError: naming the argument, what was expected and what came.
     """
     require(isinstance(loss, DetectionLoss | EndToEndLoss), "loss", "a loss of compiled_loss", type(loss).__name__)
+    require(isinstance(setting, Setting), "setting", "a Setting", type(setting).__name__)
     task = main_loss(loss)
     require(not task.distributed, "loss.distributed", "False, since a graph runs in one process", True)
     coarsest, size = task.strides[-1], setting.image_size
@@ -182,6 +183,35 @@ def sizes(port: Port, axes: dict[str, int]) -> list[int]:
             size = factor * axes[axis]
         found.append(size)
     return found
+
+
+def check_inputs(ports: Sequence[Port], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the table, in its order and contiguous: a package of AOTInductor reads memory without a look.
+
+    Raises:
+        ValueError: for a missing tensor, another dtype, device or shape, or two sizes of one axis.
+
+    Example:
+        >>> ports = [Port("cls", ("N",), "int64", ""), Port("boxes", ("N", 4), "float32", "")]
+        >>> check_inputs(ports, {"cls": torch.tensor([0]), "boxes": torch.zeros(2, 4)})
+        Traceback (most recent call last):
+        ValueError: boxes: expected shape [1, 4], got (2, 4)
+    """
+    names = [port.name for port in ports]
+    missing = [name for name in names if name not in inputs]
+    require(not missing, "inputs", f"the tensors {', '.join(names)}", f"none of {', '.join(missing)}")
+    axes: dict[str, int] = {}
+    for port in ports:
+        x = inputs[port.name]
+        check_shape(port.name, x, port.shape)
+        require(str(x.dtype) == f"torch.{port.dtype}", port.name, f"torch.{port.dtype}", x.dtype)
+        require(x.device.type == "cpu", port.name, "a tensor on the CPU", x.device)
+        for got, size in zip(x.shape, port.shape, strict=True):
+            if isinstance(size, str):
+                factor, axis = _split(size)
+                axes.setdefault(axis, got // factor)
+        require(list(x.shape) == sizes(port, axes), port.name, sizes(port, axes), tuple(x.shape))
+    return {name: inputs[name].detach().contiguous() for name in names}
 
 
 def dynamic_axes(ports: Sequence[Port]) -> dict[str, dict[int, Any]]:

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import require
-from compiled_loss.exporting.interface import Loss, Port, Setting, main_loss, task_of
+from compiled_loss.exporting.interface import Loss, Port, Setting, check_setting, main_loss, task_of
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.losses.oriented import OrientedLoss
@@ -65,12 +67,13 @@ class Metadata(NamedTuple):
         """
         missing = [name for name in cls._fields if name not in text]
         require(not missing, "file", "metadata of a graph of compiled_loss", f"none of {', '.join(missing)}")
-        fields = {name: json.loads(text[name]) for name in cls._fields}
-        number = fields["interface_version"]
-        require(number == INTERFACE_VERSION, "interface_version", str(INTERFACE_VERSION), number)
-        for name in ("inputs", "outputs"):
-            fields[name] = [Port(n, tuple(shape), dtype, meaning) for n, shape, dtype, meaning in fields[name]]
-        return cls(**fields)
+        with _as_written("metadata"):
+            fields = {name: json.loads(text[name]) for name in cls._fields}
+            number = fields["interface_version"]
+            require(number == INTERFACE_VERSION, "interface_version", str(INTERFACE_VERSION), number)
+            for name in ("inputs", "outputs"):
+                fields[name] = [Port(n, tuple(shape), dtype, meaning) for n, shape, dtype, meaning in fields[name]]
+            return cls(**fields)
 
 
 def describe(loss: Loss, setting: Setting, graph: str, inputs: list[Port], outputs: list[Port]) -> Metadata:
@@ -101,7 +104,8 @@ def rebuild(metadata: Metadata) -> tuple[Loss, Setting]:
         `(loss, setting)`.
 
     Raises:
-        ValueError: for a loss that is no class of this package, or one with a function among its arguments.
+        ValueError: for a loss that is no class of this package, one with a function among its arguments, or constants
+            that no program of this package wrote.
 
     Example:
         >>> from compiled_loss import DetectionLoss
@@ -109,7 +113,14 @@ def rebuild(metadata: Metadata) -> tuple[Loss, Setting]:
         >>> loss.num_classes, setting.image_size
         (3, (640, 640))
     """
-    constants = metadata.constants
+    with _as_written("constants"):
+        loss, setting = _rebuild(metadata.constants)
+        check_setting(loss, setting)
+    require(metadata.task == task_of(loss), "metadata.task", task_of(loss), metadata.task)
+    return loss, setting
+
+
+def _rebuild(constants: dict[str, Any]) -> tuple[Loss, Setting]:
     kind = _LOSSES.get(constants["loss"])
     require(kind is not None, "constants.loss", f"one of {', '.join(_LOSSES)}", constants["loss"])
     arguments: dict[str, Any] = dict(constants["arguments"])
@@ -124,6 +135,16 @@ def rebuild(metadata: Metadata) -> tuple[Loss, Setting]:
     if constants["end_to_end"] is None:
         return kind(**arguments), setting
     return EndToEndLoss(kind, **constants["end_to_end"], **arguments), setting
+
+
+@contextmanager
+def _as_written(what: str) -> Iterator[None]:
+    """Names what cannot be read, in place of the error that it leads to."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{what}: expected what a program of compiled_loss writes, got {got}") from error
 
 
 def _version(package: str) -> str | None:

@@ -38,6 +38,8 @@ def eager(metadata: Metadata, compiler: Callable[[Graph], Function] | None = Non
         ['loss', 'loss_box', 'loss_cls', 'loss_dfl', 'num_positives', 'overflow']
     """
     loss, setting = rebuild(metadata)
+    kinds = ("assignment", "loss", "gradients") if isinstance(loss, DetectionLoss) else ("loss", "gradients")
+    require(metadata.graph in kinds, "metadata.graph", f"one of {', '.join(kinds)}", metadata.graph)
     if metadata.graph == "assignment":
         assert isinstance(loss, DetectionLoss)
         graph = AssignmentGraph(loss, setting)

@@ -83,7 +83,8 @@ class DetectionLoss(ExactModule):
         self.reg_max = whole_number("reg_max", reg_max)
         self.top_k = whole_number("top_k", top_k)
         self.keep = None if keep is None else whole_number("keep", keep)
-        require(alpha >= 0 and beta >= 0, "alpha, beta", "0 or more", (alpha, beta))
+        finite = 0 <= alpha < float("inf") and 0 <= beta < float("inf")
+        require(finite, "alpha, beta", "finite numbers of 0 or more", (alpha, beta))
         if class_weights is not None:
             class_weights = torch.as_tensor(class_weights, dtype=torch.float32).detach().clone()
             check_shape("class_weights", class_weights, [num_classes])

@@ -8,6 +8,7 @@ import pytest
 from compiled_loss.exporting import load
 from export import assignment, loss, verify
 from export.batches import Draw, make
+from export.consumers.web import build
 
 SMALL = ["--image-size", "64", "96", "--classes", "3"]
 
@@ -53,6 +54,24 @@ def test_a_wrong_constant_in_the_graph_fails_the_verification(detection, tmp_pat
     assert "FAILED in" in capsys.readouterr().out
 
 
+def test_an_inexact_sigmoid_fails_the_verification(detection, tmp_path, capsys):
+    model = onnx.load(detection)
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    changed = 0
+    for node in model.graph.node:
+        if node.op_type == "Reciprocal":
+            x = node.input[0]
+            while made_by[x].op_type != "Neg":
+                x = made_by[x].input[0]
+            node.op_type, node.input[0] = "Sigmoid", made_by[x].input[0]
+            changed += 1
+    assert changed
+    path = tmp_path / "wrong.onnx"
+    onnx.save(model, path)
+    assert verify.main([str(path)]) == 1
+    assert "FAILED in" in capsys.readouterr().out
+
+
 def test_wrong_metadata_fails_the_verification(detection, tmp_path):
     model = onnx.load(detection)
     for x in model.metadata_props:
@@ -61,6 +80,29 @@ def test_wrong_metadata_fails_the_verification(detection, tmp_path):
     path = tmp_path / "wrong.onnx"
     onnx.save(model, path)
     assert verify.main([str(path)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("constants", "{}"),
+        ("constants", "[]"),
+        ("constants", "not json"),
+        ("graph", '"cook"'),
+        ("task", '"pose"'),
+        ("inputs", "[1]"),
+        ("outputs", "null"),
+    ],
+)
+def test_broken_metadata_ends_with_status_2_and_the_name_of_the_file(key, value, detection, tmp_path, capsys):
+    model = onnx.load(detection)
+    next(x for x in model.metadata_props if x.key == key).value = value
+    path = tmp_path / "broken.onnx"
+    onnx.save(model, path)
+    with pytest.raises(SystemExit) as end:
+        verify.main([str(path)])
+    assert end.value.code == 2
+    assert f"error: {path}: " in capsys.readouterr().err
 
 
 def test_the_file_runs_with_numpy_alone(detection):
@@ -78,7 +120,16 @@ def test_the_file_runs_with_numpy_alone(detection):
         (assignment, ["--slots", "0"], "slots: expected a positive integer, or None, got 0"),
         (assignment, ["--task", "cook"], "argument --task: invalid choice: 'cook'"),
         (assignment, ["--out", "a.txt"], "path: expected a name that ends in"),
-        (loss, ["--gain", "nose=1"], "--gain: expected a term of task detect, got"),
+        (loss, ["--gain", "nose=1"], "--gain: expected a term of task detect (box, cls, dfl), got nose"),
+        (loss, ["--gain", "box=-1"], "--gain: expected a finite number of 0 or more, got box=-1"),
+        (loss, ["--gain", "box=inf"], "--gain: expected a finite number of 0 or more, got box=inf"),
+        (loss, ["--end-to-end", "--top-k", "5"], "--top-k: expected without --end-to-end"),
+        (loss, ["--residual"], "--residual: expected with --task pose alone, got --task detect"),
+        (assignment, ["--mask-stride", "7"], "--mask-stride: expected with --task segment alone, got --task detect"),
+        (assignment, ["--beta", "inf"], "alpha, beta: expected finite numbers of 0 or more, got (0.5, inf)"),
+        (assignment, ["--image-size", "²", "640"], "--image-size: expected HEIGHT WIDTH in pixels, or any, got ² 640"),
+        (assignment, ["--out", f"{'x' * 300}.onnx"], "path: expected a file that can be written, got xxx"),
+        (build, ["--out", "README.md"], "--out: expected a folder, got README.md, as README.md is a file"),
         (loss, ["--gain", "box"], "--gain: expected TERM=NUMBER, got box"),
         (loss, ["--classes", "0"], "num_classes: expected an integer of at least 1, got 0"),
         (loss, ["--strides", "16", "8"], "strides: expected different positive whole numbers"),
@@ -98,7 +149,9 @@ def test_every_program_explains_itself(program, capsys):
     with pytest.raises(SystemExit) as end:
         program.main(["--help"])
     assert end.value.code == 0
-    assert "python -m export." in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "python -m export." in text
+    assert program is verify or "(default: 640 640)" in " ".join(text.split())
 
 
 @pytest.mark.slow
@@ -115,9 +168,12 @@ def test_the_assignment_and_loss_agree_with_the_image_size_open(task, tmp_path):
 @pytest.mark.slow
 def test_other_options_agree(tmp_path):
     for name, options in (
+        ("a.onnx", ["--image-size", "64", "64", "--strides", "32", "--window", "3", "--gradients"]),
         ("b.onnx", ["--end-to-end", "--reg-max", "1"]),
         ("c.onnx", ["--task", "segment", "--semantic", "--mask-overlap", "--window", "64", "--mask-tiles", "256"]),
         ("d.onnx", ["--task", "pose", "--image-size", "any", "--gradients"]),
+        ("e.onnx", ["--strides", "8", "16", "--reg-max", "1", "--image-size", "any", "--gradients"]),
+        ("e.pt2", ["--strides", "8", "16", "--reg-max", "1", "--image-size", "any", "--gradients"]),
     ):
         path = tmp_path / name
         assert loss.main([*SMALL, *options, "--out", str(path)]) == 0

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -62,7 +63,24 @@ def test_the_program_runs_without_torch(graph):
     assert "torch imported: False" in done.stdout
 
 
-def test_a_wrong_file_is_refused(capsys, tmp_path):
-    with pytest.raises(SystemExit):
-        consumer.main([str(tmp_path / "none.onnx")])
-    assert "no file" in capsys.readouterr().err
+def refusal(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        consumer.main([str(x) for x in arguments])
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_wrong_file_is_refused(graph, capsys, tmp_path):
+    assert "no file" in refusal(capsys, tmp_path / "none.onnx")
+    path = tmp_path / "wrong.onnx"
+    path.write_bytes(graph.read_bytes()[:1000])
+    assert f"{path}: no file that onnxruntime can read" in refusal(capsys, path)
+    model = onnx.load(graph)
+    (constants,) = (x for x in model.metadata_props if x.key == "constants")
+    model.metadata_props.remove(constants)
+    onnx.save(model, path)
+    assert f"{path}: expected the constants of a loss, got KeyError" in refusal(capsys, path)
+
+
+def test_a_wrong_seed_is_refused(capsys):
+    assert "--seed: expected 0 or more, got -1" in refusal(capsys, "--seed", "-1")

@@ -37,6 +37,32 @@ def test_a_path_that_cannot_be_written_is_refused(tmp_path):
         export_loss(DetectionLoss(2), "loss.txt", SMALL)
     with pytest.raises(ValueError, match="path: expected a file in a folder that exists"):
         export_loss(DetectionLoss(2), tmp_path / "no" / "loss.onnx", SMALL)
+    (tmp_path / "loss.onnx").mkdir()
+    for name in ("loss.onnx", "x" * 300 + ".onnx", "x" * 300 + "/loss.onnx"):
+        with pytest.raises(ValueError, match=r"path: expected a file that can be written, got .*: "):
+            export_loss(DetectionLoss(2), tmp_path / name, SMALL)
+
+
+def test_the_check_of_a_path_leaves_files_as_they_are(tmp_path):
+    (tmp_path / "old.onnx").write_bytes(b"old")
+    for name in ("old.onnx", "new.onnx"):
+        files.check_path(tmp_path / name)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("old.onnx", b"old")]
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "_write_onnx", full)
+    metadata = describe(DetectionLoss(2), SMALL, "loss", [], [])
+    with pytest.raises(ValueError, match=r"can be written, got .*loss\.onnx: No space left on device"):
+        files.write(None, metadata, tmp_path / "loss.onnx")  # type: ignore[arg-type]
+
+
+def test_a_setting_of_another_type_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="setting: expected a Setting, got dict"):
+        export_loss(DetectionLoss(2), tmp_path / "loss.onnx", {"image_size": (64, 96)})  # type: ignore[arg-type]
 
 
 def test_a_package_without_a_compiler_is_refused(tmp_path, monkeypatch):

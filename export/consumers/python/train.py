@@ -36,23 +36,31 @@ def open_graph(path: str) -> tuple[onnxruntime.InferenceSession, Facts]:
     """The graph, and its facts.
 
     Raises:
-        ValueError: for a file that is not the gradient graph of detection at a fixed image size.
+        ValueError: for a file that cannot be read, or is not the gradient graph of detection at a fixed image size.
     """
     if not Path(path).is_file():
         raise ValueError(f"no file {path}; write it with: python -m export.loss --gradients --out {path} ...")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # those of onnxruntime have no base of their own
+        raise ValueError(
+            f"{path}: no file that onnxruntime can read: {''.join(str(error).splitlines()[:1])}"
+        ) from error
     text = session.get_modelmeta().custom_metadata_map
     kind = tuple(json.loads(text.get(name, "null")) for name in ("interface_version", "graph", "task"))
     if kind != (1, "gradients", "detect"):
         raise ValueError(f"expected interface version 1, graph gradients, task detect, got {kind}")
-    constants = json.loads(text["constants"])
-    size, arguments = constants["setting"]["image_size"], constants["arguments"]
-    if size is None or arguments["num_classes"] > len(COLOURS):
-        raise ValueError(f"expected a fixed image size and at most {len(COLOURS)} classes")
-    return session, Facts(tuple(size), tuple(arguments["strides"]), arguments["reg_max"], arguments["num_classes"])
+    try:
+        constants = json.loads(text["constants"])
+        size, arguments = constants["setting"]["image_size"], constants["arguments"]
+        if size is None or arguments["num_classes"] > len(COLOURS):
+            raise ValueError(f"expected a fixed image size and at most {len(COLOURS)} classes")
+        return session, Facts(tuple(size), tuple(arguments["strides"]), arguments["reg_max"], arguments["num_classes"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected the constants of a loss, got {type(error).__name__}: {error}") from error
 
 
 def render(rng: np.random.Generator, count: int, facts: Facts) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -137,6 +145,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.steps < 2:
         parser.error(f"--steps: expected at least 2, got {given.steps}")
+    if given.seed < 0:
+        parser.error(f"--seed: expected 0 or more, got {given.seed}")
     try:
         session, facts = open_graph(given.graph)
     except ValueError as error:

@@ -55,8 +55,11 @@ def build(out: Path) -> None:
     """Write the folder; graphs that are newer than the package are kept.
 
     Raises:
-        ValueError: where npm has not installed onnxruntime-web.
+        ValueError: where npm has not installed onnxruntime-web, or the folder's name is that of a file.
     """
+    file = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
+    if file is not None:
+        raise ValueError(f"--out: expected a folder, got {out}, as {file} is a file")
     missing = [name for name in RUNTIME_FILES if not (RUNTIME / name).is_file()]
     if missing:
         raise ValueError(f"{RUNTIME}: no {', '.join(missing)}; run: npm ci --prefix {HERE.relative_to(PACKAGE.parent)}")
@@ -118,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         build(given.out)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         parser.error(str(error))
     print(f"{given.out} is ready for any web server")
     if given.serve is None:

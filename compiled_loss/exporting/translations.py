@@ -1,0 +1,47 @@
+"""Operators that `torch.onnx.export` is to write in another way than by itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from compiled_loss.exporting.gathers import quick_gathers
+
+
+def translations() -> dict[Callable, Callable]:
+    """The table for `torch.onnx.export`: quick indices, and functions that keep their digits at low logits."""
+    ops = torch.ops.aten
+    return {**quick_gathers(), ops.sigmoid.default: _sigmoid, ops.log1p.default: _log1p}
+
+
+def _sigmoid(x: Any) -> Any:
+    """`1 / (1 + e^-x)`, torch's own form.
+
+    ONNX Runtime's Sigmoid has an absolute error on the CPU: 17 % at -15, and 0 at -20, where a fresh head starts.
+    """
+    op = _operators()
+    return op.Reciprocal(op.Add(op.Exp(op.Neg(x)), _number(1.0, x)))
+
+
+def _log1p(x: Any) -> Any:
+    """`ln(1 + x)`, the rounding of `1 + x` cancelled: by itself it becomes `Log(1 + x)`.
+
+    A gradient graph has it in place of softplus.
+    """
+    op = _operators()
+    one = _number(1.0, x)
+    rounded = op.Add(one, x)
+    is_it = op.Or(op.Equal(rounded, one), op.IsInf(x))
+    return op.Where(is_it, x, op.Mul(op.Log(rounded), op.Div(x, op.Sub(rounded, one))))
+
+
+def _operators() -> Any:
+    from onnxscript import opset20  # noqa: PLC0415  (an optional dependency)
+
+    return opset20
+
+
+def _number(value: float, x: Any) -> Any:
+    """Of the type of x."""
+    op = _operators()
+    return op.CastLike(op.Constant(value_float=value), x)

@@ -1,0 +1,42 @@
+"""Operators that lose digits in ONNX Runtime, or on the way there, are written in another way."""
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from compiled_loss.audit.torch_private import quiet
+from compiled_loss.exporting.translations import translations
+
+SPECIAL = torch.tensor([-torch.inf, -200.0, 200.0, torch.inf, torch.nan])
+LOGITS = torch.cat([torch.linspace(-87, 60, 1000), SPECIAL])
+
+
+class Of(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("function", "x"),
+    [(torch.sigmoid, LOGITS), (torch.log1p, LOGITS.exp()), (torch.log1p, -torch.linspace(0, 1, 100))],
+    ids=["sigmoid", "log1p of an exponential", "log1p of negative numbers"],
+)
+def test_digits_are_kept_at_low_logits(function, x, dtype):
+    x = x.to(dtype)
+    with quiet():
+        program = torch.export.export(Of(function), (x,))
+        written = torch.onnx.export(
+            program, dynamo=True, verbose=False, opset_version=20, custom_translation_table=translations()
+        )
+    assert written is not None
+    session = onnxruntime.InferenceSession(written.model_proto.SerializeToString())
+    (found,) = session.run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.as_tensor(found), function(x), rtol=1e-6, atol=0, equal_nan=True)
