@@ -16,13 +16,14 @@ from torch.utils import _pytree as pytree
 from compiled_loss.audit.findings import KINDS, AuditReport, Finding, Graph, Stage, merge
 from compiled_loss.audit.places import Finder
 from compiled_loss.audit.reach import reachable
+from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.breaks import find_breaks
 from compiled_loss.audit.stages.compiled import CompiledRun, compare_numbers, find_cudagraph_refusals, find_recompiles
 from compiled_loss.audit.stages.device import find_device_faults
 from compiled_loss.audit.stages.export import find_export_faults
 from compiled_loss.audit.stages.gpu import confirm_on_gpu
 from compiled_loss.audit.stages.subject import Result, Subject, first_line
-from compiled_loss.audit.state import call, restored, tensors_of
+from compiled_loss.audit.state import call, tensors_of
 
 STAGES: Mapping[str, str] = {
     "eager": "the function itself, uncompiled",
@@ -132,8 +133,8 @@ def audit(
         if name == "export" and not exportable:
             stages.append(Stage(name, "skipped", "the function does not claim to export (exportable=False)"))
             continue
-        if stages and stages[0].outcome == "incomplete":
-            stages.append(Stage(name, "incomplete", "the function fails eagerly"))
+        if stages and len(subject.expected) < len(calls):
+            stages.append(Stage(name, "incomplete", "the eager run had to stop"))
             continue
         if progress:
             progress(f"{name}: {STAGES[name]} ...")

@@ -204,7 +204,8 @@ def simulation(report: Report, state: State) -> Iterator[list[Tensor]]:
     finally:
         autocast.__init__ = original
         for slot in state.slots:
-            slot.set(slot.value)
+            with contextlib.suppress(LookupError):  # a list is shorter now: its content is put back later
+                slot.put_back()
 
 
 def _is_attribute(x: Tensor, state: State) -> bool:

@@ -1,11 +1,8 @@
-"""Runs that leave no trace: copies of the inputs, state of the function put back, random numbers replayed."""
+"""One run on a copy of the inputs, and what it gave."""
 
-import contextlib
 import functools
 import operator
-import random
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -32,51 +29,6 @@ class Outcome(NamedTuple):
     differentiable: bool
     others: list[Any]
     written: dict[str, Tensor]
-
-
-@contextlib.contextmanager
-def restored(state: State) -> Iterator[None]:
-    """Run the block, then put tensors, gradients, attributes, containers and random numbers back."""
-    tensors = list(state.tensors.values())
-    values = [x.detach().clone() for x in tensors]
-    gradients = [x.grad if x.is_leaf else None for x in tensors]
-    contents = [x.copy() for x in state.containers]
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    python, numpy = random.getstate(), sys.modules.get("numpy")
-    drawn = numpy.random.get_state() if numpy else None
-    try:
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            for x, gradient in zip(tensors, gradients, strict=True):
-                if gradient is not None:
-                    x.grad = gradient.clone()
-            yield
-    finally:
-        random.setstate(python)
-        if numpy:
-            numpy.random.set_state(drawn)
-        for container, content in zip(state.containers, contents, strict=True):
-            _put_back(container, content)
-        for slot in state.slots:
-            slot.set(slot.value)
-        with torch.no_grad():
-            for x, value, gradient in zip(tensors, values, gradients, strict=True):
-                if not torch.equal(x, value):
-                    x.copy_(value)
-                if x.is_leaf:
-                    x.grad = gradient
-
-
-def _put_back(container: Any, content: Any) -> None:
-    if isinstance(container, list):
-        if len(container) != len(content) or any(x is not y for x, y in zip(container, content, strict=True)):
-            container[:] = content
-    elif isinstance(container, dict):
-        if list(container) != list(content) or any(container[key] is not content[key] for key in content):
-            container.clear()
-            container.update(content)
-    elif container != content:
-        container.clear()
-        container.update(content)
 
 
 def fresh(batch: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from compiled_loss.audit.findings import Finding, Graph
 from compiled_loss.audit.places import Finder
+from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.compare import compare, tolerance_of
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
-from compiled_loss.audit.state import call, restored
+from compiled_loss.audit.state import call
 from compiled_loss.audit.torch_private import (
     Compile,
     collect_compiles,

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import torch
 
 from compiled_loss.audit.findings import Finding
+from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.simulated import batch_on_device, simulation
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
-from compiled_loss.audit.state import differentiable_sum, restored, tensors_of
+from compiled_loss.audit.state import differentiable_sum, tensors_of
 from compiled_loss.audit.torch_private import forward_trace
 
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compiled_loss.audit.findings import Finding
+from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.compare import compare
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
-from compiled_loss.audit.state import Outcome, restored, tensors_of
+from compiled_loss.audit.state import Outcome, tensors_of
 from compiled_loss.audit.torch_private import quiet
 
 

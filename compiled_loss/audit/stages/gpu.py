@@ -7,9 +7,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 from compiled_loss.audit.findings import Finding
+from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.compare import compare
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
-from compiled_loss.audit.state import Outcome, call, fresh, restored, tensors_of
+from compiled_loss.audit.state import Outcome, call, fresh, tensors_of
 
 
 def confirm_on_gpu(subject: Subject) -> Result:
