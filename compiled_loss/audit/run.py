@@ -23,7 +23,8 @@ from compiled_loss.audit.stages.device import find_device_faults
 from compiled_loss.audit.stages.export import find_export_faults
 from compiled_loss.audit.stages.gpu import confirm_on_gpu
 from compiled_loss.audit.stages.subject import Result, Subject, first_line
-from compiled_loss.audit.state import call, tensors_of
+from compiled_loss.audit.state import call
+from compiled_loss.audit.trees import is_plain, tensors_of
 
 STAGES: Mapping[str, str] = {
     "eager": "the function itself, uncompiled",
@@ -164,6 +165,10 @@ def _run_eagerly(subject: Subject) -> Result:
             except Exception as error:
                 place, _ = subject.finder.of_error(error)
                 return Result([], stopped=f"batch {i}: {first_line(error)} at {place}")
+    hidden = {type(x) for outcome in subject.expected for x in outcome.others if not is_plain(x)}
+    if hidden:
+        names = ", ".join(sorted(f"{x.__module__}.{x.__qualname__}" for x in hidden))
+        return Result([], stopped=f"returns {names}, in which tensors stay unseen: return containers or dataclasses")
     if subject.backward and not any(x.differentiable for x in subject.expected):
         return Result(
             [], note="no output requires a gradient, so there was no backward: set requires_grad on the inputs"

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compiled_loss.audit.reach import State
 from compiled_loss.audit.torch_private import probe
+from compiled_loss.audit.trees import map_leaves
 
 DEVICE = torch.device("meta")
 _aten = torch.ops.aten
@@ -235,8 +236,13 @@ def to_device(x: Tensor) -> Tensor:
 
 def batch_on_device(batch: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments on the simulated device; a device among them is that one."""
-    moved = pytree.tree_map_only(Tensor, to_device, batch)
-    return pytree.tree_map_only(torch.device, lambda _: DEVICE, moved)
+    return map_leaves(_argument_on_device, batch)
+
+
+def _argument_on_device(x: Any) -> Any:
+    if isinstance(x, torch.device):
+        return DEVICE
+    return to_device(x) if isinstance(x, Tensor) else x
 
 
 def _to_device(x: Tensor) -> Tensor:

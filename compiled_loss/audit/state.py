@@ -2,15 +2,15 @@
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from compiled_loss.audit.reach import State
 from compiled_loss.audit.torch_private import copy_marks
+from compiled_loss.audit.trees import leaves_of, map_tensors, others_of, tensors_of
 
 
 class Outcome(NamedTuple):
@@ -37,18 +37,7 @@ def fresh(batch: tuple[Any, ...]) -> tuple[Any, ...]:
     def copied(x: Tensor) -> Tensor:
         return copy_marks(x, x.detach().clone().requires_grad_(x.requires_grad))
 
-    return pytree.tree_map_only(Tensor, copied, batch)
-
-
-def tensors_of(tree: Any) -> list[Tensor]:
-    """All tensors of a pytree, in order."""
-    return [x for x in pytree.tree_leaves(tree) if isinstance(x, Tensor)]
-
-
-def named_tensors(batch: Sequence[Any]) -> dict[str, Tensor]:
-    """The tensors among the arguments by their path, as `args[0].boxes`."""
-    leaves, _ = pytree.tree_flatten_with_path(tuple(batch))
-    return {f"args{pytree.keystr(path)}": x for path, x in leaves if isinstance(x, Tensor)}
+    return map_tensors(copied, batch)
 
 
 def call(function: Callable[..., Any], batch: tuple[Any, ...], state: State, *, backward: bool) -> Outcome:
@@ -56,9 +45,9 @@ def call(function: Callable[..., Any], batch: tuple[Any, ...], state: State, *, 
     args = fresh(batch)
     returned = function(*args)
     outputs = tensors_of(returned)
-    others = [x for x in pytree.tree_leaves(returned) if not isinstance(x, Tensor)]
+    others = list(others_of(returned).values())
     total = differentiable_sum(outputs) if backward else None
-    leaves = named_tensors(args)
+    leaves = {f"args{name}": x for name, x in leaves_of(args) if isinstance(x, Tensor)}
     gradients: dict[str, Tensor] = {}
     if total is not None:
         total.backward()

@@ -75,6 +75,22 @@ def test_a_stage_whose_interface_torch_lacks_is_no_pass(monkeypatch):
     )
 
 
+class Hides:
+    def __init__(self, x):
+        self.x = x
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(Hides, f"{__name__}.Hides"), (lambda x: {"all": [Hides(x)]}, "Hides"), (lambda x: (x for _ in "a"), "generator")],
+)
+def test_an_output_that_cannot_be_looked_into_is_no_pass(function, name):
+    report = audit(lambda x: function(x), learnt(3, 3, 3), **FAST)
+    assert not report.ok
+    assert f"{name}, in which tensors stay unseen" in outcome(report, "eager").note
+    assert outcome(report, "device").outcome == "clean"  # the others go on
+
+
 def test_without_gradients_the_report_says_that_there_was_no_backward():
     assert "no output requires a gradient" in outcome(audit(clean, [torch.ones(3)], **FAST), "eager").note
 

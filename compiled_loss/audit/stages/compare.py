@@ -6,6 +6,7 @@ from torch import Tensor
 from compiled_loss.audit.findings import Finding
 from compiled_loss.audit.stages.subject import Subject, finding
 from compiled_loss.audit.state import Outcome
+from compiled_loss.audit.trees import is_plain
 
 # Errors allowed relative to the largest entry: a few hundred roundings, which sums in another order may cost.
 _TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -53,9 +54,8 @@ def compare(
 
 def _differ(got: list[object], expected: list[object]) -> bool:
     """Whether plain values differ; objects without an equality of their own do not count."""
-    plain = str | bytes | int | float | complex | None
     pairs = zip(got, expected, strict=False)
-    return len(got) != len(expected) or any(isinstance(y, plain) and x != y and y == y for x, y in pairs)
+    return len(got) != len(expected) or any(is_plain(y) and x != y and y == y for x, y in pairs)
 
 
 def _largest(x: Tensor) -> float:
