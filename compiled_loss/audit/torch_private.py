@@ -30,6 +30,11 @@ _INTERFACES = {
     "cudagraph refusals": "torch._inductor.utils:is_cudagraph_unsafe_fx_node",
     "unbacked symbols": "torch.fx.experimental.symbolic_shapes:free_unbacked_symbols",
     "autograd node": "torch._C:_current_autograd_node",
+    "autocast": "torch.amp.autocast_mode:autocast.__init__",
+    "autocast state": "torch:is_autocast_enabled",
+    "autocast dtype": "torch:get_autocast_dtype",
+    "generator": "torch:Generator",
+    "cond": "torch:cond",
     "aliasing": "torch.utils._python_dispatch:return_and_correct_aliasing",
 }
 

@@ -173,6 +173,51 @@ class KeepsAnAverage:
         return x * 2
 
 
+@CLEAN.add()
+def meets_numbers_of_the_host(x: Tensor) -> Tensor:
+    half, zero = torch.tensor(0.5), torch.tensor(0.0)
+    y = torch.where(x > 0, x, zero) * half + torch.lerp(x, x * 2, half) + zero.clamp(max=1)
+    y = y.masked_fill(x > 1, zero).clamp(min=zero) + torch.pow(2, x) + torch.where(x > 0, x, 0.0)
+    return y + nn.functional.mse_loss(x.mean().detach(), zero)
+
+
+@CLEAN.add()
+def writes_numbers(x: Tensor) -> Tensor:
+    y = x * 2
+    y[0] = 0.0
+    y[1:] += 1
+    y[1:] = torch.tensor(2.0)
+    y.fill_(torch.tensor(3.0))
+    return y * x
+
+
+@CLEAN.add(lambda: [torch.randn(3) for _ in range(2)])
+def chooses_with_cond(x: Tensor) -> Tensor:
+    return torch.cond(x.sum() > 0, lambda a: a.sin(), lambda a: a.cos(), (x,))
+
+
+@CLEAN.add(lambda: [torch.randn(3, 3, requires_grad=True) for _ in range(2)])
+def asks_for_autocast(x: Tensor) -> Tensor:
+    return x.float() * 2 if torch.is_autocast_enabled(x.device.type) else x * 2
+
+
+_MODE = "cpu"
+
+
+@CLEAN.add()
+def compares_a_text_that_is_no_device(x: Tensor) -> Tensor:
+    return x * {"cpu": 2.0, "gpu": 3.0}[_MODE]
+
+
+def _on_a_device_by_default(x: Tensor, device: str = "cpu") -> Tensor:
+    return x + torch.arange(3, device=device)
+
+
+@CLEAN.add()
+def takes_its_device_from_a_default(x: Tensor) -> Tensor:
+    return _on_a_device_by_default(x)
+
+
 _DEVICE = "cpu"
 
 

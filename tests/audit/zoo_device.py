@@ -50,6 +50,13 @@ def writes_through_a_mask(x: Tensor) -> Tensor:
     return y
 
 
+@FAULTY.add(vectors(3, 3, learnt=False))
+def writes_a_number_through_a_mask(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[x > 0] = 0.0  # fault: cudagraph
+    return y
+
+
 @FAULTY.add()
 def loops_over_nonzero(x: Tensor) -> Tensor:
     rows = x.detach().gt(0).nonzero()  # fault: dynamic-size, graph-break, recompile
@@ -116,6 +123,41 @@ def makes_zeros_on_the_host(x: Tensor) -> Tensor:
     return x + bias  # fault: device
 
 
+@FAULTY.add(vectors(3, 3, learnt=False))
+def adds_up_in_a_number_of_the_host(x: Tensor) -> Tensor:
+    loss = torch.tensor(0.0)
+    for row in x:
+        loss += row  # fault: device
+    return loss
+
+
+@FAULTY.add(vectors(3, 3, learnt=False))
+def writes_to_an_out_of_the_host(x: Tensor) -> Tensor:
+    best = torch.tensor(0.0)
+    torch.maximum(best, x.max(), out=best)  # fault: device
+    return best * 2
+
+
+@FAULTY.add()
+def stacks_a_number_of_the_host(x: Tensor) -> Tensor:
+    return torch.stack([x.mean(), torch.tensor(0.0)]).sum()  # fault: device
+
+
+@FAULTY.add()
+def has_its_label_on_the_host(x: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(x, torch.tensor(1))  # fault: device
+
+
+@FAULTY.add()
+def gathers_by_an_index_of_the_host(x: Tensor) -> Tensor:
+    return x.gather(0, torch.tensor(1))  # fault: device
+
+
+@FAULTY.add(lambda: [torch.randn(4, 3, requires_grad=True)] * 2)
+def embeds_an_index_of_the_host(x: Tensor) -> Tensor:
+    return nn.functional.embedding(torch.tensor(1), x)  # fault: device
+
+
 @FAULTY.add()
 class KeepsATensorAsAPlainAttribute(nn.Module):
     def __init__(self) -> None:
@@ -129,6 +171,11 @@ class KeepsATensorAsAPlainAttribute(nn.Module):
 @FAULTY.add()
 def copies_a_constant_on_every_call(x: Tensor) -> Tensor:
     return x * torch.tensor([1.0, 2.0, 3.0], device=x.device)  # fault: sync
+
+
+@FAULTY.add(vectors(3, 3, learnt=False))
+def makes_a_tensor_of_values(x: Tensor) -> Tensor:
+    return x * torch.tensor([x.sum(), x.max()], device=x.device).sum()  # fault: sync
 
 
 @FAULTY.add()

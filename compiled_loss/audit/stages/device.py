@@ -8,7 +8,7 @@ import torch
 
 from compiled_loss.audit.findings import Finding
 from compiled_loss.audit.restoring import restored
-from compiled_loss.audit.simulated import batch_on_device, simulation
+from compiled_loss.audit.simulated.simulation import batch_on_device, simulation
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import differentiable_sum
 from compiled_loss.audit.torch_private import forward_trace
