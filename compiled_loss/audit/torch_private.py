@@ -7,6 +7,7 @@ it is then reported as incomplete instead of passing in silence.
 import contextlib
 import importlib
 import logging
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from types import CodeType
@@ -48,7 +49,8 @@ class Break(NamedTuple):
 
     error: BaseException
     reason: str
-    stack: list[Any]  # FrameSummary, outermost first
+    stack: list[Any]  # FrameSummary, outermost first: from the traced frame inwards
+    callers: list[Any]  # the same of what runs meanwhile, down to the traced frame's caller
     skips_frame: bool  # the rest of the function runs untraced
 
 
@@ -106,7 +108,8 @@ def collect_breaks() -> Iterator[list[Break]]:
             if not getattr(exc, "logged", False):
                 stack = getattr(exc, "real_stack", None)
                 skips = "Skipping the function" in reason
-                found.append(Break(exc, reason, list(extract_stack() if stack is None else stack), skips))
+                stack = list(extract_stack() if stack is None else stack)
+                found.append(Break(exc, reason, stack, traceback.extract_stack(), skips))
             original(self, code_options, reason=reason, exc=exc)
 
         return log_graph_break
@@ -117,7 +120,8 @@ def collect_breaks() -> Iterator[list[Break]]:
                 return original(self, *args, **kwargs)
             except soft as error:
                 if not getattr(error, "logged", False):
-                    found.append(Break(error, str(error), list(getattr(error, "real_stack", None) or []), True))
+                    stack = list(getattr(error, "real_stack", None) or [])
+                    found.append(Break(error, str(error), stack, traceback.extract_stack(), True))
                     error.logged = True  # type: ignore[union-attr]
                 raise
 

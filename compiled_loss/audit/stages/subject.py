@@ -67,7 +67,11 @@ def finding(
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first line of a message, with the type where it is an exception."""
-    text = str(error).strip().splitlines()
+    """The first line of a message, with the type where it is an exception; of the cause where torch wraps one."""
+    cause = getattr(error, "inner_exception", None)
+    if isinstance(cause, BaseException):
+        return first_line(cause)
+    text = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     name = "" if isinstance(error, str) else f"{type(error).__name__}: "
-    return name + (text[0] if text else "")
+    # A line that ends in a colon says nothing without the next.
+    return name + " ".join(text[: 2 if text[0].endswith(":") else 1])
