@@ -30,6 +30,15 @@ class Outcome(NamedTuple):
     others: list[Any]
     written: dict[str, Tensor]
 
+    def forward(self) -> dict[str, Tensor]:
+        """Outputs and what was written to, by the names a report calls them."""
+        outputs = {f"output {i}": x for i, x in enumerate(self.outputs)}
+        return outputs | {f"{name} after the call": x for name, x in self.written.items()}
+
+    def backward(self) -> dict[str, Tensor]:
+        """Gradients, by the names a report calls them."""
+        return {f"gradient of {name}": x for name, x in self.gradients.items()}
+
 
 def fresh(batch: tuple[Any, ...]) -> tuple[Any, ...]:
     """A copy of the arguments: own memory, leaves where the originals require gradients, marks kept."""
@@ -58,10 +67,14 @@ def call(function: Callable[..., Any], batch: tuple[Any, ...], state: State, *, 
 
 
 def differentiable_sum(outputs: list[Tensor]) -> Tensor | None:
-    """Sum of all floating outputs that require gradients, each entry with a weight of its own; None without any."""
+    """Sum of all outputs that require gradients, each entry with a weight of its own; None without any.
+
+    Of complex ones the real and the imaginary parts are entries.
+    """
     parts = []
     for x in outputs:
-        if x.requires_grad and x.is_floating_point():
+        if x.requires_grad:
+            x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
             weights = torch.linspace(1, 2, x.numel(), dtype=x.dtype, device=x.device)
             parts.append((x * weights.view(x.shape)).sum())
     return functools.reduce(operator.add, parts) if parts else None

@@ -14,7 +14,7 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _INTERFACES = {
     "breaks": "torch._dynamo.symbolic_convert:InstructionTranslatorBase.log_graph_break",
@@ -218,6 +218,31 @@ def isolated_compile(function: Callable[..., Any], **options: Any) -> Callable[.
     else:
         torch._dynamo.reset()
     return torch.compile(function, **options)
+
+
+def without_compile(function: Any) -> Any:
+    """The function inside `torch.compile`'s wrapper; itself where there is none."""
+    while True:
+        held = vars(function) if hasattr(function, "__dict__") else {}
+        if type(function).__name__ == "OptimizedModule":
+            function = held["_modules"]["_orig_mod"]
+        elif "_torchdynamo_orig_callable" in held and "_torchdynamo_disable" not in held:
+            function = held["_torchdynamo_orig_callable"]
+        else:
+            return function
+
+
+@contextlib.contextmanager
+def modules_called_plainly(modules: list[nn.Module]) -> Iterator[list[nn.Module]]:
+    """Call modules that were compiled in place, by `module.compile()`, as if they were not; yields these."""
+    compiled = {x: x._compiled_call_impl for x in modules if x._compiled_call_impl is not None}
+    for x in compiled:
+        x._compiled_call_impl = None
+    try:
+        yield list(compiled)
+    finally:
+        for x, call in compiled.items():
+            x._compiled_call_impl = call
 
 
 def copy_marks(source: Tensor, copy: Tensor) -> Tensor:

@@ -119,6 +119,16 @@ def under_autocast(x: Tensor) -> Tensor:
     return y.float().sum()
 
 
+@CLEAN.add()
+def rounds_a_complex_number_otherwise(x: Tensor) -> Tensor:
+    return torch.complex(x * (1 + 1e-6 if torch.compiler.is_compiling() else 1), x.sin())
+
+
+@CLEAN.add()
+def rounds_a_low_precision_otherwise(x: Tensor) -> Tensor:
+    return (x.bfloat16() * 2).float().sum() * (1 + 1e-2 if torch.compiler.is_compiling() else 1)
+
+
 class _Square(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -191,9 +201,14 @@ def writes_numbers(x: Tensor) -> Tensor:
     return y * x
 
 
-@CLEAN.add(lambda: [torch.randn(3) for _ in range(2)])
+@CLEAN.add()
 def chooses_with_cond(x: Tensor) -> Tensor:
     return torch.cond(x.sum() > 0, lambda a: a.sin(), lambda a: a.cos(), (x,))
+
+
+@CLEAN.add()
+def chooses_with_cond_in_a_low_precision(x: Tensor) -> Tensor:
+    return torch.cond(x.sum() > 0, lambda a: a.sin(), lambda a: a.cos(), (x,)).half().float()
 
 
 @CLEAN.add(lambda: [torch.randn(3, 3, requires_grad=True) for _ in range(2)])

@@ -209,6 +209,11 @@ def takes_another_path_when_compiled(x: Tensor) -> Tensor:  # fault: mismatch
     return x * 3 if torch.compiler.is_compiling() else x * 2
 
 
+@FAULTY.add()
+def hides_behind_a_low_precision(x: Tensor) -> tuple[Tensor, Tensor]:  # fault: mismatch
+    return x * (1.01 if torch.compiler.is_compiling() else 1.0), x.half().sum()
+
+
 class _OtherBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -222,6 +227,11 @@ class _OtherBackward(torch.autograd.Function):
 @FAULTY.add()
 def has_other_gradients_when_compiled(x: Tensor) -> Tensor:  # fault: mismatch
     return _OtherBackward.apply(x)
+
+
+@FAULTY.add()
+def has_other_gradients_of_a_complex_output(x: Tensor) -> Tensor:  # fault: mismatch
+    return torch.complex(x, _OtherBackward.apply(x))
 
 
 @FAULTY.add()

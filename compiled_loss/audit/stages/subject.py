@@ -25,6 +25,7 @@ class Subject:
         backend: of `torch.compile`.
         dynamic: of `torch.compile`.
         tolerance: largest error, relative to the largest entry; None goes by dtype.
+        note: what to say of how it is run.
         expected: what each batch gives eagerly.
     """
 
@@ -37,6 +38,7 @@ class Subject:
     backend: str
     dynamic: bool | None
     tolerance: float | None
+    note: str = ""
     expected: list[Outcome] = field(default_factory=list)
 
 
