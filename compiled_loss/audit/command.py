@@ -9,9 +9,11 @@ import sys
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from compiled_loss.audit.findings import AuditReport
 from compiled_loss.audit.run import STAGES, audit
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     progress = None if options.quiet else _say
     try:
+        _check_folders(options)
         # What the audited code prints goes where the progress goes: standard output holds the report alone.
         with contextlib.redirect_stdout(sys.stderr):
             report = _audit(options, progress)
@@ -44,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, SystemExit):  # neither must look like an outcome
         _say(traceback.format_exc())
         return FAILED
-    if report.incomplete:
-        return FAILED
-    return FOUND if report.failures else CLEAN
+    if report.failures and not report.incomplete:
+        return FOUND
+    return CLEAN if report.ok else FAILED
 
 
 def _audit(options: argparse.Namespace, progress: Callable[[str], None] | None) -> AuditReport:
@@ -138,7 +141,7 @@ def _callables(module: types.ModuleType) -> list[str]:
     ]
 
 
-def _batches(name: str, module: types.ModuleType, home: str) -> list[Any]:
+def _batches(name: str, module: types.ModuleType, home: str) -> Any:
     """What the function of batches yields, or the list that the name stands for."""
     other, _, name = name.rpartition(":")
     if other:
@@ -149,7 +152,8 @@ def _batches(name: str, module: types.ModuleType, home: str) -> list[Any]:
         raise CannotRunError(f"{error}; --batches NAME says which function yields the batches") from None
     with _users_errors(f"{home}:{name} yields no batches"):
         given: Any = source() if callable(source) else source
-        return list(given)
+        # One tensor or dict is one batch, which the audit refuses.
+        return given if isinstance(given, Tensor | Mapping) else list(given)
 
 
 @contextlib.contextmanager
@@ -164,6 +168,16 @@ def _users_errors(what: str) -> Iterator[None]:
         own = [x for x in frames if not x.filename.startswith(_NOT_THE_USERS)]
         text = "".join([*traceback.format_list(own), *traceback.format_exception_only(error)])
         raise CannotRunError(f"{what}:\n{text.rstrip()}") from error
+
+
+def _check_folders(options: argparse.Namespace) -> None:
+    """Find out before the audit, not after it, that a file cannot be written where it is to go."""
+    for file in (options.html, options.json):
+        if file and file != "-":
+            try:
+                os.scandir(Path(file).parent).close()
+            except OSError as error:
+                raise CannotRunError(f"cannot write: {error}") from error
 
 
 def _write(report: AuditReport, options: argparse.Namespace) -> None:

@@ -126,9 +126,15 @@ class AuditReport:
         return tuple(x for x in self.stages if x.outcome == "incomplete")
 
     @property
+    def unjudged(self) -> tuple[Stage, ...]:
+        """Stages that were asked for and need no more than other batches or another backend to judge."""
+        return tuple(x for x in self.stages if x.outcome == "skipped" and x.name not in ("gpu", "export"))
+
+    @property
     def ok(self) -> bool:
-        """No finding but the allowed ones, and every stage that was asked for ran to its end."""
-        return not self.failures and not self.incomplete
+        """No finding but the allowed ones, at least one stage looked, and all that were asked for ran to their end."""
+        looked = any(x.outcome in ("clean", "findings") and x.name not in ("eager", "allowances") for x in self.stages)
+        return looked and not self.failures and not self.incomplete
 
     def raise_if_failed(self) -> None:
         """Raise unless `ok`.

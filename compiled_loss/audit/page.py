@@ -128,6 +128,9 @@ def _verdict(report: AuditReport) -> tuple[str, str, list[str]]:
         return "Failed", "red", reasons
     if report.incomplete:
         return "Incomplete", "amber", reasons
+    if not report.ok:
+        return "Nothing judged", "amber", ["No stage had anything to look at"]
+    reasons += [f"{x.name} not judged" for x in report.unjudged]
     return "Passed", "green", reasons or ["Nothing was found"]
 
 

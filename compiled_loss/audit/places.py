@@ -3,6 +3,7 @@
 import functools
 import inspect
 import linecache
+import os
 import re
 import site
 import sys
@@ -17,10 +18,16 @@ import torch
 
 from compiled_loss.audit.findings import Place
 
-_TORCH = str(Path(torch.__file__).parent)
-_HERE = str(Path(__file__).parent)
-_STANDARD = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
-_LIBRARIES = tuple({*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")})
+
+def _folders(*paths: str | Path) -> tuple[str, ...]:
+    """Beginnings of the files inside, but not of a neighbour's: `torch/` is no part of `torchvision/`."""
+    return tuple({f"{path}{os.sep}" for path in paths})
+
+
+_TORCH = _folders(Path(torch.__file__).parent)
+_HERE = _folders(Path(__file__).parent)
+_STANDARD = _folders(sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+_LIBRARIES = _folders(*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib"))
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 
 
@@ -75,7 +82,7 @@ class Finder:
     @staticmethod
     def _is_machinery(file: str) -> bool:
         standard = file.startswith(_STANDARD) and not file.startswith(_LIBRARIES)
-        return standard or file.startswith((_TORCH, _HERE, "<frozen", "<eval_with_key")) or file == "<string>"
+        return standard or file.startswith((*_TORCH, *_HERE, "<frozen", "<eval_with_key")) or file == "<string>"
 
 
 def below_audit(frames: Iterable[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
@@ -83,7 +90,7 @@ def below_audit(frames: Iterable[traceback.FrameSummary]) -> list[traceback.Fram
     frames = list(frames)
     inside = any(x.filename.startswith(_HERE) for x in frames)
     # The simulated device's own frames come last, on top of the user's; they are machinery too.
-    while frames and frames[-1].filename.startswith((_HERE, _TORCH)):
+    while frames and frames[-1].filename.startswith(_HERE + _TORCH):
         frames.pop()
     last = max((i for i, x in enumerate(frames) if x.filename.startswith(_HERE)), default=-1)
     return [] if inside and last < 0 else frames[last + 1 :]

@@ -1,25 +1,22 @@
 """What a function can reach and change: modules, optimizers, tensors, and the places that hold them."""
 
+import collections
 import contextlib
 import functools
 import sys
 import types
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from compiled_loss.audit.slots import Slot, attribute, default, item, state_of_generator
+
 # A walk stops here: data sets and caches are not looked through.
 _DEPTH, _LENGTH, _OBJECTS = 8, 1000, 20_000
+# What a class may hold for all its instances, and a call rebind; no function, no descriptor.
+_ATTRIBUTES = bool | int | float | complex | str | tuple | list | dict | set | collections.deque | None
 _LIBRARIES = {"torch", "torchgen", "functorch", "numpy", "builtins", "triton", *sys.stdlib_module_names}
-
-
-class Slot(NamedTuple):
-    """A place that holds a value, and how to set it."""
-
-    value: Any
-    set: Callable[[Any], None]
 
 
 class State(NamedTuple):
@@ -29,12 +26,15 @@ class State(NamedTuple):
         modules: every module, the parts of others included.
         tensors: every tensor by name, those of modules and optimizers included.
         slots: places of tensors and devices; a plain tensor attribute of a module is none, as it follows no `.to`.
-        containers: dicts and lists whose contents may be rebound, and sets.
+        bindings: what a call may rebind outside of containers: globals, closures, attributes of classes, `__slots__`;
+            and the states of random generators.
+        containers: dicts, lists and deques whose contents may be rebound, and sets.
     """
 
     modules: list[nn.Module]
     tensors: dict[str, Tensor]
     slots: list[Slot]
+    bindings: list[Slot]
     containers: list[Any]
 
     def learnt(self) -> dict[str, Tensor]:
@@ -50,10 +50,9 @@ def reachable(function: Any, batches: Any = ()) -> State:
     """Walk from a function, and from what is no tensor in its arguments, through all that they hold."""
     walk = _Walk()
     walk.look("self" if isinstance(function, nn.Module) else "", function)
-    walk.arguments = True
     for i, x in enumerate(batches):
         walk.look(f"args{i}", x)
-    return State(walk.modules, walk.tensors, walk.slots, walk.containers)
+    return State(walk.modules, walk.tensors, walk.slots, walk.bindings, walk.containers)
 
 
 class _Walk:
@@ -61,33 +60,46 @@ class _Walk:
         self.modules: list[nn.Module] = []
         self.tensors: dict[str, Tensor] = {}
         self.slots: list[Slot] = []
+        self.bindings: list[Slot] = []
         self.containers: list[Any] = []
         self.seen: dict[int, Any] = {}
-        self.arguments = False
 
-    def look(self, name: str, value: Any, put: Callable[[Any], None] | None = None, depth: int = 0) -> None:
-        """Note a value and go on to what it holds; `put` sets it where it was found."""
-        if put is not None and (isinstance(value, Tensor | torch.device) or value == "cpu"):
-            self.slots.append(Slot(value, put))
-        if id(value) in self.seen or depth > _DEPTH or len(self.seen) > _OBJECTS:
-            return
-        if value is None or isinstance(value, str | bytes | int | float | complex | torch.device | torch.dtype):
-            return
-        self.seen[id(value)] = value
+    def look(self, name: str, value: Any, place: Slot | None = None, depth: int = 0) -> None:
+        """Note a value and go on to what it holds; `place` is where it was found, if it can be set there."""
+        with contextlib.suppress(Exception):  # an odd object ends its own branch, not the walk
+            if place is not None and _follows_the_device(name, value):
+                self.slots.append(place)
+            if id(value) in self.seen or depth > _DEPTH or len(self.seen) > _OBJECTS:
+                return
+            if value is None or isinstance(value, str | bytes | int | float | complex | torch.device | torch.dtype):
+                return
+            self.seen[id(value)] = value
+            self._enter(name, value, depth + 1)
+
+    def bind(self, name: str, place: Slot, depth: int) -> None:
+        """Look at what a name stands for, which a call may change."""
+        self.bindings.append(place)
+        self.look(name, place.value, place, depth)
+
+    def _enter(self, name: str, value: Any, depth: int) -> None:
         if isinstance(value, Tensor):
             self.tensors[name or "tensor"] = value
         elif isinstance(value, functools.partial):
             for i, x in enumerate((value.func, value.args, value.keywords)):
-                self.look(f"{name}.{i}", x, None, depth + 1)
+                self.look(f"{name}.{i}", x, None, depth)
         elif isinstance(value, types.MethodType):
-            self.look(name, value.__self__, None, depth + 1)
-            self.look(name, value.__func__, None, depth + 1)
+            self.look(name, value.__self__, None, depth)
+            self.look(name, value.__func__, None, depth)
         elif isinstance(value, types.FunctionType):
-            self._function(name, value, depth + 1)
-        elif isinstance(value, dict | list | tuple | set):
-            self._container(name, value, depth + 1)
+            self._function(name, value, depth)
+        elif isinstance(value, dict | list | tuple | set | collections.deque):
+            self._container(name, value, depth)
+        elif isinstance(value, torch.jit.ScriptModule):  # what it holds is out of Python's reach
+            self.tensors |= {_join(name, key): x for key, x in value.state_dict(keep_vars=True).items()}
+        elif generator := state_of_generator(value):
+            self.bindings.append(generator)
         elif not isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
-            self._object(name, value, depth + 1)
+            self._object(name, value, depth)
 
     def _container(self, name: str, value: Any, depth: int) -> None:
         if len(value) > _LENGTH:
@@ -96,31 +108,34 @@ class _Walk:
             self.containers.append(value)
         for key, x in list(value.items() if isinstance(value, dict) else enumerate(value)):
             fixed = isinstance(value, tuple | set)
-            self.look(_join(name, key), x, None if fixed else functools.partial(value.__setitem__, key), depth)
+            self.look(_join(name, key), x, None if fixed else item(value, key, x), depth)
 
     def _function(self, name: str, function: types.FunctionType, depth: int) -> None:
         if _is_library(function.__module__):
             return
         for key, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             with contextlib.suppress(ValueError):  # an empty cell
-                self.look(key, cell.cell_contents, functools.partial(setattr, cell, "cell_contents"), depth)
-        for i, x in enumerate(function.__defaults__ or ()):
-            self.look(f"{name}.default{i}", x, functools.partial(_set_default, function, i), depth)
+                self.bind(key, attribute(cell, "cell_contents", setattr), depth)
+        defaults = function.__defaults__ or ()
+        parameters = function.__code__.co_varnames[: function.__code__.co_argcount]
+        for i, key in enumerate(parameters[len(parameters) - len(defaults) :]):
+            self.bind(_join(name, key), default(function, i), depth)
         if function.__kwdefaults__:
             self.look(name, function.__kwdefaults__, None, depth)
         self.look(name, getattr(function, "__wrapped__", None), None, depth)
+        self._container(name, vars(function), depth)
         names = _names(function.__code__)
         for key in names & function.__globals__.keys():
             x = function.__globals__[key]
             if isinstance(x, types.ModuleType):
                 self._module_attributes(x, names, depth)
             else:
-                self.look(key, x, functools.partial(function.__globals__.__setitem__, key), depth)
+                self.bind(key, item(function.__globals__, key, x), depth)
 
     def _module_attributes(self, module: types.ModuleType, names: set[str], depth: int) -> None:
         if not _is_library(module.__name__):
             for key in names & vars(module).keys():
-                self.look(key, vars(module)[key], functools.partial(setattr, module, key), depth)
+                self.bind(key, item(vars(module), key, vars(module)[key]), depth)
 
     def _object(self, name: str, value: Any, depth: int) -> None:
         if isinstance(value, nn.Module):
@@ -136,9 +151,8 @@ class _Walk:
                     # Named like the module's own members.
                     self._container(name, x, depth)
                     continue
-                put = functools.partial(held.__setitem__, key)
                 stays = isinstance(value, nn.Module) and isinstance(x, Tensor)
-                self.look(_join(name, key), x, None if stays else put, depth)
+                self.look(_join(name, key), x, None if stays else item(held, key, x), depth)
         for base in kind.__mro__:
             if not _is_library(base.__module__):
                 self._class(name, base, value, depth)
@@ -146,24 +160,26 @@ class _Walk:
     def _class(self, name: str, kind: type, value: Any, depth: int) -> None:
         for key in getattr(kind, "__slots__", ()):
             if isinstance(key, str) and hasattr(value, key):
-                self.look(_join(name, key), getattr(value, key), functools.partial(setattr, value, key), depth)
+                # A frozen dataclass has a `__setattr__` that refuses.
+                self.bind(_join(name, key), attribute(value, key, object.__setattr__), depth)
         for key, x in list(vars(kind).items()):
             if isinstance(x, types.FunctionType):
                 self.look(name, x, None, depth)
-            elif not key.startswith("__") and isinstance(x, Tensor | nn.Module | torch.device | dict | list):
-                self.look(_join(name, key), x, functools.partial(setattr, kind, key), depth)
+            elif not key.startswith("__") and isinstance(x, _ATTRIBUTES | Tensor | nn.Module | torch.device):
+                self.bind(_join(name, key), attribute(kind, key, type.__setattr__), depth)
+
+
+def _follows_the_device(name: str, value: Any) -> bool:
+    """Whether a value is another one on another device; the text "cpu" is a device where its name says so."""
+    if isinstance(value, str):
+        return value == "cpu" and "device" in name.lower()
+    return isinstance(value, Tensor | torch.device)
 
 
 def _names(code: types.CodeType) -> set[str]:
     """Names that a function and the functions inside it look up."""
     inner = (_names(x) for x in code.co_consts if isinstance(x, types.CodeType))
     return set(code.co_names).union(*inner)
-
-
-def _set_default(function: types.FunctionType, index: int, value: Any) -> None:
-    held = list(function.__defaults__ or ())
-    held[index] = value
-    function.__defaults__ = tuple(held)
 
 
 def _join(name: str, key: Any) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -13,16 +11,19 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from compiled_loss.audit.findings import KINDS, AuditReport, Finding, Graph, Stage, merge
+from compiled_loss.audit.arguments import calls_of, check, judged, matches, names_of
+from compiled_loss.audit.findings import AuditReport, Finding, Graph, Stage, merge
 from compiled_loss.audit.places import Finder
 from compiled_loss.audit.reach import reachable
 from compiled_loss.audit.stages.breaks import find_breaks
 from compiled_loss.audit.stages.compiled import CompiledRun, compare_numbers, find_cudagraph_refusals, find_recompiles
 from compiled_loss.audit.stages.device import find_device_faults
+from compiled_loss.audit.stages.eager import run_eagerly
 from compiled_loss.audit.stages.export import find_export_faults
 from compiled_loss.audit.stages.gpu import confirm_on_gpu
 from compiled_loss.audit.stages.subject import Result, Subject, first_line
-from compiled_loss.audit.state import call, restored, tensors_of
+from compiled_loss.audit.torch_private import modules_called_plainly, without_compile
+from compiled_loss.audit.trees import tensors_of
 
 STAGES: Mapping[str, str] = {
     "eager": "the function itself, uncompiled",
@@ -54,11 +55,12 @@ def audit(
     """Find everything that keeps a function from being one graph without waits, each at the line to blame.
 
     The function is run on every batch: eagerly, on a simulated device, traced, compiled, and, if it claims so,
-    exported. `ok` holds if no stage found anything that was not allowed and none had to stop early. The function's
-    parameters, buffers and optimizers, random numbers, grad mode and torch's compile state are afterwards as before.
+    exported. `ok` holds if some stage looked, none found anything that was not allowed and none had to stop early. The
+    function's parameters, buffers and optimizers, what it binds in Python, random numbers, grad mode and torch's
+    compile state are afterwards as before.
 
     Args:
-        function: any callable over tensors and pytrees, a module for instance.
+        function: any callable over tensors, pytrees and dataclasses, a module for instance.
         batches: arguments of each call: a tuple holds several, anything else is the only one. Give batches that
             differ as they do in use: without objects, with one, with few, with many. Tensors (and parameters) that
             require gradients are differentiated, marks of `mark_dynamic` are kept.
@@ -87,53 +89,45 @@ def audit(
         >>> report.ok, sorted(report.counts())
         (False, ['dynamic-size', 'graph-break'])
     """
-    off = set(skip)
-    allowed = dict(allow or {})
-    if isinstance(batches, torch.Tensor | Mapping):
-        raise ValueError(f"batches: expected a sequence of batches, got one {type(batches).__name__}")
-    calls = [x if type(x) is tuple else (x,) for x in batches]
-    _check(function, calls, off, allowed, warmup, tolerance)
-    subject = Subject(
-        function,
-        calls,
-        reachable(function, _others(calls)),
-        Finder(packages),
-        backward,
-        warmup,
-        backend,
-        dynamic,
-        tolerance,
-    )
+    off, allowed, calls = names_of(skip), dict(allow or {}), calls_of(batches)
+    check(function, STAGES, off, allowed, warmup, tolerance, exportable=exportable)
+    plain = without_compile(function)
+    state = reachable(plain, _others(calls))
+    finder = Finder(names_of(packages))
+    with modules_called_plainly(state.modules) as compiled:
+        note = "compiled already: what is compiled was looked at" if plain is not function else ""
+        if compiled:
+            note = f"compiled in place, but called plainly here: {', '.join({type(x).__name__ for x in compiled})}"
+        subject = Subject(plain, calls, state, finder, backward, warmup, backend, dynamic, tolerance, note)
+        stages, findings, graphs, errors = _run_stages(subject, off, allowed, exportable, progress)
+    unused = [name for name in allowed if not any(matches(name, x) for x in findings)]
+    if unused:
+        stages.append(Stage("allowances", "clean", f"matched nothing: {', '.join(unused)}"))
+    device = next((str(x.device) for batch in calls for x in tensors_of(batch)), "cpu")
+    name = getattr(plain, "__qualname__", type(plain).__qualname__)
+    return AuditReport(name, torch.__version__, device, len(calls), tuple(findings), tuple(stages), graphs, errors)
+
+
+def _run_stages(
+    subject: Subject,
+    off: set[str],
+    allowed: Mapping[str, str],
+    exportable: bool,
+    progress: Callable[[str], None] | None,
+) -> tuple[list[Stage], list[Finding], tuple[Graph, ...], dict[str, float]]:
     stages: list[Stage] = []
     findings: list[Finding] = []
     graphs: tuple[Graph, ...] = ()
     errors: dict[str, float] = {}
-    compiled: list[CompiledRun] = []
-
-    def from_compiled(judge: Callable[[CompiledRun], Result]) -> Result:
-        if not compiled:
-            compiled.append(CompiledRun(subject).run())
-        return judge(compiled[0])
-
-    work: dict[str, Callable[[], Result]] = {
-        "eager": partial(_run_eagerly, subject),
-        "device": partial(find_device_faults, subject),
-        "breaks": partial(find_breaks, subject),
-        "recompiles": partial(from_compiled, find_recompiles),
-        "numbers": partial(from_compiled, compare_numbers),
-        "cudagraphs": partial(from_compiled, find_cudagraph_refusals),
-        "gpu": partial(confirm_on_gpu, subject),
-        "export": partial(find_export_faults, subject),
-    }
-    for name, run in work.items():
+    for name, run in _work(subject).items():
         if name in off:
             stages.append(Stage(name, "off", "turned off by the caller"))
             continue
         if name == "export" and not exportable:
             stages.append(Stage(name, "skipped", "the function does not claim to export (exportable=False)"))
             continue
-        if stages and stages[0].outcome == "incomplete":
-            stages.append(Stage(name, "incomplete", "the function fails eagerly"))
+        if stages and len(subject.expected) < len(subject.batches):
+            stages.append(Stage(name, "incomplete", "the eager run had to stop"))
             continue
         if progress:
             progress(f"{name}: {STAGES[name]} ...")
@@ -142,32 +136,32 @@ def audit(
             result = run()
         except Exception as error:  # an interface that torch lacks, or something nobody thought of: no pass
             result = Result([], stopped=first_line(error))
-        merged = [_judged(_placed(x, subject), allowed) for x in merge(result.findings)]
+        merged = [judged(_placed(x, subject), allowed) for x in merge(result.findings)]
         findings += merged
         graphs, errors = graphs + result.graphs, errors | (result.errors or {})
         stages.append(_stage(name, result, merged, time.perf_counter() - start))
-    unused = [name for name in allowed if not any(_matches(name, x) for x in findings)]
-    if unused:
-        stages.append(Stage("allowances", "clean", f"matched nothing: {', '.join(unused)}"))
-    device = next((str(x.device) for batch in calls for x in tensors_of(batch)), "cpu")
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    return AuditReport(name, torch.__version__, device, len(calls), tuple(findings), tuple(stages), graphs, errors)
+    return stages, findings, graphs, errors
 
 
-def _run_eagerly(subject: Subject) -> Result:
-    """The numbers that all others are compared with."""
-    with restored(subject.state):
-        for i, batch in enumerate(subject.batches):
-            try:
-                subject.expected.append(call(subject.function, batch, subject.state, backward=subject.backward))
-            except Exception as error:
-                place, _ = subject.finder.of_error(error)
-                return Result([], stopped=f"batch {i}: {first_line(error)} at {place}")
-    if subject.backward and not any(x.differentiable for x in subject.expected):
-        return Result(
-            [], note="no output requires a gradient, so there was no backward: set requires_grad on the inputs"
-        )
-    return Result([])
+def _work(subject: Subject) -> dict[str, Callable[[], Result]]:
+    """Each stage by its name; three of them judge the same compiled run."""
+    compiled: list[CompiledRun] = []
+
+    def from_compiled(judge: Callable[[CompiledRun], Result]) -> Result:
+        if not compiled:
+            compiled.append(CompiledRun(subject).run())
+        return judge(compiled[0])
+
+    return {
+        "eager": partial(run_eagerly, subject),
+        "device": partial(find_device_faults, subject),
+        "breaks": partial(find_breaks, subject),
+        "recompiles": partial(from_compiled, find_recompiles),
+        "numbers": partial(from_compiled, compare_numbers),
+        "cudagraphs": partial(from_compiled, find_cudagraph_refusals),
+        "gpu": partial(confirm_on_gpu, subject),
+        "export": partial(find_export_faults, subject),
+    }
 
 
 def _stage(name: str, result: Result, findings: list[Finding], seconds: float) -> Stage:
@@ -187,36 +181,3 @@ def _others(batches: list[Any]) -> list[Any]:
 def _placed(found: Finding, subject: Subject) -> Finding:
     """A finding without a line is the whole function's."""
     return found if found.place else replace(found, place=subject.finder.of_function(subject.function)[0])
-
-
-def _judged(found: Finding, allowed: Mapping[str, str]) -> Finding:
-    reasons = [reason for name, reason in allowed.items() if _matches(name, found)]
-    return replace(found, allowed=reasons[0]) if reasons else found
-
-
-def _matches(name: str, found: Finding) -> bool:
-    pattern = ".*".join(re.escape(x) for x in name.split("*"))
-    return name == found.kind or re.fullmatch(pattern, found.name) is not None
-
-
-def _check(
-    function: Any, batches: list[Any], off: set[str], allowed: Mapping[str, str], warmup: int, tolerance: float | None
-) -> None:
-    if not callable(function) or inspect.iscoroutinefunction(function):
-        raise ValueError(f"function: expected something to call (no coroutine), got {function!r}")
-    if not batches:
-        raise ValueError("batches: expected at least one, got none")
-    if unknown := off - set(STAGES) | off & {"eager"}:
-        known = ", ".join(x for x in STAGES if x != "eager")
-        raise ValueError(f"skip: expected names among {known}, got {', '.join(sorted(unknown))}")
-    if off >= set(STAGES) - {"eager"}:
-        raise ValueError("skip: expected a stage that is left to run, got all of them")
-    if warmup < 1:
-        raise ValueError(f"warmup: expected at least 1, got {warmup}")
-    if tolerance is not None and not tolerance >= 0:
-        raise ValueError(f"tolerance: expected None or at least 0, got {tolerance}")
-    for name, reason in allowed.items():
-        if name.split("@")[0] not in KINDS:
-            raise ValueError(f"allow: expected a kind among {', '.join(KINDS)}, or kind@function:line, got {name!r}")
-        if not reason.strip():
-            raise ValueError(f"allow: expected a reason for {name!r}, got none")

@@ -1,19 +1,16 @@
-"""Runs that leave no trace: copies of the inputs, state of the function put back, random numbers replayed."""
+"""One run on a copy of the inputs, and what it gave."""
 
-import contextlib
 import functools
 import operator
-import random
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from compiled_loss.audit.reach import State
 from compiled_loss.audit.torch_private import copy_marks
+from compiled_loss.audit.trees import leaves_of, map_tensors, others_of, tensors_of
 
 
 class Outcome(NamedTuple):
@@ -33,50 +30,14 @@ class Outcome(NamedTuple):
     others: list[Any]
     written: dict[str, Tensor]
 
+    def forward(self) -> dict[str, Tensor]:
+        """Outputs and what was written to, by the names a report calls them."""
+        outputs = {f"output {i}": x for i, x in enumerate(self.outputs)}
+        return outputs | {f"{name} after the call": x for name, x in self.written.items()}
 
-@contextlib.contextmanager
-def restored(state: State) -> Iterator[None]:
-    """Run the block, then put tensors, gradients, attributes, containers and random numbers back."""
-    tensors = list(state.tensors.values())
-    values = [x.detach().clone() for x in tensors]
-    gradients = [x.grad if x.is_leaf else None for x in tensors]
-    contents = [x.copy() for x in state.containers]
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    python, numpy = random.getstate(), sys.modules.get("numpy")
-    drawn = numpy.random.get_state() if numpy else None
-    try:
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            for x, gradient in zip(tensors, gradients, strict=True):
-                if gradient is not None:
-                    x.grad = gradient.clone()
-            yield
-    finally:
-        random.setstate(python)
-        if numpy:
-            numpy.random.set_state(drawn)
-        for container, content in zip(state.containers, contents, strict=True):
-            _put_back(container, content)
-        for slot in state.slots:
-            slot.set(slot.value)
-        with torch.no_grad():
-            for x, value, gradient in zip(tensors, values, gradients, strict=True):
-                if not torch.equal(x, value):
-                    x.copy_(value)
-                if x.is_leaf:
-                    x.grad = gradient
-
-
-def _put_back(container: Any, content: Any) -> None:
-    if isinstance(container, list):
-        if len(container) != len(content) or any(x is not y for x, y in zip(container, content, strict=True)):
-            container[:] = content
-    elif isinstance(container, dict):
-        if list(container) != list(content) or any(container[key] is not content[key] for key in content):
-            container.clear()
-            container.update(content)
-    elif container != content:
-        container.clear()
-        container.update(content)
+    def backward(self) -> dict[str, Tensor]:
+        """Gradients, by the names a report calls them."""
+        return {f"gradient of {name}": x for name, x in self.gradients.items()}
 
 
 def fresh(batch: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -85,18 +46,7 @@ def fresh(batch: tuple[Any, ...]) -> tuple[Any, ...]:
     def copied(x: Tensor) -> Tensor:
         return copy_marks(x, x.detach().clone().requires_grad_(x.requires_grad))
 
-    return pytree.tree_map_only(Tensor, copied, batch)
-
-
-def tensors_of(tree: Any) -> list[Tensor]:
-    """All tensors of a pytree, in order."""
-    return [x for x in pytree.tree_leaves(tree) if isinstance(x, Tensor)]
-
-
-def named_tensors(batch: Sequence[Any]) -> dict[str, Tensor]:
-    """The tensors among the arguments by their path, as `args[0].boxes`."""
-    leaves, _ = pytree.tree_flatten_with_path(tuple(batch))
-    return {f"args{pytree.keystr(path)}": x for path, x in leaves if isinstance(x, Tensor)}
+    return map_tensors(copied, batch)
 
 
 def call(function: Callable[..., Any], batch: tuple[Any, ...], state: State, *, backward: bool) -> Outcome:
@@ -104,9 +54,9 @@ def call(function: Callable[..., Any], batch: tuple[Any, ...], state: State, *, 
     args = fresh(batch)
     returned = function(*args)
     outputs = tensors_of(returned)
-    others = [x for x in pytree.tree_leaves(returned) if not isinstance(x, Tensor)]
+    others = list(others_of(returned).values())
     total = differentiable_sum(outputs) if backward else None
-    leaves = named_tensors(args)
+    leaves = {f"args{name}": x for name, x in leaves_of(args) if isinstance(x, Tensor)}
     gradients: dict[str, Tensor] = {}
     if total is not None:
         total.backward()
@@ -117,10 +67,14 @@ def call(function: Callable[..., Any], batch: tuple[Any, ...], state: State, *, 
 
 
 def differentiable_sum(outputs: list[Tensor]) -> Tensor | None:
-    """Sum of all floating outputs that require gradients, each entry with a weight of its own; None without any."""
+    """Sum of all outputs that require gradients, each entry with a weight of its own; None without any.
+
+    Of complex ones the real and the imaginary parts are entries.
+    """
     parts = []
     for x in outputs:
-        if x.requires_grad and x.is_floating_point():
+        if x.requires_grad:
+            x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
             weights = torch.linspace(1, 2, x.numel(), dtype=x.dtype, device=x.device)
             parts.append((x * weights.view(x.shape)).sum())
     return functools.reduce(operator.add, parts) if parts else None

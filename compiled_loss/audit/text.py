@@ -67,7 +67,10 @@ def _verdict(report: AuditReport) -> Iterator[Line]:
         names = ", ".join(x.name for x in report.incomplete)
         yield f"INCOMPLETE: {names} had to stop; what they would have found is unknown", "bold yellow"
     if report.ok:
-        yield f"PASSED{extra}", "bold green"
+        names = ", ".join(x.name for x in report.unjudged)
+        yield f"PASSED{extra}" + (f", but not judged: {names}" if names else ""), "bold green"
+    elif not report.failures and not report.incomplete:
+        yield "NOTHING JUDGED: no stage had anything to look at", "bold yellow"
 
 
 def _wrapped(start: str, text: str, width: int, style: str) -> Iterator[Line]:

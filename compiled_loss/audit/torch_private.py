@@ -7,13 +7,14 @@ it is then reported as incomplete instead of passing in silence.
 import contextlib
 import importlib
 import logging
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _INTERFACES = {
     "breaks": "torch._dynamo.symbolic_convert:InstructionTranslatorBase.log_graph_break",
@@ -30,6 +31,11 @@ _INTERFACES = {
     "cudagraph refusals": "torch._inductor.utils:is_cudagraph_unsafe_fx_node",
     "unbacked symbols": "torch.fx.experimental.symbolic_shapes:free_unbacked_symbols",
     "autograd node": "torch._C:_current_autograd_node",
+    "autocast": "torch.amp.autocast_mode:autocast.__init__",
+    "autocast state": "torch:is_autocast_enabled",
+    "autocast dtype": "torch:get_autocast_dtype",
+    "generator": "torch:Generator",
+    "cond": "torch:cond",
     "aliasing": "torch.utils._python_dispatch:return_and_correct_aliasing",
 }
 
@@ -43,7 +49,8 @@ class Break(NamedTuple):
 
     error: BaseException
     reason: str
-    stack: list[Any]  # FrameSummary, outermost first
+    stack: list[Any]  # FrameSummary, outermost first: from the traced frame inwards
+    callers: list[Any]  # the same of what runs meanwhile, down to the traced frame's caller
     skips_frame: bool  # the rest of the function runs untraced
 
 
@@ -101,7 +108,8 @@ def collect_breaks() -> Iterator[list[Break]]:
             if not getattr(exc, "logged", False):
                 stack = getattr(exc, "real_stack", None)
                 skips = "Skipping the function" in reason
-                found.append(Break(exc, reason, list(extract_stack() if stack is None else stack), skips))
+                stack = list(extract_stack() if stack is None else stack)
+                found.append(Break(exc, reason, stack, traceback.extract_stack(), skips))
             original(self, code_options, reason=reason, exc=exc)
 
         return log_graph_break
@@ -112,7 +120,8 @@ def collect_breaks() -> Iterator[list[Break]]:
                 return original(self, *args, **kwargs)
             except soft as error:
                 if not getattr(error, "logged", False):
-                    found.append(Break(error, str(error), list(getattr(error, "real_stack", None) or []), True))
+                    stack = list(getattr(error, "real_stack", None) or [])
+                    found.append(Break(error, str(error), stack, traceback.extract_stack(), True))
                     error.logged = True  # type: ignore[union-attr]
                 raise
 
@@ -209,6 +218,31 @@ def isolated_compile(function: Callable[..., Any], **options: Any) -> Callable[.
     else:
         torch._dynamo.reset()
     return torch.compile(function, **options)
+
+
+def without_compile(function: Any) -> Any:
+    """The function inside `torch.compile`'s wrapper; itself where there is none."""
+    while True:
+        held = vars(function) if hasattr(function, "__dict__") else {}
+        if type(function).__name__ == "OptimizedModule":
+            function = held["_modules"]["_orig_mod"]
+        elif "_torchdynamo_orig_callable" in held and "_torchdynamo_disable" not in held:
+            function = held["_torchdynamo_orig_callable"]
+        else:
+            return function
+
+
+@contextlib.contextmanager
+def modules_called_plainly(modules: list[nn.Module]) -> Iterator[list[nn.Module]]:
+    """Call modules that were compiled in place, by `module.compile()`, as if they were not; yields these."""
+    compiled = {x: x._compiled_call_impl for x in modules if x._compiled_call_impl is not None}
+    for x in compiled:
+        x._compiled_call_impl = None
+    try:
+        yield list(compiled)
+    finally:
+        for x, call in compiled.items():
+            x._compiled_call_impl = call
 
 
 def copy_marks(source: Tensor, copy: Tensor) -> Tensor:

@@ -36,6 +36,8 @@ def test_a_function_that_leaves_python_is_no_clean_function(mine, capsys):
         ("{mine}:quiet", ("--batches", "bathces"), "--batches NAME says which function yields the batches"),
         ("{mine}:quiet", ("--batches", "limit"), "limit yields no batches:\nTypeError: 'int' object is not iterable"),
         ("{mine}:quiet", ("--batches", "nothing"), "batches: expected at least one, got none"),
+        ("{mine}:quiet", ("--batches", "one_tensor"), "batches: expected a sequence of batches, got one Tensor"),
+        ("{mine}:quiet", ("--batches", "one_dict"), "batches: expected a sequence of batches, got one dict"),
         ("{mine}:quiet", ("--batches", "broken_batches"), "RuntimeError: no more data"),
         ("{mine}:quiet", ("--warmup", "0"), "warmup: expected at least 1, got 0"),
         ("{mine}:quiet", ("--allow", "snyc=typo"), "allow: expected a kind among"),
@@ -56,6 +58,14 @@ def test_wrong_batches_stop_the_eager_stage(mine, capsys):
     assert "TypeError: quiet() takes 1 positional argument but 2 were given" in capsys.readouterr().out.replace(
         "\n" + " " * 29, " "
     )
+
+
+@pytest.mark.parametrize("option", ["--html", "--json"])
+def test_a_folder_that_is_missing_is_told_before_the_audit(mine, tmp_path, capsys, option):
+    assert run(f"{mine}:quiet", option, tmp_path / "none" / "x") == FAILED
+    err = capsys.readouterr().err
+    assert "cannot write: [Errno 2] No such file or directory" in err
+    assert "eager:" not in err
 
 
 @pytest.mark.parametrize(

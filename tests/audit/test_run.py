@@ -75,6 +75,22 @@ def test_a_stage_whose_interface_torch_lacks_is_no_pass(monkeypatch):
     )
 
 
+class Hides:
+    def __init__(self, x):
+        self.x = x
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(Hides, f"{__name__}.Hides"), (lambda x: {"all": [Hides(x)]}, "Hides"), (lambda x: (x for _ in "a"), "generator")],
+)
+def test_an_output_that_cannot_be_looked_into_is_no_pass(function, name):
+    report = audit(lambda x: function(x), learnt(3, 3, 3), **FAST)
+    assert not report.ok
+    assert f"{name}, in which tensors stay unseen" in outcome(report, "eager").note
+    assert outcome(report, "device").outcome == "clean"  # the others go on
+
+
 def test_without_gradients_the_report_says_that_there_was_no_backward():
     assert "no output requires a gradient" in outcome(audit(clean, [torch.ones(3)], **FAST), "eager").note
 
@@ -113,6 +129,48 @@ def test_gradients_that_are_zero_but_for_rounding_are_no_mismatch():
     assert audit(lambda x: net(x).square().mean(), images, skip=["breaks", "device"]).ok
 
 
+def test_the_tolerance_of_a_low_precision_is_told():
+    coarse = audit(lambda x: x.half().sum().float(), learnt(3), **FAST)
+    assert "up to 2e-02 is allowed" in outcome(coarse, "numbers").note
+    assert "is allowed" not in outcome(audit(clean, learnt(3), **FAST), "numbers").note
+
+
+def test_a_report_in_which_no_stage_looked_is_no_pass():
+    report = audit(clean, learnt(3), **FAST, skip=set(STAGES) - {"eager", "gpu"})
+    assert not report.ok
+    assert str(report).endswith("NOTHING JUDGED: no stage had anything to look at")
+
+
+def test_a_pass_says_what_was_not_judged():
+    assert str(audit(clean, learnt(3), **FAST)).endswith("PASSED, but not judged: recompiles")
+
+
+def test_what_is_compiled_already_is_looked_into():
+    net = nn.Sequential(nn.Linear(3, 3))
+    net.compile(backend="eager")
+    impl = net._compiled_call_impl
+    report = audit(net, learnt(3, 3, 3), **FAST)
+    assert report.ok, str(report)
+    assert "compiled in place, but called plainly here: Sequential" in outcome(report, "eager").note
+    assert net._compiled_call_impl is impl
+    inside = torch.compile(reads, backend="eager")
+    for function in (inside, lambda x: inside(x)):
+        assert audit(function, learnt(3), **FAST).counts() == {"graph-break": 1, "sync": 1}
+    assert "compiled already" in outcome(audit(inside, learnt(3), **FAST), "eager").note
+    assert "compiled already" in outcome(audit(torch.compile(nn.Linear(3, 3)), learnt(3), **FAST), "eager").note
+
+
+def test_a_single_name_may_be_skipped_and_any_kind_allowed():
+    report = audit(reads, learnt(3), **FAST, skip="device", allow={"*@reads:*": "known"})
+    assert outcome(report, "device").outcome == "off"
+    assert report.ok
+
+
+def test_a_batch_that_is_a_list_is_explained():
+    report = audit(lambda x, y: x + y, [[torch.ones(3), torch.ones(3)]], **FAST)
+    assert "a batch that is a list is one argument, a tuple is several" in outcome(report, "eager").note
+
+
 def test_the_report_is_told_as_json():
     told = json.loads(audit(reads, learnt(3), **FAST).to_json())
     assert told["ok"] is False
@@ -133,6 +191,9 @@ def test_progress_tells_each_stage():
         ({"function": 3}, "function: expected something to call .*, got 3"),
         ({"skip": ["brakes"]}, "skip: expected names among .*, got brakes"),
         ({"allow": {"sync": " "}}, "allow: expected a reason for 'sync'"),
+        ({"allow": {"sync": None}}, "allow: expected a reason for 'sync'"),
+        ({"skip": "devise"}, "skip: expected names among .*, got devise"),
+        ({"skip": [x for x in STAGES if x not in ("eager", "export")]}, "skip: expected a stage that is left to run"),
         ({"allow": {"snyc": "why"}}, "allow: expected a kind among .*, got 'snyc'"),
         ({"warmup": 0}, "warmup: expected at least 1, got 0"),
         ({"tolerance": float("nan")}, "tolerance: expected None or at least 0, got nan"),

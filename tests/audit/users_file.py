@@ -64,6 +64,14 @@ def broken_batches():
     raise RuntimeError("no more data")
 
 
+def one_tensor():
+    return torch.ones(3, 3)
+
+
+def one_dict():
+    return {"x": torch.ones(3)}
+
+
 def pairs():
     yield torch.ones(3), torch.ones(3)
 """

@@ -119,6 +119,16 @@ def under_autocast(x: Tensor) -> Tensor:
     return y.float().sum()
 
 
+@CLEAN.add()
+def rounds_a_complex_number_otherwise(x: Tensor) -> Tensor:
+    return torch.complex(x * (1 + 1e-6 if torch.compiler.is_compiling() else 1), x.sin())
+
+
+@CLEAN.add()
+def rounds_a_low_precision_otherwise(x: Tensor) -> Tensor:
+    return (x.bfloat16() * 2).float().sum() * (1 + 1e-2 if torch.compiler.is_compiling() else 1)
+
+
 class _Square(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -171,6 +181,56 @@ class KeepsAnAverage:
     def __call__(self, x: Tensor) -> Tensor:
         self.average = x.detach() if self.average is None else 0.9 * self.average + 0.1 * x.detach()
         return x * 2
+
+
+@CLEAN.add()
+def meets_numbers_of_the_host(x: Tensor) -> Tensor:
+    half, zero = torch.tensor(0.5), torch.tensor(0.0)
+    y = torch.where(x > 0, x, zero) * half + torch.lerp(x, x * 2, half) + zero.clamp(max=1)
+    y = y.masked_fill(x > 1, zero).clamp(min=zero) + torch.pow(2, x) + torch.where(x > 0, x, 0.0)
+    return y + nn.functional.mse_loss(x.mean().detach(), zero)
+
+
+@CLEAN.add()
+def writes_numbers(x: Tensor) -> Tensor:
+    y = x * 2
+    y[0] = 0.0
+    y[1:] += 1
+    y[1:] = torch.tensor(2.0)
+    y.fill_(torch.tensor(3.0))
+    return y * x
+
+
+@CLEAN.add()
+def chooses_with_cond(x: Tensor) -> Tensor:
+    return torch.cond(x.sum() > 0, lambda a: a.sin(), lambda a: a.cos(), (x,))
+
+
+@CLEAN.add()
+def chooses_with_cond_in_a_low_precision(x: Tensor) -> Tensor:
+    return torch.cond(x.sum() > 0, lambda a: a.sin(), lambda a: a.cos(), (x,)).half().float()
+
+
+@CLEAN.add(lambda: [torch.randn(3, 3, requires_grad=True) for _ in range(2)])
+def asks_for_autocast(x: Tensor) -> Tensor:
+    return x.float() * 2 if torch.is_autocast_enabled(x.device.type) else x * 2
+
+
+_MODE = "cpu"
+
+
+@CLEAN.add()
+def compares_a_text_that_is_no_device(x: Tensor) -> Tensor:
+    return x * {"cpu": 2.0, "gpu": 3.0}[_MODE]
+
+
+def _on_a_device_by_default(x: Tensor, device: str = "cpu") -> Tensor:
+    return x + torch.arange(3, device=device)
+
+
+@CLEAN.add()
+def takes_its_device_from_a_default(x: Tensor) -> Tensor:
+    return _on_a_device_by_default(x)
 
 
 _DEVICE = "cpu"

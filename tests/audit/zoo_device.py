@@ -1,5 +1,6 @@
 """Small functions with one planted fault each on the way to a device, to equal numbers or to an export."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,6 +47,13 @@ def reads_through_a_mask(x: Tensor) -> Tensor:
 def writes_through_a_mask(x: Tensor) -> Tensor:
     y = x.clone()
     y[x > 0] = x.sum()  # fault: dynamic-size, cudagraph
+    return y
+
+
+@FAULTY.add(vectors(3, 3, learnt=False))
+def writes_a_number_through_a_mask(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[x > 0] = 0.0  # fault: cudagraph
     return y
 
 
@@ -115,6 +123,41 @@ def makes_zeros_on_the_host(x: Tensor) -> Tensor:
     return x + bias  # fault: device
 
 
+@FAULTY.add(vectors(3, 3, learnt=False))
+def adds_up_in_a_number_of_the_host(x: Tensor) -> Tensor:
+    loss = torch.tensor(0.0)
+    for row in x:
+        loss += row  # fault: device
+    return loss
+
+
+@FAULTY.add(vectors(3, 3, learnt=False))
+def writes_to_an_out_of_the_host(x: Tensor) -> Tensor:
+    best = torch.tensor(0.0)
+    torch.maximum(best, x.max(), out=best)  # fault: device
+    return best * 2
+
+
+@FAULTY.add()
+def stacks_a_number_of_the_host(x: Tensor) -> Tensor:
+    return torch.stack([x.mean(), torch.tensor(0.0)]).sum()  # fault: device
+
+
+@FAULTY.add()
+def has_its_label_on_the_host(x: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(x, torch.tensor(1))  # fault: device
+
+
+@FAULTY.add()
+def gathers_by_an_index_of_the_host(x: Tensor) -> Tensor:
+    return x.gather(0, torch.tensor(1))  # fault: device
+
+
+@FAULTY.add(lambda: [torch.randn(4, 3, requires_grad=True)] * 2)
+def embeds_an_index_of_the_host(x: Tensor) -> Tensor:
+    return nn.functional.embedding(torch.tensor(1), x)  # fault: device
+
+
 @FAULTY.add()
 class KeepsATensorAsAPlainAttribute(nn.Module):
     def __init__(self) -> None:
@@ -128,6 +171,11 @@ class KeepsATensorAsAPlainAttribute(nn.Module):
 @FAULTY.add()
 def copies_a_constant_on_every_call(x: Tensor) -> Tensor:
     return x * torch.tensor([1.0, 2.0, 3.0], device=x.device)  # fault: sync
+
+
+@FAULTY.add(vectors(3, 3, learnt=False))
+def makes_a_tensor_of_values(x: Tensor) -> Tensor:
+    return x * torch.tensor([x.sum(), x.max()], device=x.device).sum()  # fault: sync
 
 
 @FAULTY.add()
@@ -161,6 +209,11 @@ def takes_another_path_when_compiled(x: Tensor) -> Tensor:  # fault: mismatch
     return x * 3 if torch.compiler.is_compiling() else x * 2
 
 
+@FAULTY.add()
+def hides_behind_a_low_precision(x: Tensor) -> tuple[Tensor, Tensor]:  # fault: mismatch
+    return x * (1.01 if torch.compiler.is_compiling() else 1.0), x.half().sum()
+
+
 class _OtherBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -177,6 +230,11 @@ def has_other_gradients_when_compiled(x: Tensor) -> Tensor:  # fault: mismatch
 
 
 @FAULTY.add()
+def has_other_gradients_of_a_complex_output(x: Tensor) -> Tensor:  # fault: mismatch
+    return torch.complex(x, _OtherBackward.apply(x))
+
+
+@FAULTY.add()
 def loses_its_gradient_when_compiled(x: Tensor) -> Tensor:  # fault: mismatch
     return x * 2 if not torch.compiler.is_compiling() else x.detach() * 2
 
@@ -186,6 +244,35 @@ def writes_to_its_input_when_compiled(x: Tensor) -> Tensor:  # fault: mismatch
     if torch.compiler.is_compiling():
         x.mul_(2)
     return torch.ones_like(x)
+
+
+@dataclass
+class Losses:
+    """What torch knows nothing of."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+@FAULTY.add()
+def hides_its_numbers_in_a_dataclass(x: Tensor) -> Losses:  # fault: mismatch
+    y = x * (3 if torch.compiler.is_compiling() else 2)
+    return Losses(y.sum(), {"y": y})
+
+
+class _ReadsBackwardToo(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] / gradients[0].norm().item()  # fault: sync, graph-break
+
+
+@FAULTY.add()
+def hides_a_backward_in_a_dataclass(x: Tensor) -> Losses:
+    return Losses(_ReadsBackwardToo.apply(x.sin()).sum(), {})
 
 
 # ---- exports ----

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 from typing import Any
 
 import torch
@@ -61,6 +62,12 @@ def two_breaks(x: Tensor) -> Tensor:
 def break_by_the_standard_library(x: Tensor) -> Tensor:
     text = json.dumps({"rows": len(x)})  # fault: graph-break
     return x * len(text)
+
+
+@FAULTY.add()
+def break_by_a_logger(x: Tensor) -> Tensor:
+    logging.getLogger(__name__).debug("sum %s", x.sum())  # fault: graph-break
+    return x * 2
 
 
 class _PrintsBackward(torch.autograd.Function):

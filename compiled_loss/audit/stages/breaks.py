@@ -4,8 +4,9 @@ import re
 
 from compiled_loss.audit.findings import Finding
 from compiled_loss.audit.places import below_audit
+from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
-from compiled_loss.audit.state import call, restored
+from compiled_loss.audit.state import call
 from compiled_loss.audit.torch_private import Break, collect_breaks, isolated_compile, own_compile_state
 
 _SKIPPED = "the rest of this function ran outside any graph and was not looked at for further breaks"
@@ -27,9 +28,14 @@ def find_breaks(subject: Subject) -> Result:
                     stopped = f"batch {i}: {first_line(error)}"
             notes |= {_OPTIMIZER for x in breaks if _is_an_optimizers_own(x)}
             notes |= {_SKIPPED for x in breaks if x.skips_frame}
-            found += [_finding(subject, x, i) for x in breaks if not _is_an_optimizers_own(x)]
-            if i == 0 and found:
-                notes.add(f"{len(found)} breaks in the first batch")
+            breaks = [x for x in breaks if not _is_an_optimizers_own(x)]
+            for x in breaks:
+                new = _finding(subject, x, i)
+                # A call that broke runs uncompiled, and what it calls breaks again inside: that is no second finding.
+                if _has_own_line(subject, x) or not any(y.place == new.place and i in y.batches for y in found):
+                    found.append(new)
+            if i == 0 and breaks:
+                notes.add(f"{len(breaks)} breaks in the first batch")
             if stopped:
                 break
     return Result(found, stopped=stopped, note="; ".join(sorted(notes)))
@@ -40,12 +46,16 @@ def _is_an_optimizers_own(broken: Break) -> bool:
 
 
 def _finding(subject: Subject, broken: Break, batch: int) -> Finding:
-    where = subject.finder.locate(below_audit(broken.stack))
+    where = subject.finder.locate([*below_audit(broken.callers), *below_audit(broken.stack)])
     gb_type, explanation = _reason(broken)
     message = f"{gb_type}: {explanation}" if explanation else gb_type
     if broken.skips_frame:
         message += " (the whole function falls back to eager)"
     return finding("graph-break", message, where, batch, detail=broken.reason.strip())
+
+
+def _has_own_line(subject: Subject, broken: Break) -> bool:
+    return any(subject.finder.is_own(x.filename) for x in broken.stack)
 
 
 def _reason(broken: Break) -> tuple[str, str]:

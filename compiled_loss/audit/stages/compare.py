@@ -1,33 +1,41 @@
 """Numbers against the eager run's."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from compiled_loss.audit.findings import Finding
 from compiled_loss.audit.stages.subject import Subject, finding
 from compiled_loss.audit.state import Outcome
+from compiled_loss.audit.trees import is_plain
 
 # Errors allowed relative to the largest entry: a few hundred roundings, which sums in another order may cost.
 _TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+_TOLERANCES |= {dtype.to_complex(): x for dtype, x in _TOLERANCES.items() if dtype != torch.bfloat16}
 
 
 def compare(
-    subject: Subject, got: Outcome, batch: int, kind: str, mode: str, errors: dict[str, float], floor: float = 0.0
+    subject: Subject,
+    got: Outcome,
+    batch: int,
+    kind: str,
+    mode: str,
+    errors: dict[str, float],
+    floors: Mapping[str, float] | None = None,
 ) -> list[Finding]:
     """Findings for outputs and gradients that differ from the eager ones; the errors are noted in `errors`.
 
-    `floor` is the least tolerance: that of the lowest precision used inside.
+    `floors` are the least tolerances by name: those of the lowest precision that a number rests on.
     """
     expected = subject.expected[batch]
     where = subject.finder.of_function(subject.function)
     if len(got.outputs) != len(expected.outputs):
         message = f"{mode}: {len(got.outputs)} output tensors where eager gives {len(expected.outputs)}"
         return [finding(kind, message, where, batch)]
-    forward = {f"output {i}": pair for i, pair in enumerate(zip(got.outputs, expected.outputs, strict=True))}
-    forward |= {
-        f"{name} after the call": (got.written[name], x) for name, x in expected.written.items() if name in got.written
-    }
-    backward = {f"gradient of {name}": (got.gradients.get(name), x) for name, x in expected.gradients.items()}
+    given = got.forward() | got.backward()
+    forward = {name: (given[name], x) for name, x in expected.forward().items() if name in given}
+    backward = {name: (given.get(name), x) for name, x in expected.backward().items()}
     if kind == "export":  # an exported program has no backward
         backward = {}
     largest = max((_largest(x) for x in expected.gradients.values()), default=0.0)
@@ -36,6 +44,7 @@ def compare(
         wrong = {}
         for name, (x, y) in pairs.items():
             least = 1e-2 * largest if phase == "backward" and subject.tolerance is None else 0.0
+            floor = (floors or {}).get(name, 0.0)
             problem, error = ("there is none", 0.0) if x is None else _difference(x, y, subject.tolerance, floor, least)
             errors[f"{mode}: {name}"] = max(error, errors.get(f"{mode}: {name}", 0.0))
             if problem:
@@ -53,9 +62,8 @@ def compare(
 
 def _differ(got: list[object], expected: list[object]) -> bool:
     """Whether plain values differ; objects without an equality of their own do not count."""
-    plain = str | bytes | int | float | complex | None
     pairs = zip(got, expected, strict=False)
-    return len(got) != len(expected) or any(isinstance(y, plain) and x != y and y == y for x, y in pairs)
+    return len(got) != len(expected) or any(is_plain(y) and x != y and y == y for x, y in pairs)
 
 
 def _largest(x: Tensor) -> float:
@@ -79,6 +87,8 @@ def _difference(
         return f"{got.dtype} {tuple(got.shape)}, expected {expected.dtype} {tuple(expected.shape)}", 0.0
     if got.numel() == 0:
         return "", 0.0
+    if expected.is_complex():
+        got, expected = torch.view_as_real(got.resolve_conj()), torch.view_as_real(expected.resolve_conj())
     if not expected.is_floating_point():
         wrong = int((got != expected).sum())
         return (f"{wrong} of {got.numel()} entries differ" if wrong else ""), wrong / got.numel()

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from compiled_loss.audit.findings import Finding, Graph
 from compiled_loss.audit.places import Finder
+from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.compare import compare, tolerance_of
+from compiled_loss.audit.stages.precision import tolerances_of
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
-from compiled_loss.audit.state import call, restored
+from compiled_loss.audit.state import Outcome, call
 from compiled_loss.audit.torch_private import (
     Compile,
     collect_compiles,
@@ -37,27 +39,37 @@ class CompiledRun:
         self.graphs: list[Graph] = []
         self.errors: dict[str, float] = {}
         self.lowest = 0.0  # tolerance of the lowest precision that a graph computes in
+        self.raised = 0.0  # the largest tolerance that a number is given for that
         self.stopped = ""
         self.broken = False
         self._batch = 0
 
     def run(self) -> "CompiledRun":
         """Compile and run every batch."""
-        subject = self.subject
+        subject, outcomes = self.subject, list[Outcome]()
         with own_compile_state(subject.backend), restored(subject.state):
             compiled = isolated_compile(subject.function, backend=self._backend(), dynamic=subject.dynamic)
             for i, batch in enumerate(subject.batches):
                 self._batch = i
                 with collect_compiles() as compiles:
                     try:
-                        got = call(compiled, batch, subject.state, backward=subject.backward)
+                        outcomes.append(call(compiled, batch, subject.state, backward=subject.backward))
                     except Exception as error:
                         self.stopped = f"batch {i}: {first_line(error)}"
-                        return self
+                        break
                 self.broken = any(probe("counters")[key] for key in ("graph_break", "unimplemented"))
                 self._judge_compiles(compiles)
-                self.mismatches += compare(subject, got, i, "mismatch", "compiled", self.errors, self.lowest)
+        self._judge_numbers(outcomes)
         return self
+
+    def _judge_numbers(self, outcomes: list[Outcome]) -> None:
+        floors: list[dict[str, float]] = [{} for _ in outcomes]
+        numbers = [x for y in outcomes for x in (*y.outputs, *y.gradients.values()) if tolerance_of(x.dtype)]
+        if self.lowest > min((tolerance_of(x.dtype) for x in numbers), default=self.lowest):
+            floors = tolerances_of(self.subject, self.lowest)
+            self.raised = max((x for floor in floors for x in floor.values()), default=0.0)
+        for i, got in enumerate(outcomes):
+            self.mismatches += compare(self.subject, got, i, "mismatch", "compiled", self.errors, floors[i])
 
     def _judge_compiles(self, compiles: list[Compile]) -> None:
         if self._batch < self.subject.warmup:
@@ -172,6 +184,8 @@ def compare_numbers(run: CompiledRun) -> Result:
     """Compiled against eager outputs and gradients."""
     worst = max(run.errors.values(), default=0.0)
     note = f"largest error {worst:.1e} of the largest entry" if run.errors else ""
+    if run.raised and run.subject.tolerance is None:
+        note += f"; up to {run.raised:.0e} is allowed where a low precision is computed in"
     skipped = "" if run.errors or run.stopped or run.mismatches else "the function returns no tensor to compare"
     return Result(run.mismatches, run.stopped, skipped, note, errors=run.errors)
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import torch
 
 from compiled_loss.audit.findings import Finding
-from compiled_loss.audit.simulated import batch_on_device, simulation
+from compiled_loss.audit.restoring import restored
+from compiled_loss.audit.simulated.simulation import batch_on_device, simulation
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
-from compiled_loss.audit.state import differentiable_sum, restored, tensors_of
+from compiled_loss.audit.state import differentiable_sum
 from compiled_loss.audit.torch_private import forward_trace
+from compiled_loss.audit.trees import tensors_of
 
 
 def find_device_faults(subject: Subject) -> Result:
@@ -32,8 +34,8 @@ def find_device_faults(subject: Subject) -> Result:
                 for i, batch in enumerate(subject.batches):
                     current[:] = ["forward", i]
                     args = batch_on_device(batch)
-                    leaves = [x for x in tensors_of(args) if x.requires_grad] + learnt
                     outputs = tensors_of(subject.function(*args))
+                    leaves = [x for x in tensors_of(args) + learnt if x.requires_grad and x.is_leaf]
                     total = differentiable_sum(outputs) if subject.backward else None
                     if total is not None and leaves:
                         current[0] = "backward"

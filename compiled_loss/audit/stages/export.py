@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from compiled_loss.audit.findings import Finding
+from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.compare import compare
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
-from compiled_loss.audit.state import Outcome, restored, tensors_of
+from compiled_loss.audit.state import Outcome
 from compiled_loss.audit.torch_private import quiet
+from compiled_loss.audit.trees import is_plain, map_tensors, others_of, tensors_of
 
 
 class _OfTensors(nn.Module):
@@ -20,14 +21,12 @@ class _OfTensors(nn.Module):
     def __init__(self, function: Callable[..., Any], batch: tuple[Any, ...]) -> None:
         super().__init__()
         self.function = function
-        leaves, self.spec = pytree.tree_flatten(batch)
-        self.constants = [None if isinstance(x, Tensor) else x for x in leaves]
-        self.is_tensor = [isinstance(x, Tensor) for x in leaves]
+        self.batch = batch
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         given = iter(tensors)
-        leaves = [next(given) if x else c for x, c in zip(self.is_tensor, self.constants, strict=True)]
-        return tuple(tensors_of(self.function(*pytree.tree_unflatten(leaves, self.spec))))
+        args = map_tensors(lambda _: next(given), self.batch)
+        return tuple(tensors_of(self.function(*args)))
 
 
 def find_export_faults(subject: Subject) -> Result:
@@ -56,7 +55,8 @@ def find_export_faults(subject: Subject) -> Result:
     comparable = [
         i for i, batch in enumerate(subject.batches) if _constants(batch) == _constants(subject.batches[example])
     ]
-    wrong = _compare(subject, program.module(), tensors, comparable, "exported", errors)
+    with restored(subject.state):  # the program shares the function's buffers
+        wrong = _compare(subject, program.module(), tensors, comparable, "exported", errors)
     found += wrong
     # What the exported program gets wrong, ONNX Runtime gets wrong too: no second finding.
     comparable = [i for i in comparable if not any(i in x.batches for x in wrong)]
@@ -84,7 +84,7 @@ def _compare(
     found: list[Finding] = []
     where = subject.finder.of_function(subject.function)
     for i in batches:
-        inputs = tensors[i]
+        inputs = [x.clone() for x in tensors[i]]
         try:
             got = Outcome(list(function(*inputs)), {}, False, [], {})
         except Exception as error:
@@ -107,11 +107,10 @@ def _onnx(program: torch.export.ExportedProgram) -> Callable[..., list[Tensor]]:
     options.log_severity_level = 4
     model = converted.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    names = program.graph_signature.user_inputs
-    wanted = {x.name for x in session.get_inputs()}
 
     def run(*inputs: Tensor) -> list[Tensor]:
-        feed = {str(n): x.cpu().numpy() for n, x in zip(names, inputs, strict=True) if str(n) in wanted}
+        # By position: an input that is returned as it is has another name here than in the program.
+        feed = {x.name: given.cpu().numpy() for x, given in zip(session.get_inputs(), inputs, strict=True)}
         return [torch.as_tensor(x) for x in session.run(None, feed)]
 
     return run
@@ -126,9 +125,8 @@ def _varying_dimensions(batches: Sequence[tuple[Any, ...]]) -> list[tuple[int, i
 
 
 def _constants(batch: tuple[Any, ...]) -> dict[str, Any]:
-    """The arguments that are no tensors, by path."""
-    leaves, _ = pytree.tree_flatten_with_path(batch)
-    return {f"args{pytree.keystr(path)}": x for path, x in leaves if not isinstance(x, Tensor)}
+    """The plain values among the arguments, by path; other objects need not say whether they are equal."""
+    return {f"args{name}": x for name, x in others_of(batch).items() if is_plain(x)}
 
 
 def _changing_constants(subject: Subject) -> list[Finding]:

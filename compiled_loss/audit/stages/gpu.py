@@ -4,12 +4,13 @@ import warnings
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from compiled_loss.audit.findings import Finding
+from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.compare import compare
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
-from compiled_loss.audit.state import Outcome, call, fresh, restored, tensors_of
+from compiled_loss.audit.state import Outcome, call, fresh
+from compiled_loss.audit.trees import map_tensors, tensors_of
 
 
 def confirm_on_gpu(subject: Subject) -> Result:
@@ -56,7 +57,7 @@ def _syncs(subject: Subject, batch: tuple[Any, ...], index: int) -> list[Finding
 
 
 def _replay(subject: Subject, batch: tuple[Any, ...]) -> Outcome:
-    args = fresh(pytree.tree_map_only(torch.Tensor, lambda x: x.detach(), batch))
+    args = fresh(map_tensors(torch.Tensor.detach, batch))
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # libraries set themselves up on first use, which a capture cannot hold

@@ -25,6 +25,7 @@ class Subject:
         backend: of `torch.compile`.
         dynamic: of `torch.compile`.
         tolerance: largest error, relative to the largest entry; None goes by dtype.
+        note: what to say of how it is run.
         expected: what each batch gives eagerly.
     """
 
@@ -37,6 +38,7 @@ class Subject:
     backend: str
     dynamic: bool | None
     tolerance: float | None
+    note: str = ""
     expected: list[Outcome] = field(default_factory=list)
 
 
@@ -67,7 +69,11 @@ def finding(
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first line of a message, with the type where it is an exception."""
-    text = str(error).strip().splitlines()
+    """The first line of a message, with the type where it is an exception; of the cause where torch wraps one."""
+    cause = getattr(error, "inner_exception", None)
+    if isinstance(cause, BaseException):
+        return first_line(cause)
+    text = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     name = "" if isinstance(error, str) else f"{type(error).__name__}: "
-    return name + (text[0] if text else "")
+    # A line that ends in a colon says nothing without the next.
+    return name + " ".join(text[: 2 if text[0].endswith(":") else 1])

@@ -1,0 +1,118 @@
+"""Runs every operator and function on the CPU's values, and reports what a device would not do without a wait."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compiled_loss.audit.simulated.rules import faults_of
+from compiled_loss.audit.simulated.tensor import DEVICE, SimulatedTensor, wrapped
+from compiled_loss.audit.torch_private import probe
+
+_aten = torch.ops.aten
+
+# Methods that read memory without passing through an operator.
+_READS = {
+    Tensor.tolist: "tolist",
+    Tensor.numpy: "numpy",
+    Tensor.__array__: "numpy",
+    Tensor.__repr__: "printing",
+    Tensor.__format__: "formatting",
+}
+_MAKES = {
+    torch.tensor: "tensor",
+    torch.as_tensor: "as_tensor",
+    torch.from_numpy: "from_numpy",
+    Tensor.new_tensor: "new_tensor",
+}
+
+Report = Callable[[str, str], None]  # (kind, what happened)
+
+
+class Operators(TorchDispatchMode):
+    """Every operator; `resident` are plain tensors that count as being on the device."""
+
+    def __init__(self, report: Report, resident: list[Tensor]) -> None:
+        super().__init__()
+        self.report = report
+        self.resident = {id(x): x for x in resident}
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Compiled code inside the function runs as it is."""
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        on_device = [x for x in tensors if self._is_on_device(x)]
+        on_host = [x for x in tensors if not self._is_on_device(x)]
+        wanted = kwargs.get("device")
+        moves = wanted is not None and torch.device(wanted).type != DEVICE.type
+        if on_device:
+            for kind, message in faults_of(func, args, kwargs, on_host, moves=moves):
+                self.report(kind, message)
+        elif on_host and wanted is not None and not moves:
+            self.report("sync", "a tensor of the host's memory is copied to the device")
+        plain_args, plain_kwargs = pytree.tree_map_only(SimulatedTensor, lambda x: x.held, (args, kwargs))
+        if wanted is not None:
+            plain_kwargs["device"] = torch.device("cpu")
+        result = func(*plain_args, **plain_kwargs)
+        stays = (bool(on_device) and not moves) or (wanted is not None and not moves)
+        if func in (_aten.copy_.default, _aten.set_.source_Tensor):
+            stays = self._is_on_device(args[0])
+        if not stays:
+            return result
+        result = pytree.tree_map_only(Tensor, wrapped, result)
+        if any(isinstance(x, SimulatedTensor) for x in tensors):
+            return probe("aliasing")(func, args, kwargs, result)
+        return result
+
+    def _is_on_device(self, x: Tensor) -> bool:
+        return isinstance(x, SimulatedTensor) or id(x) in self.resident
+
+
+class Functions(TorchFunctionMode):
+    """What does not reach an operator: memory read as Python or NumPy values, and constants made from them."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self.report = report
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _READS and isinstance(args[0], SimulatedTensor):
+            self.report("sync", f"all values are read by the host ({_READS[func]})")
+            return func(args[0].held.detach(), *args[1:], **kwargs)
+        if func in _MAKES:
+            return self._make(func, args, kwargs)
+        if func is Tensor.__setitem__ and _writes_a_number_through_a_mask(*args):
+            # A GPU's tensor takes the number from the host, where other devices' tensors put it into one of theirs.
+            return func(args[0], args[1], torch.tensor(args[2], dtype=args[0].dtype))
+        return func(*args, **kwargs)
+
+    def _make(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A tensor from values of the host; those of the device among them are read one by one."""
+        device = kwargs.get("device")
+        first = 1 if func is Tensor.new_tensor else 0
+        data = kwargs.get("data") if len(args) <= first else args[first]
+        if any(isinstance(x, SimulatedTensor) for x in pytree.tree_leaves(data)) and not isinstance(data, Tensor):
+            self.report("sync", f"{_MAKES[func]} reads values of the device one by one")
+            data = pytree.tree_map_only(SimulatedTensor, lambda x: x.held.detach(), data)
+            args, kwargs = (*args[:first], data, *args[first + 1 :]), {k: x for k, x in kwargs.items() if k != "data"}
+        if first and isinstance(args[0], SimulatedTensor):
+            self.report("sync", "new_tensor copies values from the host")
+            return wrapped(func(args[0].held, *args[1:], **kwargs))
+        if isinstance(data, Tensor) or device is None or torch.device(device).type != DEVICE.type:
+            return func(*args, **kwargs)
+        self.report("sync", f"{_MAKES[func]}(..., device=...) copies values from the host")
+        return wrapped(func(*args, **kwargs | {"device": "cpu"}))
+
+
+def _writes_a_number_through_a_mask(target: Tensor, index: Any, value: Any) -> bool:
+    mask = isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
+    return mask and isinstance(target, SimulatedTensor) and isinstance(value, int | float)

@@ -1,0 +1,51 @@
+"""Functions of torch that do not know the simulated device, each with one in its place that does."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from compiled_loss.audit.simulated.tensor import DEVICE, SimulatedTensor
+from compiled_loss.audit.torch_private import replaced
+
+
+@contextlib.contextmanager
+def stand_ins() -> Iterator[None]:
+    """Run the block with autocast, generators and `torch.cond` taking the simulated device for the CPU."""
+    with contextlib.ExitStack() as stack:
+        for name in ("autocast", "autocast state", "autocast dtype"):
+            stack.enter_context(replaced(name, _on_cpu))
+        stack.enter_context(replaced("generator", _generators_on_cpu))
+        stack.enter_context(replaced("cond", _chosen_by_value))
+        yield
+
+
+def _known(x: Any) -> Any:
+    return "cpu" if isinstance(x, str | torch.device) and str(x) == DEVICE.type else x
+
+
+def _on_cpu(original: Callable[..., Any]) -> Callable[..., Any]:
+    def stands_in(*args: Any, **kwargs: Any) -> Any:
+        return original(*map(_known, args), **{name: _known(x) for name, x in kwargs.items()})
+
+    return stands_in
+
+
+def _generators_on_cpu(original: Any) -> Any:
+    class Kind(type(original)):
+        def __instancecheck__(self, instance: Any) -> bool:
+            return isinstance(instance, original)
+
+    class Generator(original, metaclass=Kind):
+        def __new__(cls, device: Any = "cpu") -> Any:
+            return original(_known(device))
+
+    return Generator
+
+
+def _chosen_by_value(original: Callable[..., Any]) -> Callable[..., Any]:
+    def cond(pred: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(bool(pred.held) if isinstance(pred, SimulatedTensor) else pred, *args, **kwargs)
+
+    return cond

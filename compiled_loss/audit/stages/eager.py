@@ -1,0 +1,34 @@
+"""The function itself, uncompiled: the numbers that all others are compared with."""
+
+from compiled_loss.audit.restoring import restored
+from compiled_loss.audit.stages.subject import Result, Subject, first_line
+from compiled_loss.audit.state import call
+from compiled_loss.audit.trees import is_plain
+
+_NO_BACKWARD = "no output requires a gradient, so there was no backward: set requires_grad on the inputs"
+
+
+def run_eagerly(subject: Subject) -> Result:
+    """Call it on every batch, and keep what it gives."""
+    with restored(subject.state):
+        for i, batch in enumerate(subject.batches):
+            try:
+                subject.expected.append(call(subject.function, batch, subject.state, backward=subject.backward))
+            except Exception as error:
+                return Result([], stopped=f"batch {i}: {_told(subject, error, batch)}")
+    hidden = {type(x) for outcome in subject.expected for x in outcome.others if not is_plain(x)}
+    if hidden:
+        names = ", ".join(sorted(f"{x.__module__}.{x.__qualname__}" for x in hidden))
+        return Result([], stopped=f"returns {names}, in which tensors stay unseen: return containers or dataclasses")
+    notes = [subject.note] if subject.note else []
+    if subject.backward and not any(x.differentiable for x in subject.expected):
+        notes.append(_NO_BACKWARD)
+    return Result([], note="; ".join(notes))
+
+
+def _told(subject: Subject, error: Exception, batch: tuple[object, ...]) -> str:
+    place, _ = subject.finder.of_error(error)
+    where = f" at {place}" if place else ""
+    lists = isinstance(error, TypeError) and place is None and len(batch) == 1 and isinstance(batch[0], list)
+    hint = "; a batch that is a list is one argument, a tuple is several" if lists else ""
+    return f"{first_line(error)}{where}{hint}"
