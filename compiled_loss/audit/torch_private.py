@@ -235,13 +235,13 @@ def without_compile(function: Any) -> Any:
 @contextlib.contextmanager
 def modules_called_plainly(modules: list[nn.Module]) -> Iterator[list[nn.Module]]:
     """Call modules that were compiled in place, by `module.compile()`, as if they were not; yields these."""
-    compiled = {x: x._compiled_call_impl for x in modules if x._compiled_call_impl is not None}
-    for x in compiled:
+    compiled = [(x, x._compiled_call_impl) for x in modules if x._compiled_call_impl is not None]
+    for x, _ in compiled:
         x._compiled_call_impl = None
     try:
-        yield list(compiled)
+        yield [x for x, _ in compiled]
     finally:
-        for x, call in compiled.items():
+        for x, call in compiled:
             x._compiled_call_impl = call
 
 

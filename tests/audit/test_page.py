@@ -188,3 +188,15 @@ def test_every_text_has_the_contrast_that_wcag_aa_asks_for(scheme):
     for text, ground in pairs:
         dark, light = sorted(luminance(colours[x]) for x in (text, ground))
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+
+
+@pytest.mark.parametrize(
+    ("stages", "word", "reason"),
+    [
+        ((Stage("breaks", "clean"), Stage("recompiles", "skipped", "no batch")), "Passed", "recompiles not judged"),
+        ((Stage("eager", "clean"), Stage("gpu", "skipped")), "Nothing judged", "No stage had anything to look at"),
+    ],
+)
+def test_what_was_not_judged_stands_in_the_verdict(stages, word, reason):
+    text = render(report(stages=stages))
+    assert f"<strong>{word}</strong><ul><li>{reason}</li></ul>" in text
