@@ -65,3 +65,8 @@ def test_a_number_in_a_dataclass_that_changes_is_found():
 def test_arrays_among_the_arguments_do_not_stop_it():
     report = audit(lambda x, a: x * float(a[0]), [(torch.randn(n), np.ones(3)) for n in (3, 5, 7)], **ALONE)
     assert report.ok, str(report)
+
+
+def test_views_of_a_part_of_each_row_are_inputs_as_any():
+    report = audit(lambda x: x.sum(1), [torch.randn(n, 5)[:, :4] for n in (3, 5, 7)], **ALONE)
+    assert report.ok, str(report)
