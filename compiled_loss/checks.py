@@ -1,5 +1,6 @@
 """Checks of static facts (rank, shape, dtype, device) at the public edge. None reads a tensor's value."""
 
+import numbers
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -62,8 +63,8 @@ def check_strides(strides: Any) -> tuple[int, ...]:
         >>> check_strides([8.0, 16.0])
         (8, 16)
     """
-    several = isinstance(strides, Sequence) and all(isinstance(s, int | float) for s in strides)
-    whole = several and len(strides) >= 1 and all(s >= 1 and s == int(s) for s in strides)
+    several = isinstance(strides, Sequence) and all(isinstance(s, numbers.Real) for s in strides)
+    whole = several and len(strides) >= 1 and all(s >= 1 and s % 1 == 0 for s in strides)
     ascending = whole and list(strides) == sorted(set(strides))
     require(ascending, "strides", "different positive whole numbers, finest level first", strides)
     return tuple(int(s) for s in strides)

@@ -137,6 +137,10 @@ def test_a_criterion_left_on_another_device_is_named(criterion, buffer):
         (lambda: DetectionLoss(2, keep=0), "keep: expected an integer of at least 1, got 0"),
         (lambda: DetectionLoss(2, strides=()), r"strides: expected .*positive.*, got \(\)"),
         (lambda: DetectionLoss(2, strides=cast(Any, 8)), "strides: expected .*positive.*, got 8"),
+        (
+            lambda: DetectionLoss(2, strides=cast(Any, (8, float("inf")))),
+            r"strides: expected .*whole.*, got \(8, inf\)",
+        ),
         (lambda: DetectionLoss(2, strides=(8, 0)), r"strides: expected .*positive.*, got \(8, 0\)"),
         (lambda: DetectionLoss(2, class_weights=WEIGHTS), r"class_weights: expected shape \[2\], got \(3,\)"),
         (lambda: PoseLoss(1, 0), "num_keypoints: expected an integer of at least 1, got 0"),
