@@ -41,6 +41,10 @@ class OrientedLoss(DetectionLoss):
     `angle = sum t exp(-ln(w / h)^2 / 9) sin^2(2 (predicted - true)) / S`. Candidates are the anchors inside the
     oriented box or on its sides, and the assigner compares by ProbIoU. A row with a side below 2 pixels counts nothing.
 
+    Targets' angles should lie in the range of the head's, which often is `[-pi/4, 3 pi/4)`. A half turn more changes
+    neither a box nor the box and angle terms, but swaps its left with its right and its top with its bottom: the
+    distances that the `dfl` term teaches would not be those that the head needs for its own angle.
+
     Args:
         num_classes: C.
         angle_gain: factor of the angle term.

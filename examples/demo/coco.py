@@ -15,11 +15,15 @@ from demo.rotated import corners
 
 
 class AveragePrecision(NamedTuple):
-    """COCO's AP over thresholds 0.50 to 0.95, and at 0.50 and 0.75 alone."""
+    """COCO's AP over thresholds 0.50 to 0.95, and at 0.50 and 0.75 alone: means over the classes that the truth has.
+
+    `ap_by_class` is that of each of them, by name.
+    """
 
     ap: float
     ap50: float
     ap75: float
+    ap_by_class: dict[str, float]
 
 
 def average_precision(info: Info, truth: Sequence[Labels], found: Sequence[Detections], size: int) -> AveragePrecision:
@@ -32,7 +36,7 @@ def average_precision(info: Info, truth: Sequence[Labels], found: Sequence[Detec
     kind = "keypoints" if first.keypoints is not None else "segm" if segments else "bbox"
     results = [row for i, detections in enumerate(found) for row in _results(i, detections, size)]
     if not results:
-        return AveragePrecision(0.0, 0.0, 0.0)
+        return AveragePrecision(0.0, 0.0, 0.0, {})
     reference = COCO(
         {
             "images": [{"id": i, "height": size, "width": size} for i in range(len(truth))],
@@ -43,7 +47,11 @@ def average_precision(info: Info, truth: Sequence[Labels], found: Sequence[Detec
     sigmas = list(info.sigmas) or None
     evaluation = COCOeval_faster(reference, reference.loadRes(results), kind, kpt_oks_sigmas=sigmas)
     evaluation.run()
-    return AveragePrecision(*(max(float(x), 0.0) for x in evaluation.stats[:3]))
+    # Thresholds, recalls, classes, area ranges (the first is all), numbers of detections; -1 in classes without truth.
+    precision = evaluation.eval["precision"][:, :, :, 0, -1].mean((0, 1)).tolist()
+    by_class = {name: x for name, x in zip(info.classes, precision, strict=True) if x >= 0}
+    ap, ap50, ap75 = (max(float(x), 0.0) for x in evaluation.stats[:3])
+    return AveragePrecision(ap, ap50, ap75, by_class)
 
 
 def _annotations(truth: Sequence[Labels], size: int) -> list[dict]:

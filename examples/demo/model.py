@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,9 +128,10 @@ class Detector(nn.Module):
         assert isinstance(heads, nn.ModuleList)
         outputs = zip(*(head(x) for head, x in zip(heads, levels, strict=True)), strict=True)
         boxes, scores, *third = (torch.cat(output, dim=2) for output in outputs)
-        predictions = Predictions(boxes, scores, tuple((x.shape[2], x.shape[3]) for x in levels), prototypes=prototypes)
-        if self.field is None:
-            return predictions
-        # An angle from -pi/4 to 3/4 pi: every direction of a side, and the usual ones far from the ends.
-        value = (third[0].sigmoid() - 0.25) * math.pi if self.field == "angles" else third[0]
-        return predictions._replace(**{self.field: value})
+        fields: dict[str, Any] = {"prototypes": prototypes}
+        if self.field == "angles":
+            # From -pi/4 to 3/4 pi: every direction of a side, and the usual ones far from the ends.
+            fields["angles"] = (third[0].sigmoid() - 0.25) * math.pi
+        elif self.field is not None:
+            fields[self.field] = third[0]
+        return Predictions(boxes, scores, tuple((x.shape[2], x.shape[3]) for x in levels), **fields)

@@ -23,8 +23,12 @@ def hulls(rotated: np.ndarray) -> np.ndarray:
 
 
 def half_turn(angle: np.ndarray | float) -> np.ndarray:
-    """The same direction of a box's side, from -pi/2 up to pi/2."""
-    return np.asarray((angle + np.pi / 2) % np.pi - np.pi / 2)
+    """The same direction of a box's side, from -pi/4 up to 3/4 pi: the range of the model's angles.
+
+    A half turn changes no box but swaps its left and right: out of the range, the distances that the loss teaches
+    would not be those that the model needs for its own angle.
+    """
+    return np.asarray((angle + np.pi / 4) % np.pi - np.pi / 4)
 
 
 def overlaps(rotated: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,18 +154,21 @@ def report(this: Run, compiles: dict[str, int], console: Console) -> None:
     settings, info, device = this.settings, this.dataset.info, this.device
     averaged = make_model(settings.task, info, settings.head == "end2end").to(device)
     averaged.load_state_dict(this.step.optimizer.averaged_state(this.step.model))
+    say = partial(console.print, highlight=False, soft_wrap=True)
     precision, found = evaluate.evaluate(averaged, info, this.held_out, device, settings.batch_size)
     results: dict[str, Any] = {"steps": this.steps, **precision._asdict()}
-    lines = [
+    say(
         f"{TASKS[settings.task].metric} on {len(found)} held-out pictures: [bold]{precision.ap:.3f}[/] "
         f"(at 0.50: {precision.ap50:.3f}, at 0.75: {precision.ap75:.3f})"
-    ]
+    )
+    if len(precision.ap_by_class) > 1:
+        say("by class: " + ", ".join(f"{name} {ap:.3f}" for name, ap in precision.ap_by_class.items()))
     overflow = results["overflow"] = this.progress.overflow
     if overflow:
-        lines.append(f"the plan was too small {overflow} times: rows lacked candidates, or positives mask pixels")
+        say(f"the plan was too small {overflow} times: rows lacked candidates, or positives mask pixels")
     if settings.compile:
         results |= compiles
-        lines.append(
+        say(
             f"graphs compiled: {compiles['graphs']}, graph breaks: {compiles['graph_breaks']}, "
             f"recompiles after warm-up: {compiles['recompiles']}"
         )
@@ -173,15 +177,13 @@ def report(this: Run, compiles: dict[str, int], console: Console) -> None:
             some = list(stream(this.batches, 0, 4, 0, device))
             inside, outside = timing.compare(this.step, some, settings.timing_rounds)
         results |= {"step_ms_loss_compiled": 1e3 * inside, "step_ms_loss_eager": 1e3 * outside}
-        lines.append(
+        say(
             f"step with the loss compiled inside: {1e3 * inside:.0f} ms; with the loss eager: {1e3 * outside:.0f} ms "
             f"({outside / inside:.2f}x)"
         )
     paths = _draw(this, averaged, found)
     (this.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    lines.append("pictures: " + ", ".join(str(path) for path in paths))
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    say("pictures: " + ", ".join(str(path) for path in paths))
 
 
 def _draw(this: Run, model: Detector, found: Sequence[Detections]) -> list[Path]:

@@ -28,9 +28,10 @@ def found_from(labels, shift=0.0):
 def test_the_truth_itself_has_full_precision_and_nothing_has_none(truth):
     info, labels = truth
     perfect = average_precision(info, labels, [found_from(x) for x in labels], 128)
-    assert perfect == pytest.approx((1, 1, 1))
+    assert perfect[:3] == pytest.approx((1, 1, 1))
+    assert perfect.ap_by_class == pytest.approx(dict.fromkeys(info.classes, 1))
     nothing = Detections(np.zeros(0), np.zeros(0, int), np.zeros((0, 4)), np.zeros((0, 13, 3)))
-    assert average_precision(info, labels, [nothing] * len(labels), 128) == (0, 0, 0)
+    assert average_precision(info, labels, [nothing] * len(labels), 128)[:3] == (0, 0, 0)
 
 
 def test_precision_falls_with_distance_by_keypoints_and_by_boxes(truth):
@@ -40,6 +41,17 @@ def test_precision_falls_with_distance_by_keypoints_and_by_boxes(truth):
         near = average_precision(kind, labels, [detections(x, 1.0) for x in labels], 128)
         far = average_precision(kind, labels, [detections(x, 6.0) for x in labels], 128)
         assert 1 > near.ap > far.ap
+
+
+def test_each_class_that_the_truth_has_has_its_own_precision():
+    info = Info("three", ("boat", "raft", "buoy"))
+    labels = Boats(128, 20).labels(3)
+    assert set(labels.classes) == {0, 1}
+    boats = labels.classes == 0
+    found = Detections(np.ones(boats.sum()), labels.classes[boats], labels.boxes[boats], None, labels.rotated[boats])
+    precision = average_precision(info, [labels], [found], 128)
+    assert precision.ap_by_class == pytest.approx({"boat": 1, "raft": 0})
+    assert precision.ap == pytest.approx(0.5)
 
 
 def test_duplicates_go_and_other_classes_stay():

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from demo.blobs import Blobs
 from demo.boats import Boats
 from demo.labels import MASK_STRIDE
+from demo.model import Detector
 from demo.rendered import MOST_OBJECTS
 from demo.rotated import corners, half_turn, hulls, overlaps
 
@@ -67,4 +69,17 @@ def test_corners_hulls_and_overlaps_of_a_quarter_turn():
     assert hulls(boxes) == pytest.approx(np.array([[8, 16, 12, 24]] * 2))
     assert corners(boxes)[1] == pytest.approx(np.array([(12, 24), (8, 24), (8, 16), (12, 16)]))
     assert overlaps(boxes) == pytest.approx(np.ones((2, 2)), abs=1e-3)
-    assert half_turn(np.array([np.pi / 2, -2.0])) == pytest.approx([-np.pi / 2, np.pi - 2])
+    assert half_turn(np.array([-np.pi / 2, -2.0, np.pi])) == pytest.approx([np.pi / 2, np.pi - 2, 0])
+
+
+def test_angles_of_labels_are_those_that_the_model_can_give():
+    model, ends = Detector(2, "angles", 1).eval(), []
+    for bias in (-50.0, 50.0):
+        for head in model.branches[0]:
+            torch.nn.init.constant_(head.readouts[2].bias, bias)
+        (predictions,) = model(torch.zeros(1, 3, 64, 64))
+        ends += predictions.angles.unique().tolist()
+    assert ends[1] - ends[0] == pytest.approx(np.pi)
+    turned = half_turn(np.linspace(-10, 10, 1001))
+    assert (turned >= ends[0] - 1e-6).all()
+    assert (turned <= ends[1]).all()
