@@ -15,6 +15,11 @@ from torch import Tensor
 
 from compiled_loss.ragged import positions
 
+# Asked once: torch 2.11 cannot trace the question.
+_AUTOCAST = tuple(
+    kind for kind in ("cpu", "cuda", "mps", "xpu", "hpu", "mtia") if torch.amp.is_autocast_available(kind)
+)
+
 
 class Pages(NamedTuple):
     """Slots on pages, each page of one group; page g is the first of group g.
@@ -108,5 +113,5 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """A context in which matrix products keep the precision of `x` and its like, for code without a gradient."""
     kind = x.device.type
-    cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    cast = kind in _AUTOCAST and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if cast else nullcontext()

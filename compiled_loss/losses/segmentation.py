@@ -139,7 +139,8 @@ class SegmentationLoss(DetectionLoss):
         size = _mask_targets(targets).size
         boxes = _in_mask_pixels(scene.boxes, scene, size)
         cut = mask_overflow(assignment, boxes, size, slots_per_row=self._slots_per_row, capacity=targets.mask_tiles)
-        return assignment._replace(overflow=assignment.overflow + cut)
+        # Not by `_replace`: torch 2.11 cannot return what that makes from a graph.
+        return Assignment(*assignment[:-1], overflow=assignment.overflow + cut)
 
     def _terms(
         self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment

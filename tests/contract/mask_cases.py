@@ -31,7 +31,7 @@ class LossOfTensors(torch.nn.Module):
             Predictions(**dict(zip(NAMES, tensors[i : i + MAPS], strict=True)), grid_sizes=GRIDS)  # type: ignore[arg-type]
             for i in range(0, heads, MAPS)
         ]
-        class_map, *rest = tensors[heads:]
+        class_map, rest = tensors[heads], list(tensors[heads + 1 :])
         index_map, masks = (None, rest.pop()) if self.stacked else (rest.pop(0), None)
         given = {"masks": masks, "index_map": index_map, "class_map": class_map}
         targets = Targets(*rest, window=self.window, mask_tiles=self.mask_tiles, **given)
