@@ -1,17 +1,16 @@
 """The vectorised fill of `[N, 17, 3]` keypoints against its peers.
 
-    python examples/benchmarks/fill.py [--rounds 41]
+    python examples/benchmarks/fill.py [--rounds 41] [--device cuda]
 
 `loop` is the plain Python loop over images. `scatter` is the usual vectorised form: right on sorted rows only. PyG's
 `to_dense_batch` (where `torch_geometric` is installed) is given both sizes, so that it reads nothing; sorted rows only.
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from timing import available, in_turn, machine, table
+from timing import available, in_turn, machine, parser_of, table
 from torch import Tensor
 
 from compiled_loss import fill
@@ -30,19 +29,19 @@ def loop(values: Tensor, batch_idx: Tensor, batch_size: int, capacity: int) -> T
 
 def scatter(values: Tensor, batch_idx: Tensor, batch_size: int, capacity: int) -> Tensor:
     """Counts, offsets, one indexed write; rows of one image must stand together, in order."""
-    counts = torch.zeros(batch_size, dtype=batch_idx.dtype).scatter_add(0, batch_idx, torch.ones_like(batch_idx))
+    counts = batch_idx.new_zeros(batch_size).scatter_add(0, batch_idx, torch.ones_like(batch_idx))
     offsets = counts.cumsum(0) - counts
-    slot = torch.arange(len(batch_idx)) - offsets[batch_idx]
+    slot = torch.arange(len(batch_idx), device=batch_idx.device) - offsets[batch_idx]
     out = values.new_zeros(batch_size, capacity, *values.shape[1:])
     return out.index_put((batch_idx, slot), values)
 
 
-def run_size(batch_size: int, rows: int, rounds: int, with_pyg: bool) -> tuple[int, dict[str, float]]:
+def run_size(batch_size: int, rows: int, rounds: int, device: str, with_pyg: bool) -> tuple[int, dict[str, float]]:
     """The capacity used, and median microseconds of every contender."""
     torch.manual_seed(0)
     torch.compiler.reset()
-    shuffled = torch.randint(0, batch_size, (rows,))
-    ordered, values = shuffled.sort().values, torch.randn(rows, 17, 3)
+    shuffled = torch.randint(0, batch_size, (rows,), device=device)
+    ordered, values = shuffled.sort().values, torch.randn(rows, 17, 3, device=device)
     capacity = int(torch.bincount(shuffled).max())
     sizes = (batch_size, capacity)
 
@@ -68,16 +67,15 @@ def run_size(batch_size: int, rows: int, rounds: int, with_pyg: bool) -> tuple[i
     for name, run in contenders.items():
         expected = loop(values, shuffled, *sizes) if "shuffled" in name else truth
         assert torch.equal(run(), expected), name
-    return capacity, {name: ms * 1e3 for name, ms in in_turn(contenders, rounds, warmup=10).items()}
+    return capacity, {name: ms * 1e3 for name, ms in in_turn(contenders, rounds, warmup=10, device=device).items()}
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=41, help="timed rounds (default %(default)s)")
-    rounds = parser.parse_args().rounds
+    options, _ = parser_of(__doc__, rounds=41).parse_known_args()
+    rounds, device = options.rounds, options.device
     with_pyg = available("torch_geometric")
-    results = [(b, n, *run_size(b, n, rounds, with_pyg)) for b, n in SIZES]
+    results = [(b, n, *run_size(b, n, rounds, device, with_pyg)) for b, n in SIZES]
     header = ["us", *(f"B={b}, N={n}, M={m}" for b, n, m, _ in results)]
     rows = [[name, *(f"{us[name]:.0f}" for *_, us in results)] for name in results[0][-1]]
     rows += [
@@ -85,7 +83,7 @@ def main() -> None:
         for name in ("ours, sorted, compiled", "ours, compiled", "ours, compiled, shuffled rows")
     ]
     print(table(header, rows))
-    print(f"\n{machine('torch', 'torch-geometric')}, median of {rounds} rounds in turn")
+    print(f"\n{machine('torch', 'torch-geometric', device=device)}, median of {rounds} rounds in turn")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
 """Detection loss, forward and backward: ours against the eager reference and against a plain copy.
 
-    python examples/benchmarks/loss.py [--rounds 15]
+    python examples/benchmarks/loss.py [--rounds 15] [--device cuda]
 
 Batch 8, 640x640, 80 classes. The copy reads every prediction and writes every gradient once: nothing can be faster.
-The reference (`ultralytics`) is timed where it is installed; the losses of both are compared before.
+The reference (`ultralytics`) is timed where it is installed; the losses of both are compared before. On a GPU the last
+column is compiled with `mode="reduce-overhead"`, which replays CUDA graphs.
 """
 
-import argparse
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
-from timing import available, in_turn, machine, table
+from timing import available, in_turn, machine, parser_of, table
 from torch import Tensor
 
 from compiled_loss import DetectionLoss, Predictions, TargetPlan, Targets, pad_rows
@@ -47,9 +47,10 @@ def make_targets(case: Case) -> Targets:
     return Targets(image, labels, torch.cat([centres, sides], 1), is_sorted=True)
 
 
-def make_predictions() -> Predictions:
+def make_predictions(device: str = "cpu") -> Predictions:
     """Logits as of a head in training: confident about few, boxes of all sizes."""
-    boxes, scores = torch.randn(BATCH, 64, ANCHORS), torch.randn(BATCH, CLASSES, ANCHORS) - 4
+    boxes, scores = (torch.randn(BATCH, n, ANCHORS, device=device) for n in (64, CLASSES))
+    scores -= 4
     return Predictions(boxes.requires_grad_(), scores.requires_grad_(), GRID_SIZES)
 
 
@@ -65,23 +66,26 @@ def reference_loss(predictions: Predictions, targets: Targets) -> Callable[[], T
     """The reference's own criterion over the same tensors."""
     from ultralytics.nn.tasks import DetectionModel  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
-    model = DetectionModel("yolo11n.yaml", nc=CLASSES, verbose=False)
+    device = predictions.boxes.device
+    model = DetectionModel("yolo11n.yaml", nc=CLASSES, verbose=False).to(device)
     model.args = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)
     criterion = model.init_criterion()
-    feats = [torch.zeros(BATCH, 1, *size) for size in GRID_SIZES]
+    feats = [torch.zeros(BATCH, 1, *size, device=device) for size in GRID_SIZES]
     preds = {"boxes": predictions.boxes, "scores": predictions.scores, "feats": feats}
     rows = {"batch_idx": targets.batch_idx.float(), "cls": targets.labels[:, None].float(), "bboxes": targets.boxes}
     return lambda: criterion(preds, rows)[0].sum()
 
 
-def run_case(case: Case, rounds: int, with_reference: bool) -> dict[str, float]:
+def run_case(case: Case, rounds: int, device: str, with_reference: bool) -> dict[str, float]:
     """Median milliseconds of every contender."""
     torch.manual_seed(0)
     torch.compiler.reset()
-    predictions, targets = make_predictions(), make_targets(case)
-    planned = TargetPlan((SIZE, SIZE), STRIDES).apply(targets).mark_dynamic()
-    unplanned = pad_rows(targets).mark_dynamic()
-    loss = DetectionLoss(CLASSES, STRIDES)
+    predictions, targets = make_predictions(device), make_targets(case)
+    plan = TargetPlan((SIZE, SIZE), STRIDES).apply(targets)
+    planned = plan.to(device).mark_dynamic()
+    unplanned = pad_rows(targets).to(device).mark_dynamic()
+    targets = targets.to(device)
+    loss = DetectionLoss(CLASSES, STRIDES).to(device)
     compiled = torch.compile(lambda p, t: loss(p, t).total, fullgraph=True)
     copies = torch.empty_like(predictions.boxes), torch.empty_like(predictions.scores)
 
@@ -98,26 +102,34 @@ def run_case(case: Case, rounds: int, with_reference: bool) -> dict[str, float]:
     contenders["ours, eager"] = lambda: step(lambda: loss(predictions, planned).total, predictions)
     contenders["ours, unplanned"] = lambda: step(compiled, predictions, predictions, unplanned)
     contenders["ours"] = lambda: step(compiled, predictions, predictions, planned)
-    return in_turn(contenders, rounds)
+    if predictions.boxes.is_cuda:
+        fixed = plan.to(device)
+        graphs = torch.compile(lambda p, t: loss(p, t).total, fullgraph=True, mode="reduce-overhead")
+
+        def replay() -> None:
+            torch.compiler.cudagraph_mark_step_begin()
+            step(graphs, predictions, predictions, fixed)
+
+        contenders["ours, CUDA graphs"] = replay
+    return in_turn(contenders, rounds, device=device)
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="timed rounds (default %(default)s)")
-    rounds = parser.parse_args().rounds
-    with_reference = available("ultralytics")
+    options, _ = parser_of(__doc__, rounds=15).parse_known_args()
+    rounds, device = options.rounds, options.device
+    with_reference, on_gpu = available("ultralytics"), torch.device(device).type == "cuda"
     rows = []
     for case in CASES:
-        ms = run_case(case, rounds, with_reference)
+        ms = run_case(case, rounds, device, with_reference)
         reference = ms.get("reference")
         ratio = "" if reference is None else f"{reference / ms['ours']:.1f}x"
-        shown = ("copy", "reference", "ours, eager", "ours, unplanned", "ours")
-        rows.append([case.name, *(f"{ms[name]:.1f}" if name in ms else "" for name in shown), ratio])
+        shown = ("copy", "reference", "ours, eager", "ours, unplanned", "ours", "ours, CUDA graphs")[: 5 + on_gpu]
+        rows.append([case.name, *(f"{ms[name]:.2f}" if name in ms else "" for name in shown), ratio])
     header = ["ms, forward + backward", "copy", "reference, eager", "ours, eager", "ours, compiled, unplanned",
-              "ours, compiled, planned", "reference / planned"]  # fmt: skip
+              "ours, compiled, planned", *["ours, planned, CUDA graphs"] * on_gpu, "reference / planned"]  # fmt: skip
     print(table(header, rows))
-    print(f"\n{machine('torch', 'ultralytics')}, median of {rounds} rounds in turn")
+    print(f"\n{machine('torch', 'ultralytics', device=device)}, median of {rounds} rounds in turn")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Oriented boxes, instance masks and end-to-end detection, forward and backward: ours against the eager reference.
 
-    python examples/benchmarks/tasks.py [--rounds 9] [--tasks obb segment end2end]
+    python examples/benchmarks/tasks.py [--rounds 9] [--device cuda] [--tasks obb segment end2end]
 
-Batch 8, 640x640, 80 classes. The peak is the memory that one step adds, sampled while it runs. Needs the reference
-(`ultralytics`) for its columns; the losses of both are compared before.
+Batch 8, 640x640, 80 classes. The peak is the memory that one step adds; on a CPU it is sampled while the step runs.
+Needs the reference (`ultralytics`) for its columns; the losses of both are compared before.
 """
 
-import argparse
 import ctypes
 import threading
 import time
@@ -15,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from timing import available, in_turn, machine, table
+from timing import available, in_turn, machine, parser_of, table
 from torch import Tensor
 
 from compiled_loss import (
@@ -60,19 +59,19 @@ def _ellipses(image: Tensor, boxes: Tensor) -> Tensor:
     return index_map
 
 
-def make_predictions(task: str) -> Predictions:
+def make_predictions(task: str, device: str) -> Predictions:
     """Logits as of a head in training: confident about few, boxes of all sizes."""
-    made = Predictions(_leaf(BATCH, 64, ANCHORS), _leaf(BATCH, CLASSES, ANCHORS, shift=-4), GRID_SIZES)
+
+    def leaf(*shape: int, shift: float = 0.0) -> Tensor:
+        return (torch.randn(shape, device=device) + shift).requires_grad_()
+
+    made = Predictions(leaf(BATCH, 64, ANCHORS), leaf(BATCH, CLASSES, ANCHORS, shift=-4), GRID_SIZES)
     if task == "obb":
-        return made._replace(angles=_leaf(BATCH, 1, ANCHORS))
+        return made._replace(angles=leaf(BATCH, 1, ANCHORS))
     if task == "segment":
-        maps = _leaf(BATCH, PROTOTYPES, ANCHORS), _leaf(BATCH, PROTOTYPES, MASK, MASK)
+        maps = leaf(BATCH, PROTOTYPES, ANCHORS), leaf(BATCH, PROTOTYPES, MASK, MASK)
         return made._replace(coefficients=maps[0], prototypes=maps[1])
     return made
-
-
-def _leaf(*shape: int, shift: float = 0.0) -> Tensor:
-    return (torch.randn(shape) + shift).requires_grad_()
 
 
 def reference_loss(task: str, branches: list[Predictions], targets: Targets) -> Callable[[], Tensor]:
@@ -81,7 +80,8 @@ def reference_loss(task: str, branches: list[Predictions], targets: Targets) -> 
     from ultralytics.nn import tasks  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
     kind = {"obb": tasks.OBBModel, "segment": tasks.SegmentationModel, "end2end": tasks.DetectionModel}[task]
-    model = kind(YOLO(CONFIGS[task]).model.yaml | {"nc": CLASSES}, verbose=False)
+    device = targets.boxes.device
+    model = kind(YOLO(CONFIGS[task]).model.yaml | {"nc": CLASSES}, verbose=False).to(device)
     model.args = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, angle=1.0, overlap_mask=True, epochs=100)
     criterion = model.init_criterion()
     names = {"boxes": "boxes", "scores": "scores", "angles": "angle", "coefficients": "mask_coefficient"}
@@ -89,7 +89,7 @@ def reference_loss(task: str, branches: list[Predictions], targets: Targets) -> 
 
     def preds_of(p: Predictions) -> dict[str, Any]:
         maps = {key: getattr(p, name) for name, key in names.items() if getattr(p, name) is not None}
-        return maps | {"feats": [torch.zeros(BATCH, 1, *size) for size in GRID_SIZES]}
+        return maps | {"feats": [torch.zeros(BATCH, 1, *size, device=device) for size in GRID_SIZES]}
 
     boxes = targets.boxes if targets.angles is None else torch.cat([targets.boxes, targets.angles[:, None]], 1)
     rows = {"batch_idx": targets.batch_idx.float(), "cls": targets.labels[:, None].float(), "bboxes": boxes}
@@ -101,8 +101,13 @@ def reference_loss(task: str, branches: list[Predictions], targets: Targets) -> 
     return lambda: criterion(preds, rows)[0].sum()
 
 
-def peak_megabytes(run: Callable[[], object]) -> float:
-    """Resident memory that one call adds, sampled every fifth of a millisecond."""
+def peak_megabytes(run: Callable[[], object], device: str) -> float:
+    """Memory that one call adds: on a GPU as torch counts it, else resident memory, sampled every 0.2 ms."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        resting = torch.cuda.memory_allocated(device)
+        run()
+        return (torch.cuda.max_memory_allocated(device) - resting) / 2**20
     ctypes.CDLL(None).malloc_trim(0)  # else memory that earlier steps gave back still counts as resting
     resting = _resident()
     peak, done = [resting], threading.Event()
@@ -125,15 +130,16 @@ def _resident() -> int:
         return int(file.read().split()[1]) * 4096
 
 
-def run_case(task: str, rows: int, rounds: int, with_reference: bool) -> list[str]:
+def run_case(task: str, rows: int, rounds: int, device: str, with_reference: bool) -> list[str]:
     """Median milliseconds and peak memory of both contenders, as cells."""
     torch.manual_seed(0)
     torch.compiler.reset()
     targets = make_targets(task, rows)
-    branches = [make_predictions(task) for _ in range(2 if task == "end2end" else 1)]
-    planned = TargetPlan((SIZE, SIZE), STRIDES).apply(targets).mark_dynamic()
+    branches = [make_predictions(task, device) for _ in range(2 if task == "end2end" else 1)]
+    planned = TargetPlan((SIZE, SIZE), STRIDES).apply(targets).to(device).mark_dynamic()
     kinds = {"obb": OrientedLoss, "segment": SegmentationLoss}
     loss = EndToEndLoss(DetectionLoss, CLASSES, STRIDES) if task == "end2end" else kinds[task](CLASSES, strides=STRIDES)
+    loss = loss.to(device)
     compiled = torch.compile(lambda t, *p: loss(*p, t).total, fullgraph=True)
     leaves = [x for p in branches for x in p if isinstance(x, Tensor)]
 
@@ -146,13 +152,13 @@ def run_case(task: str, rows: int, rounds: int, with_reference: bool) -> list[st
 
     contenders: dict[str, Callable[[], object]] = {"ours": lambda: step(lambda: compiled(planned, *branches))}
     if with_reference:
-        reference = reference_loss(task, branches, targets)
+        reference = reference_loss(task, branches, targets.to(device))
         torch.testing.assert_close(step(lambda: compiled(planned, *branches)), step(reference), rtol=1e-4, atol=0)
         contenders = {"reference": lambda: step(reference), **contenders}
-    ms = in_turn(contenders, rounds)
-    peaks = {name: min(peak_megabytes(run) for _ in range(3)) for name, run in contenders.items()}
+    ms = in_turn(contenders, rounds, device=device)
+    peaks = {name: min(peak_megabytes(run, device) for _ in range(3)) for name, run in contenders.items()}
     ratio = f"{ms['reference'] / ms['ours']:.1f}x" if "reference" in ms else ""
-    cells = [f"{ms[x]:.1f}" if x in ms else "" for x in ("reference", "ours")]
+    cells = [f"{ms[x]:.2f}" if x in ms else "" for x in ("reference", "ours")]
     return [
         f"{task}, {rows} rows",
         *cells,
@@ -163,16 +169,15 @@ def run_case(task: str, rows: int, rounds: int, with_reference: bool) -> list[st
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="timed rounds (default %(default)s)")
+    parser = parser_of(__doc__, rounds=9)
     parser.add_argument("--tasks", nargs="*", default=list(CONFIGS), choices=list(CONFIGS))
     options, _ = parser.parse_known_args()
     with_reference = available("ultralytics")
-    rows = [run_case(task, n, options.rounds, with_reference) for task in options.tasks for n in ROWS]
+    rows = [run_case(task, n, options.rounds, options.device, with_reference) for task in options.tasks for n in ROWS]
     header = ["ms, forward + backward", "reference, eager", "ours, compiled", "reference / ours",
               "peak MB, reference", "peak MB, ours"]  # fmt: skip
     print(table(header, rows))
-    print(f"\n{machine('torch', 'ultralytics')}, median of {options.rounds} rounds in turn")
+    print(f"\n{machine('torch', 'ultralytics', device=options.device)}, median of {options.rounds} rounds in turn")
 
 
 if __name__ == "__main__":

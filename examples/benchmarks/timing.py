@@ -1,5 +1,6 @@
 """Timing of contenders in turn, in one process, and the tables that show it."""
 
+import argparse
 import os
 import platform
 import statistics
@@ -10,11 +11,23 @@ from importlib import metadata, util
 import torch
 
 
-def in_turn(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3) -> dict[str, float]:
+def parser_of(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """What every benchmark of losses may be told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help="timed rounds (default %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
+    return parser
+
+
+def in_turn(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3, device: str = "cpu"
+) -> dict[str, float]:
     """Median milliseconds of each contender; every round runs each of them, so that noise hits all alike.
 
-    The first of two calls in a row is not timed: it pays for memory that the contender before it gave back.
+    The first of two calls in a row is not timed: it pays for memory that the contender before it gave back. A GPU has
+    to be done with its work before the clock is read.
     """
+    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     for run in contenders.values():
         for _ in range(warmup):
             run()
@@ -22,8 +35,10 @@ def in_turn(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup:
     for _ in range(rounds):
         for name, run in contenders.items():
             run()
+            wait()
             begin = time.perf_counter()
             run()
+            wait()
             seconds[name].append(time.perf_counter() - begin)
     return {name: statistics.median(times) * 1e3 for name, times in seconds.items()}
 
@@ -42,12 +57,12 @@ def available(package: str) -> bool:
     return found
 
 
-def machine(*packages: str) -> str:
+def machine(*packages: str, device: str = "cpu") -> str:
     """The machine and the versions, one line."""
     versions = [f"{p} {metadata.version(p)}" for p in packages if util.find_spec(p.replace("-", "_")) is not None]
-    return (
-        f"{_processor()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, {', '.join(versions)}"
-    )
+    on_gpu = torch.device(device).type == "cuda"
+    where = torch.cuda.get_device_name(device) if on_gpu else f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{where}, Python {platform.python_version()}, {', '.join(versions)}"
 
 
 def _processor() -> str:
