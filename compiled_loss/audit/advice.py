@@ -8,7 +8,10 @@ _GRAPH_BREAKS = (
         r"\.item\(\)|scalar_outputs",
         "keep the value in a tensor: use it in tensor arithmetic, or return it and read it outside",
     ),
-    (r"data-dependent branch", "compute both sides and choose with torch.where, or use torch.cond"),
+    (
+        r"data-dependent branch",
+        "compute both sides and choose with torch.where (torch.cond is one graph too, but waits for its condition)",
+    ),
     (
         r"dynamic shape operator|nonzero|masked_select",
         "keep the shape: torch.where with a neutral value, or a weight of zero",
@@ -56,6 +59,9 @@ _PLAIN = {
     ),
     "sync": (
         (r"index on the host", "make the index on the device, once, as a buffer"),
+        (r"torch\.cond", "compute both sides and choose with torch.where"),
+        (r"set to a number", "fill a slice, x[i:i + 1] = number, or choose with torch.where"),
+        (r"number on the host", "give a Python number, or make it once, on the device, as a buffer"),
         (
             r"host's memory|copies values|between",
             "make it once, outside, or register it as a buffer; or use torch.full, torch.arange on the device",

@@ -57,7 +57,7 @@ def audit(
     The function is run on every batch: eagerly, on a simulated device, traced, compiled, and, if it claims so,
     exported. `ok` holds if some stage looked, none found anything that was not allowed and none had to stop early. The
     function's parameters, buffers and optimizers, what it binds in Python, random numbers, grad mode and torch's
-    compile state are afterwards as before.
+    compile state are afterwards as before; before torch 2.13 the caller's compiled functions compile once more.
 
     Args:
         function: any callable over tensors, pytrees and dataclasses, a module for instance.

@@ -253,6 +253,15 @@ def copy_marks(source: Tensor, copy: Tensor) -> Tensor:
     return copy
 
 
+@contextlib.contextmanager
+def traced_backward() -> Iterator[None]:
+    """Remember for every backward operation where its forward one was called."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that anomaly mode is slow
+        with torch.autograd.set_detect_anomaly(True, check_nan=False):
+            yield
+
+
 def forward_trace() -> str:
     """Within a backward pass, where the forward operation was called; empty elsewhere."""
     node = probe("autograd node")()

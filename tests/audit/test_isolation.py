@@ -114,6 +114,9 @@ def test_what_was_compiled_before_hides_no_recompile():
     assert first.counts() == second.counts() == {"recompile": 1}
 
 
+@pytest.mark.skipif(
+    "isolate_recompiles" not in (torch.compile.__kwdefaults__ or {}), reason="before torch 2.13 they compile once more"
+)
 def test_the_callers_compiled_functions_stay_compiled():
     def double(x):
         return x * 2

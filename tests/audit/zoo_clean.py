@@ -186,29 +186,25 @@ class KeepsAnAverage:
 @CLEAN.add()
 def meets_numbers_of_the_host(x: Tensor) -> Tensor:
     half, zero = torch.tensor(0.5), torch.tensor(0.0)
-    y = torch.where(x > 0, x, zero) * half + torch.lerp(x, x * 2, half) + zero.clamp(max=1)
-    y = y.masked_fill(x > 1, zero).clamp(min=zero) + torch.pow(2, x) + torch.where(x > 0, x, 0.0)
-    return y + nn.functional.mse_loss(x.mean().detach(), zero)
+    y = x * half + torch.lerp(x, x * 2, half) + zero.clamp(max=1)
+    y = y.masked_fill(x > 1, zero) + torch.pow(2, x) + torch.where(x > 0, x, 0.0)
+    y = torch.logical_and(y > 0, torch.tensor(True)) * torch.addcmul(x, x, half) + torch.maximum(x, zero)
+    return y + torch.multinomial(x.detach().exp(), 2).sum()
+
+
+@CLEAN.add()
+def copies_without_waiting(x: Tensor) -> Tensor:
+    return x * torch.ones(3).to(x.device, non_blocking=True)
 
 
 @CLEAN.add()
 def writes_numbers(x: Tensor) -> Tensor:
     y = x * 2
-    y[0] = 0.0
+    y[:1] = 0.0
     y[1:] += 1
     y[1:] = torch.tensor(2.0)
     y.fill_(torch.tensor(3.0))
     return y * x
-
-
-@CLEAN.add()
-def chooses_with_cond(x: Tensor) -> Tensor:
-    return torch.cond(x.sum() > 0, lambda a: a.sin(), lambda a: a.cos(), (x,))
-
-
-@CLEAN.add()
-def chooses_with_cond_in_a_low_precision(x: Tensor) -> Tensor:
-    return torch.cond(x.sum() > 0, lambda a: a.sin(), lambda a: a.cos(), (x,)).half().float()
 
 
 @CLEAN.add(lambda: [torch.randn(3, 3, requires_grad=True) for _ in range(2)])

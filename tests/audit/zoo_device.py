@@ -73,6 +73,53 @@ def repeats_rows(x: Tensor, counts: Tensor) -> Tensor:
     return x.repeat_interleave(counts).sum()  # fault: dynamic-size, graph-break
 
 
+@FAULTY.add()
+def sets_one_entry_to_a_number(x: Tensor) -> Tensor:
+    y = x * 2
+    y[0] = 0.0  # fault: sync
+    return y
+
+
+@FAULTY.add(lambda: [(torch.randn(4, requires_grad=True), torch.tensor([2, 0]))] * 2)
+def sets_chosen_entries_to_a_number(x: Tensor, chosen: Tensor) -> Tensor:
+    y = x * 2
+    y[chosen] = 0.0  # fault: sync
+    return y
+
+
+@FAULTY.add()
+def writes_a_number_of_the_host_by_an_index(x: Tensor) -> Tensor:
+    y, zero = x * 2, torch.tensor(0.0)
+    y[torch.arange(2, device=x.device)] = zero  # fault: sync
+    return y
+
+
+@FAULTY.add()
+def chooses_a_number_of_the_host(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, torch.tensor(0.0))  # fault: sync
+
+
+@FAULTY.add(lambda: [(torch.randn(3), torch.rand(3))] * 2)
+def draws_with_deviations(mean: Tensor, deviations: Tensor) -> Tensor:
+    return torch.normal(mean, deviations)  # fault: sync
+
+
+@FAULTY.add(lambda: [(torch.randn(3), torch.tensor(1))] * 2)
+def selects_by_a_number_of_the_device(x: Tensor, place: Tensor) -> Tensor:
+    return x[place]  # fault: sync
+
+
+@FAULTY.add(vectors(3, 3, learnt=False))
+def chooses_with_cond(x: Tensor) -> Tensor:
+    return torch.cond(x.sum() > 0, lambda a: a.sin(), lambda a: a.cos(), (x,))  # fault: sync
+
+
+@FAULTY.add(vectors(3, 3, learnt=False))
+def chooses_with_cond_in_a_low_precision(x: Tensor) -> Tensor:
+    y = torch.cond(x.sum() > 0, lambda a: a.sin(), lambda a: a.cos(), (x,))  # fault: sync
+    return y.half().float()
+
+
 class _ReadsBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -95,7 +142,7 @@ def solves_a_system(a: Tensor, b: Tensor) -> Tensor:
 
 @FAULTY.add(vectors(3, 3, 3, learnt=False))
 def formats_a_value(x: Tensor) -> Tensor:
-    text = f"{x.sum():.3f}"  # fault: sync
+    text = f"{x.sum():9.3f}"  # fault: sync
     return x * len(text)  # fault: graph-break
 
 
@@ -136,6 +183,21 @@ def writes_to_an_out_of_the_host(x: Tensor) -> Tensor:
     best = torch.tensor(0.0)
     torch.maximum(best, x.max(), out=best)  # fault: device
     return best * 2
+
+
+@FAULTY.add()
+def clamps_to_a_number_of_the_host(x: Tensor) -> Tensor:
+    return x.clamp(min=torch.tensor(0.0))  # fault: device
+
+
+@FAULTY.add()
+def compares_with_a_number_of_the_host(x: Tensor) -> Tensor:
+    return nn.functional.mse_loss(x.mean(), torch.tensor(0.0))  # fault: device
+
+
+@FAULTY.add()
+def mixes_with_a_number_of_the_host(x: Tensor) -> Tensor:
+    return torch.lerp(x, torch.tensor(1.0), 0.5)  # fault: device
 
 
 @FAULTY.add()

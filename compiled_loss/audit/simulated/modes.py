@@ -56,7 +56,7 @@ class Operators(TorchDispatchMode):
         if on_device:
             for kind, message in faults_of(func, args, kwargs, on_host, moves=moves):
                 self.report(kind, message)
-        elif on_host and wanted is not None and not moves:
+        elif on_host and wanted is not None and not moves and not kwargs.get("non_blocking"):
             self.report("sync", "a tensor of the host's memory is copied to the device")
         plain_args, plain_kwargs = pytree.tree_map_only(SimulatedTensor, lambda x: x.held, (args, kwargs))
         if wanted is not None:
@@ -93,6 +93,8 @@ class Functions(TorchFunctionMode):
         if func is Tensor.__setitem__ and _writes_a_number_through_a_mask(*args):
             # A GPU's tensor takes the number from the host, where other devices' tensors put it into one of theirs.
             return func(args[0], args[1], torch.tensor(args[2], dtype=args[0].dtype))
+        if func is Tensor.__setitem__ and _copies_a_number(*args):
+            self.report("sync", "entries are set to a number, which is copied from the host")
         return func(*args, **kwargs)
 
     def _make(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -116,3 +118,13 @@ class Functions(TorchFunctionMode):
 def _writes_a_number_through_a_mask(target: Tensor, index: Any, value: Any) -> bool:
     mask = isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
     return mask and isinstance(target, SimulatedTensor) and isinstance(value, int | float)
+
+
+def _copies_a_number(target: Tensor, index: Any, value: Any) -> bool:
+    # torch fills a slice with a number, but copies it to what has no dimensions, and for entries given by an index.
+    if not isinstance(target, SimulatedTensor) or not isinstance(value, int | float):
+        return False
+    places = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(x, Tensor | list) for x in places):
+        return True
+    return target.held.detach()[index].dim() == 0

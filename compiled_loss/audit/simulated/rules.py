@@ -29,15 +29,31 @@ _WAITS = {
     _aten._linalg_svd: "svd",
     _aten.linalg_eig: "eig",
     _aten.linalg_lstsq: "lstsq",
-    _aten.multinomial: "multinomial",
+    _aten.linalg_matrix_exp: "matrix_exp",
     _aten.histc: "histc",
+    _aten.segment_reduce: "segment_reduce",
     _aten._to_sparse: "to_sparse",
 }
-# Operators that take a single number from the host, as all those do that torch itself calls pointwise.
+# Operators that take a single number from the host, as most of those do that torch itself calls pointwise.
 _TAKES_NUMBERS = {
-    *(_aten.fill, _aten.fill_, _aten.masked_fill, _aten.masked_fill_, _aten.index_fill, _aten.index_fill_),
-    *(_aten.floor_divide, _aten.floor_divide_, _aten.rsub),
-    *(_aten.mse_loss, _aten.smooth_l1_loss, _aten.huber_loss, _aten.binary_cross_entropy_with_logits),
+    *(_aten.fill, _aten.fill_, _aten.floor_divide, _aten.floor_divide_, _aten.rsub),
+    _aten.binary_cross_entropy_with_logits,
+}
+# Pointwise ones whose tensors have to be on one device, as a GPU has told of each.
+_ONE_DEVICE = {
+    *(_aten.clamp, _aten.clamp_, _aten.clamp_min, _aten.clamp_min_, _aten.clamp_max, _aten.clamp_max_),
+    *(_aten.clip, _aten.clip_, _aten.gcd, _aten.lcm, _aten.logaddexp, _aten.logaddexp2, _aten.nextafter),
+    *(_aten.nextafter_, _aten.igamma, _aten.igamma_, _aten.igammac, _aten.igammac_, _aten.addcdiv, _aten.addcdiv_),
+    *(_aten.gelu_backward, _aten.logit_backward, _aten.native_dropout_backward, _aten.sigmoid_backward),
+    *(_aten.silu_backward, _aten.tanh_backward, _aten.threshold_backward),
+}
+# Those in which one argument alone may be a number from the host.
+_ONE_NUMBER = {
+    **dict.fromkeys((_aten.masked_fill, _aten.masked_fill_, _aten.index_fill, _aten.index_fill_), "value"),
+    **dict.fromkeys((_aten.lerp, _aten.lerp_), "weight"),
+    **dict.fromkeys((_aten.addcmul, _aten.addcmul_), "tensor2"),
+    **dict.fromkeys((_aten.logical_and, _aten.logical_or, _aten.logical_xor), "other"),
+    **dict.fromkeys((_aten.logical_and_, _aten.logical_or_, _aten.logical_xor_), "other"),
 }
 
 Fault = tuple[str, str]  # (kind, what happened)
@@ -46,14 +62,14 @@ Fault = tuple[str, str]  # (kind, what happened)
 def faults_of(func: Any, args: Any, kwargs: Any, on_host: list[Tensor], *, moves: bool) -> Iterator[Fault]:
     """What is wrong with an operator's call that has tensors on the device; `moves` if its result is on the host."""
     host = {id(x) for x in on_host}
-    yield from _waits(func.overloadpacket, args, kwargs, host, moves)
+    yield from _waits(func, args, kwargs, host, moves)
     yield from _mixtures(func, args, kwargs, on_host, host)
 
 
-def _waits(packet: Any, args: Any, kwargs: Any, host: set[int], moves: bool) -> Iterator[Fault]:
+def _waits(func: Any, args: Any, kwargs: Any, host: set[int], moves: bool) -> Iterator[Fault]:
+    packet = func.overloadpacket
     if packet in _INDEXING:
-        masks = [x for x in args[1] if x is not None and x.dtype in (torch.bool, torch.uint8)]
-        if masks and not _fills(args, host):
+        if any(map(_is_mask, args[1])) and not _fills(args, host):
             written = "written" if "put" in packet.__name__ else "read"
             yield "dynamic-size", f"entries are {written} through a boolean mask"
     elif packet in _DYNAMIC_SIZES:
@@ -64,43 +80,62 @@ def _waits(packet: Any, args: Any, kwargs: Any, host: set[int], moves: bool) -> 
         yield "sync", "a value is read by the host"
     elif packet in _WAITS:
         yield "sync", f"{_WAITS[packet]} waits for values"
-    elif packet is _aten._to_copy and moves:
+    elif packet is _aten.normal and isinstance(_given(func, args, kwargs).get("std"), Tensor):
+        yield "sync", "normal checks its standard deviations"
+    elif packet is _aten._to_copy and moves and not kwargs.get("non_blocking"):
         yield "sync", "a tensor is copied to the host"
 
 
 def _mixtures(func: Any, args: Any, kwargs: Any, on_host: list[Tensor], host: set[int]) -> Iterator[Fault]:
     packet = func.overloadpacket
     if packet is _aten.copy_:
-        if on_host:
+        if on_host and not _given(func, args, kwargs).get("non_blocking"):
             yield "sync", "a tensor is copied between the host and the device"
     elif packet in _INDEXING:
         if id(args[0]) in host:
             yield "device", "a tensor on the host is indexed with tensors of the device"
         elif any(x.dim() for x in on_host):
             yield "sync", "an index on the host is copied to the device"
+        elif on_host and not _fills(args, host):
+            yield "sync", "a number on the host is copied to the device"
+    elif packet is _aten.where and on_host and not any(x.dim() for x in on_host):
+        yield "sync", "where copies a number on the host to the device"
     elif any(id(x) in host for x in _written(func, args, kwargs)):
         yield "device", f"a tensor on the host is written with values of the device in {packet.__name__}"
-    elif any(x.dim() for x in on_host) or (on_host and not _takes_numbers(func)):
+    elif any(x.dim() for x in on_host) or (on_host and not _takes_numbers(func, args, kwargs, host)):
         yield "device", f"a tensor on the host meets tensors of the device in {packet.__name__}"
+
+
+def _is_mask(x: Tensor | None) -> bool:
+    return x is not None and x.dtype in (torch.bool, torch.uint8)
 
 
 def _fills(args: Any, host: set[int]) -> bool:
     """Whether one number of the host is written through one mask, which needs no count of entries."""
     indices = [x for x in args[1] if x is not None]
-    return len(indices) == 1 and len(args) > 2 and id(args[2]) in host and args[2].numel() == 1
+    return len(indices) == 1 and _is_mask(indices[0]) and len(args) > 2 and id(args[2]) in host and args[2].numel() == 1
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
     """The tensors that a call writes to: in place, or as `out=`."""
-    for i, argument in enumerate(func._schema.arguments):
+    given = _given(func, args, kwargs)
+    for argument in func._schema.arguments:
         if argument.alias_info is not None and argument.alias_info.is_write:
-            given = args[i] if i < len(args) else kwargs.get(argument.name)
-            yield from (x for x in pytree.tree_leaves(given) if isinstance(x, Tensor))
+            yield from (x for x in pytree.tree_leaves(given.get(argument.name)) if isinstance(x, Tensor))
 
 
-def _takes_numbers(func: Any) -> bool:
+def _given(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """What a call gives for each argument, by name."""
+    names = [argument.name for argument in func._schema.arguments]
+    return dict(zip(names, args, strict=False)) | kwargs
+
+
+def _takes_numbers(func: Any, args: Any, kwargs: Any, host: set[int]) -> bool:
+    """Whether the numbers of the host among its arguments may stand there."""
+    packet = func.overloadpacket
+    if packet in _ONE_NUMBER:
+        return {name for name, x in _given(func, args, kwargs).items() if id(x) in host} == {_ONE_NUMBER[packet]}
     # Operators over lists take them where those over tensors do; what an extension takes is its own affair.
     lists = func.__name__.startswith(("_foreach_", "_fused_"))
-    return (
-        torch.Tag.pointwise in func.tags or func.overloadpacket in _TAKES_NUMBERS or lists or func.namespace != "aten"
-    )
+    pointwise = torch.Tag.pointwise in func.tags and packet not in _ONE_DEVICE
+    return pointwise or packet in _TAKES_NUMBERS or lists or func.namespace != "aten"

@@ -29,7 +29,7 @@ def simulation(report: Report, state: State) -> Iterator[list[Tensor]]:
     try:
         for slot in state.slots:
             slot.set(_moved(slot.value, copies))
-        with stand_ins(), Functions(report), Operators(report, resident):
+        with stand_ins(report), Functions(report), Operators(report, resident):
             yield [x for x in copies.values() if x.requires_grad]
     finally:
         for slot in state.slots:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,13 +12,16 @@ from compiled_loss.audit.torch_private import replaced
 
 
 @contextlib.contextmanager
-def stand_ins() -> Iterator[None]:
-    """Run the block with autocast, generators and `torch.cond` taking the simulated device for the CPU."""
+def stand_ins(report: Callable[[str, str], None]) -> Iterator[None]:
+    """Run the block with autocast, generators and `torch.cond` taking the simulated device for the CPU.
+
+    `torch.cond` waits, compiled too: the host has to know which of the branches it is to launch.
+    """
     with contextlib.ExitStack() as stack:
         for name in ("autocast", "autocast state", "autocast dtype"):
             stack.enter_context(replaced(name, _on_cpu))
         stack.enter_context(replaced("generator", _generators_on_cpu))
-        stack.enter_context(replaced("cond", _chosen_by_value))
+        stack.enter_context(replaced("cond", partial(_chosen_by_value, report)))
         yield
 
 
@@ -44,8 +48,11 @@ def _generators_on_cpu(original: Any) -> Any:
     return Generator
 
 
-def _chosen_by_value(original: Callable[..., Any]) -> Callable[..., Any]:
+def _chosen_by_value(report: Callable[[str, str], None], original: Callable[..., Any]) -> Callable[..., Any]:
     def cond(pred: Any, *args: Any, **kwargs: Any) -> Any:
-        return original(bool(pred.held) if isinstance(pred, SimulatedTensor) else pred, *args, **kwargs)
+        if isinstance(pred, SimulatedTensor):
+            report("sync", "torch.cond reads its condition on the host")
+            pred = bool(pred.held)
+        return original(pred, *args, **kwargs)
 
     return cond

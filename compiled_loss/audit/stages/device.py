@@ -1,17 +1,11 @@
 """What waits for the device, or leaves it: run on a simulated one, so that no GPU is needed."""
 
-import contextlib
-import warnings
-from collections.abc import Iterator
-
-import torch
-
 from compiled_loss.audit.findings import Finding
 from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.simulated.simulation import batch_on_device, simulation
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import differentiable_sum
-from compiled_loss.audit.torch_private import forward_trace
+from compiled_loss.audit.torch_private import forward_trace, traced_backward
 from compiled_loss.audit.trees import tensors_of
 
 
@@ -28,7 +22,7 @@ def find_device_faults(subject: Subject) -> Result:
             message = f"{message} (in the backward of this line)"
         found.append(finding(kind, message, where, batch, phase=phase))
 
-    with restored(subject.state), _traced_backward():
+    with restored(subject.state), traced_backward():
         try:
             with simulation(report, subject.state) as learnt:
                 for i, batch in enumerate(subject.batches):
@@ -44,12 +38,3 @@ def find_device_faults(subject: Subject) -> Result:
             place, _ = subject.finder.of_error(error)
             return Result(found, stopped=f"the simulated device stopped at {place}: {first_line(error)}")
     return Result(found)
-
-
-@contextlib.contextmanager
-def _traced_backward() -> Iterator[None]:
-    """Remember for every backward operation where its forward one was called."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that anomaly mode is slow
-        with torch.autograd.set_detect_anomaly(True, check_nan=False):
-            yield

@@ -1,6 +1,9 @@
 """With a GPU at hand: torch's own sync detector, and a real CUDA graph, captured and replayed."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,8 +12,12 @@ from compiled_loss.audit.findings import Finding
 from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.compare import compare
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
-from compiled_loss.audit.state import Outcome, call, fresh
-from compiled_loss.audit.trees import map_tensors, tensors_of
+from compiled_loss.audit.state import Outcome, differentiable_sum, fresh
+from compiled_loss.audit.torch_private import traced_backward
+from compiled_loss.audit.trees import map_tensors, others_of, tensors_of
+
+# What torch says of a wait, and does not say of the detector itself.
+_FIRED = "called a synchronizing CUDA operation"
 
 
 def confirm_on_gpu(subject: Subject) -> Result:
@@ -26,46 +33,92 @@ def confirm_on_gpu(subject: Subject) -> Result:
     if found:
         return Result(found, note="not captured: a graph cannot hold a sync")
     errors: dict[str, float] = {}
+    forward = replace(subject, expected=[])
     for i, batch in enumerate(subject.batches):
-        with restored(subject.state), torch.no_grad():
-            try:
-                found += compare(subject, _replay(subject, batch), i, "mismatch", "CUDA graph", errors)
-            except RuntimeError as error:
-                where = subject.finder.of_error(error)
-                found.append(finding("cudagraph", f"capture failed: {first_line(error)}", where, i))
-                break
+        try:
+            forward.expected.append(_run(subject, batch))
+            found += compare(forward, _replay(subject, batch), i, "mismatch", "CUDA graph", errors)
+        except RuntimeError as error:
+            where = subject.finder.of_error(error)
+            found.append(finding("cudagraph", f"capture failed: {first_line(error)}", where, i))
+            break
     return Result(found, errors=errors)
 
 
 def _syncs(subject: Subject, batch: tuple[Any, ...], index: int) -> list[Finding]:
+    """Those of the forward each with its line, and the first of the backward.
+
+    Warnings of a backward come when it is over, without a place. An error tells where in Python it was raised; if that
+    was nowhere, torch tells which line of the forward it belongs to.
+    """
     found: list[Finding] = []
+    told: list[str] = []
 
     def note(message: Any, *_: Any, **__: Any) -> None:
-        if "synchroniz" in str(message):
+        told.append(str(message))
+        if _FIRED in told[-1]:
             found.append(finding("sync", "the CUDA sync detector fired", subject.finder.here(), index))
 
-    mode = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings():
+    with traced_backward(), warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = note
-        torch.cuda.set_sync_debug_mode("warn")
+        args = fresh(batch)
+        with _sync_detector("warn"):
+            outputs = tensors_of(subject.function(*args))
+        total = differentiable_sum(outputs) if subject.backward else None
+        if total is None:
+            return found
+        told.clear()
         try:
-            call(subject.function, batch, subject.state, backward=subject.backward)
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
+            with _sync_detector("error"):
+                total.backward()
+        except RuntimeError as error:
+            if _FIRED not in str(error):
+                raise
+            where = subject.finder.of_error(error)
+            where = where if where[0] else subject.finder.of_text("".join(told))
+            found.append(finding("sync", "the CUDA sync detector fired", where, index, phase="backward"))
     return found
 
 
+@contextlib.contextmanager
+def _sync_detector(mode: str) -> Iterator[None]:
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode(mode)
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def _run(subject: Subject, batch: tuple[Any, ...]) -> Outcome:
+    """The forward alone, from the state and the random numbers that `_replay` starts from."""
+    with restored(subject.state), torch.no_grad():
+        return _outcome(subject.function(*_inputs(batch)))
+
+
 def _replay(subject: Subject, batch: tuple[Any, ...]) -> Outcome:
-    args = fresh(map_tensors(torch.Tensor.detach, batch))
+    """The forward alone, captured in a CUDA graph."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # libraries set themselves up on first use, which a capture cannot hold
-        subject.function(*args)
+    # Libraries set themselves up on first use, which a capture cannot hold.
+    with restored(subject.state), torch.no_grad(), torch.cuda.stream(side):
+        subject.function(*_inputs(batch))
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = tensors_of(subject.function(*args))
-    graph.replay()
-    torch.cuda.synchronize()
-    return Outcome([x.clone() for x in outputs], {}, False, [], {})
+    with restored(subject.state), torch.no_grad():
+        args = _inputs(batch)
+        with torch.cuda.graph(graph):
+            returned = subject.function(*args)
+        graph.replay()
+        torch.cuda.synchronize()
+        return _outcome(returned)
+
+
+def _inputs(batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    return fresh(map_tensors(torch.Tensor.detach, batch))
+
+
+def _outcome(returned: Any) -> Outcome:
+    outputs = [x.detach().clone() for x in tensors_of(returned)]
+    return Outcome(outputs, {}, False, list(others_of(returned).values()), {})
