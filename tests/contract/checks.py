@@ -30,28 +30,35 @@ class Case(NamedTuple):
 
 def audit_compiled(case: Case, *, backend: str = "inductor") -> AuditReport:
     """One compile, forward and backward, for batches of very different numbers of rows, and the eager numbers."""
-    batches = [_batch(case, n, padded=True) for n in COMPILED_SIZES]
+    batches = [batch_of(case, n, padded=True) for n in COMPILED_SIZES]
     tolerance = 0.0 if case.exact else ROUNDING
     return audit(case.function, batches, warmup=1, backend=backend, tolerance=tolerance)
 
 
 def audit_low_precision(case: Case) -> AuditReport:
     """The same with the learnt inputs in bfloat16."""
-    batches = [_batch(case, n, padded=True, dtype=torch.bfloat16) for n in LOW_PRECISION_SIZES]
+    batches = [batch_of(case, n, padded=True, dtype=torch.bfloat16) for n in LOW_PRECISION_SIZES]
     return audit(case.function, batches, warmup=1, backend="aot_eager")
 
 
 def audit_export(case: Case) -> AuditReport:
     """The ExportedProgram and ONNX Runtime give the eager numbers, also without rows."""
-    batches = [_batch(case, n, padded=False, learnt=False) for n in EXPORTED_SIZES]
+    batches = [batch_of(case, n, padded=False, learnt=False) for n in EXPORTED_SIZES]
     tolerance = 0.0 if case.exact else ROUNDING
     return audit(case.function, batches, exportable=True, tolerance=tolerance, skip=("device", "breaks", *COMPILED))
 
 
-def _batch(
-    case: Case, rows: int, *, padded: bool, learnt: bool = True, dtype: torch.dtype | None = None
+def batch_of(
+    case: Case,
+    rows: int,
+    *,
+    padded: bool,
+    learnt: bool = True,
+    dtype: torch.dtype | None = None,
+    device: str | None = None,
 ) -> tuple[Tensor, ...]:
-    inputs = [x.detach() for x in case.inputs(rows, padded)]
+    """The inputs of a case; padded rows are marked dynamic."""
+    inputs = [x.detach().to(device) for x in case.inputs(rows, padded)]
     if learnt:
         inputs[: case.learnt] = [x.to(dtype).requires_grad_() for x in inputs[: case.learnt]]
     if padded:
