@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from compiled_loss.geometry.pages import paginate, without_autocast
+from compiled_loss.geometry.pages import paginate, product, without_autocast
 from compiled_loss.geometry.pixels import box_pixels, inside_pixels
 from compiled_loss.ragged import positions
 
@@ -105,7 +104,18 @@ def resize_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if prototypes.shape[-2:] == torch.Size(size):
         return prototypes
-    return F.interpolate(prototypes, size=size, mode="bilinear", align_corners=False)
+    # By matrix products and not by `F.interpolate`: what the code generator makes of its gradient for a CPU can lose it
+    # where a convolution comes before, and on a GPU it adds up in no fixed order.
+    (height, width), (rows, columns) = prototypes.shape[-2:], size
+    wide = product(prototypes, _bilinear(columns, width, prototypes).T)
+    return product(_bilinear(rows, height, prototypes), wide)
+
+
+def _bilinear(out: int, given: int, like: Tensor) -> Tensor:
+    """`[out, given]`: the share of each given pixel in each pixel of the result."""
+    places, pixels = (torch.arange(n, device=like.device, dtype=like.dtype) for n in (out, given))
+    source = ((places + 0.5) * (given / out) - 0.5).clamp(0, given - 1)
+    return (1 - (source[:, None] - pixels).abs()).clamp(min=0)
 
 
 @torch.no_grad()

@@ -47,6 +47,7 @@ def test_each_class_that_the_truth_has_has_its_own_precision():
     info = Info("three", ("boat", "raft", "buoy"))
     labels = Boats(128, 20).labels(3)
     assert set(labels.classes) == {0, 1}
+    assert labels.rotated is not None
     boats = labels.classes == 0
     found = Detections(np.ones(boats.sum()), labels.classes[boats], labels.boxes[boats], None, labels.rotated[boats])
     precision = average_precision(info, [labels], [found], 128)

@@ -95,8 +95,14 @@ def test_both_forms_of_masks_read_alike():
 def test_prototypes_of_the_right_size_stay_and_others_are_interpolated():
     prototypes = torch.randn(2, 3, 4, 5)
     assert resize_prototypes(prototypes, (4, 5)) is prototypes
-    expected = F.interpolate(prototypes, (8, 10), mode="bilinear", align_corners=False)
-    assert torch.equal(resize_prototypes(prototypes, (8, 10)), expected)
+    prototypes.requires_grad_()
+    for size in ((8, 10), (7, 3), (1, 1), (4, 11)):
+        expected = F.interpolate(prototypes, size, mode="bilinear", align_corners=False)
+        got = resize_prototypes(prototypes, size)
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+        weights = torch.randn_like(expected)
+        gradients = [torch.autograd.grad((x * weights).sum(), prototypes)[0] for x in (got, expected)]
+        torch.testing.assert_close(*gradients, rtol=0, atol=1e-5)
 
 
 def test_the_overlap_of_masks_equals_a_loop_for_true_masks_of_any_size():
