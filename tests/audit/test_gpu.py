@@ -10,12 +10,12 @@ from torch import nn
 
 from compiled_loss.audit import audit
 from compiled_loss.audit.trees import map_tensors
-from tests.audit import zoo_clean, zoo_device, zoo_graphs
+from tests.audit import zoo_clean, zoo_device, zoo_graphs, zoo_numbers
 from tests.audit.zoo import Exhibit, faults_in
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-ROOMS = {name: room for room in (zoo_graphs, zoo_device) for name in room.FAULTY}
+ROOMS = {name: room for room in (zoo_graphs, zoo_device, zoo_numbers) for name in room.FAULTY}
 FAULTY = {name: room.FAULTY[name] for name, room in ROOMS.items()}
 OTHERS = ("device", "breaks", "recompiles", "numbers", "cudagraphs", "export")
 # These hold tensors of the host in Python variables, which the simulation takes to the device and `.cuda()` does not,

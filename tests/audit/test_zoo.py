@@ -3,10 +3,10 @@
 import pytest
 
 from compiled_loss.audit import KINDS, audit
-from tests.audit import zoo_clean, zoo_device, zoo_graphs
+from tests.audit import zoo_clean, zoo_device, zoo_graphs, zoo_numbers
 from tests.audit.zoo import faults_in, faults_of
 
-ROOMS = {name: room for room in (zoo_graphs, zoo_device) for name in room.FAULTY}
+ROOMS = {name: room for room in (zoo_graphs, zoo_device, zoo_numbers) for name in room.FAULTY}
 
 
 def found_by(exhibit):
@@ -34,7 +34,7 @@ def test_clean_functions_have_no_finding(name):
 
 def test_the_zoo_shows_every_kind_at_least_twice():
     for kind in KINDS:
-        marked = [kinds for room in (zoo_graphs, zoo_device) for kinds in faults_of(room).values()]
+        marked = [kinds for room in (zoo_graphs, zoo_device, zoo_numbers) for kinds in faults_of(room).values()]
         assert sum(kind in kinds for kinds in marked) >= 2, kind
 
 
