@@ -3,12 +3,13 @@
 Letters: B images, N rows, P slots, G pages, S slots of a page, D prototypes, H and W mask pixels.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from compiled_loss.geometry.pages import paginate, product, without_autocast
+from compiled_loss.geometry.pages import paginate, without_autocast
 from compiled_loss.geometry.pixels import box_pixels, inside_pixels
 from compiled_loss.ragged import positions
 
@@ -104,11 +105,35 @@ def resize_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if prototypes.shape[-2:] == torch.Size(size):
         return prototypes
-    # By matrix products and not by `F.interpolate`: what the code generator makes of its gradient for a CPU can lose it
-    # where a convolution comes before, and on a GPU it adds up in no fixed order.
-    (height, width), (rows, columns) = prototypes.shape[-2:], size
-    wide = product(prototypes, _bilinear(columns, width, prototypes).T)
-    return product(_bilinear(rows, height, prototypes), wide)
+    # An export differentiates what is inside a function of one's own.
+    if torch.is_grad_enabled() and prototypes.requires_grad and not torch.compiler.is_exporting():
+        return _Resized.apply(prototypes, *size)
+    return F.interpolate(prototypes, size=size, mode="bilinear", align_corners=False)
+
+
+class _Resized(torch.autograd.Function):
+    """Its gradient comes by matrix products.
+
+    What the code generator makes of torch's own gradient for a CPU can lose it where a convolution comes before
+    (torch 2.13); on a GPU that one adds up in no fixed order.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(prototypes: Tensor, height: int, width: int) -> Tensor:
+        return F.interpolate(prototypes, size=(height, width), mode="bilinear", align_corners=False)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
+        ctx.given = inputs[0].shape[-2:]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,), (height, width) = gradients, ctx.given
+        rows, columns = (_bilinear(n, m, gradient) for n, m in zip(gradient.shape[-2:], (height, width), strict=True))
+        with without_autocast(gradient):
+            return rows.T @ (gradient @ columns), None, None
 
 
 def _bilinear(out: int, given: int, like: Tensor) -> Tensor:

@@ -90,20 +90,14 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         (gradient,), (a, b) = gradients, ctx.saved_tensors
-        of_a, of_b = ctx.needs_input_grad
         with without_autocast(a):
-            return (
-                gradient @ b.transpose(-1, -2) if of_a else None,
-                a.transpose(-1, -2) @ gradient if of_b else None,
-            )
+            return gradient @ b.transpose(-1, -2), a.transpose(-1, -2) @ gradient
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """Batched matrix product in the precision of the arguments, forward and backward, whatever autocast is on.
-
-    An argument that is one matrix for a whole batch gets no gradient.
 
     Example:
         >>> product(torch.ones(1, 1, 2), torch.ones(1, 2, 1))

@@ -36,7 +36,8 @@ def average_precision(info: Info, truth: Sequence[Labels], found: Sequence[Detec
     kind = "keypoints" if first.keypoints is not None else "segm" if segments else "bbox"
     results = [row for i, detections in enumerate(found) for row in _results(i, detections, size)]
     if not results:
-        return AveragePrecision(0.0, 0.0, 0.0, {})
+        seen = sorted({int(c) for labels in truth for c in labels.classes[~labels.crowd]})
+        return AveragePrecision(0.0, 0.0, 0.0, {info.classes[c]: 0.0 for c in seen})
     reference = COCO(
         {
             "images": [{"id": i, "height": size, "width": size} for i in range(len(truth))],

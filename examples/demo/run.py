@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from compiled_loss import DetectionLoss, EndToEndLoss, TargetPlan
 from demo import checkpoint, evaluate, plots, timing
@@ -162,7 +163,7 @@ def report(this: Run, compiles: dict[str, int], console: Console) -> None:
         f"(at 0.50: {precision.ap50:.3f}, at 0.75: {precision.ap75:.3f})"
     )
     if len(precision.ap_by_class) > 1:
-        say("by class: " + ", ".join(f"{name} {ap:.3f}" for name, ap in precision.ap_by_class.items()))
+        say("by class: " + ", ".join(f"{escape(name)} {ap:.3f}" for name, ap in precision.ap_by_class.items()))
     overflow = results["overflow"] = this.progress.overflow
     if overflow:
         say(f"the plan was too small {overflow} times: rows lacked candidates, or positives mask pixels")

@@ -192,6 +192,14 @@ def meets_numbers_of_the_host(x: Tensor) -> Tensor:
     return y + torch.multinomial(x.detach().exp(), 2).sum()
 
 
+@CLEAN.add(lambda: [torch.randn(3, 4) for _ in range(2)])
+def writes_numbers_into_rows(x: Tensor) -> Tensor:
+    y = x * 2
+    y[1] = 1.0
+    y[torch.tensor(1), :2] = 0.0
+    return y
+
+
 @CLEAN.add()
 def copies_without_waiting(x: Tensor) -> Tensor:
     return x * torch.ones(3).to(x.device, non_blocking=True)

@@ -72,6 +72,13 @@ def repeats_rows(x: Tensor, counts: Tensor) -> Tensor:
     return x.repeat_interleave(counts).sum()  # fault: dynamic-size, graph-break
 
 
+@FAULTY.add(lambda: [torch.randn(3, 4) for _ in range(2)])
+def writes_a_number_through_a_mask_of_columns(x: Tensor) -> Tensor:
+    y = x * 2
+    y[:, x[0] > 0] = 0.0  # fault: cudagraph
+    return y
+
+
 @FAULTY.add()
 def sets_one_entry_to_a_number(x: Tensor) -> Tensor:
     y = x * 2

@@ -31,7 +31,8 @@ def test_the_truth_itself_has_full_precision_and_nothing_has_none(truth):
     assert perfect[:3] == pytest.approx((1, 1, 1))
     assert perfect.ap_by_class == pytest.approx(dict.fromkeys(info.classes, 1))
     nothing = Detections(np.zeros(0), np.zeros(0, int), np.zeros((0, 4)), np.zeros((0, 13, 3)))
-    assert average_precision(info, labels, [nothing] * len(labels), 128)[:3] == (0, 0, 0)
+    none = average_precision(info, labels, [nothing] * len(labels), 128)
+    assert none == (0, 0, 0, dict.fromkeys(info.classes, 0))
 
 
 def test_precision_falls_with_distance_by_keypoints_and_by_boxes(truth):

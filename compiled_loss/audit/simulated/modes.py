@@ -1,6 +1,7 @@
 """Runs every operator and function on the CPU's values, and reports what a device would not do without a wait."""
 
 from collections.abc import Callable
+from numbers import Integral, Number
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ _MAKES = {
     torch.from_numpy: "from_numpy",
     Tensor.new_tensor: "new_tensor",
 }
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8)
 
 Report = Callable[[str, str], None]  # (kind, what happened)
 
@@ -116,15 +119,35 @@ class Functions(TorchFunctionMode):
 
 
 def _writes_a_number_through_a_mask(target: Tensor, index: Any, value: Any) -> bool:
-    mask = isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
-    return mask and isinstance(target, SimulatedTensor) and isinstance(value, int | float)
+    """One mask is all that is not a plain index: no more than a fill, for a GPU."""
+    others = [x for x in _places(index) if not _is_plain(x)]
+    return (
+        isinstance(target, SimulatedTensor) and isinstance(value, Number) and len(others) == 1 and _is_mask(others[0])
+    )
 
 
 def _copies_a_number(target: Tensor, index: Any, value: Any) -> bool:
-    # torch fills a slice with a number, but copies it to what has no dimensions, and for entries given by an index.
-    if not isinstance(target, SimulatedTensor) or not isinstance(value, int | float):
+    """Whether torch copies the number to the device: to a place without dimensions, and to entries given by an index.
+
+    A slice it fills.
+    """
+    if not isinstance(target, SimulatedTensor) or not isinstance(value, Number):
         return False
-    places = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(x, Tensor | list) for x in places):
-        return True
-    return target.held.detach()[index].dim() == 0
+    if all(map(_is_plain, _places(index))):
+        return target.held.detach()[index].dim() == 0
+    return any(isinstance(x, list | tuple) or (isinstance(x, Tensor) and x.dim() > 0) for x in _places(index))
+
+
+def _places(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
+
+
+def _is_plain(x: Any) -> bool:
+    """An index that selects a row or a view."""
+    if isinstance(x, Tensor):
+        return not isinstance(x, SimulatedTensor) and x.dim() == 0 and x.dtype in _WHOLE
+    return x is None or x is ... or (isinstance(x, Integral | slice) and not isinstance(x, bool))
+
+
+def _is_mask(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dim() > 0 and x.dtype in (torch.bool, torch.uint8)

@@ -80,7 +80,7 @@ def _waits(func: Any, args: Any, kwargs: Any, host: set[int], moves: bool) -> It
         yield "sync", "a value is read by the host"
     elif packet in _WAITS:
         yield "sync", f"{_WAITS[packet]} waits for values"
-    elif packet is _aten.normal and isinstance(_given(func, args, kwargs).get("std"), Tensor):
+    elif packet is _aten.normal and _is_on_device(_given(func, args, kwargs).get("std"), host):
         yield "sync", "normal checks its standard deviations"
     elif packet is _aten._to_copy and moves and not kwargs.get("non_blocking"):
         yield "sync", "a tensor is copied to the host"
@@ -104,6 +104,10 @@ def _mixtures(func: Any, args: Any, kwargs: Any, on_host: list[Tensor], host: se
         yield "device", f"a tensor on the host is written with values of the device in {packet.__name__}"
     elif any(x.dim() for x in on_host) or (on_host and not _takes_numbers(func, args, kwargs, host)):
         yield "device", f"a tensor on the host meets tensors of the device in {packet.__name__}"
+
+
+def _is_on_device(x: Any, host: set[int]) -> bool:
+    return isinstance(x, Tensor) and id(x) not in host
 
 
 def _is_mask(x: Tensor | None) -> bool:

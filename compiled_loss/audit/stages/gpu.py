@@ -100,11 +100,12 @@ def _run(subject: Subject, batch: tuple[Any, ...]) -> Outcome:
 def _replay(subject: Subject, batch: tuple[Any, ...]) -> Outcome:
     """The forward alone, captured in a CUDA graph."""
     side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    # Libraries set themselves up on first use, which a capture cannot hold.
-    with restored(subject.state), torch.no_grad(), torch.cuda.stream(side):
-        subject.function(*_inputs(batch))
-    torch.cuda.current_stream().wait_stream(side)
+    with restored(subject.state), torch.no_grad():
+        side.wait_stream(torch.cuda.current_stream())
+        # Libraries set themselves up on first use, which a capture cannot hold.
+        with torch.cuda.stream(side):
+            subject.function(*_inputs(batch))
+        torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with restored(subject.state), torch.no_grad():
         args = _inputs(batch)
