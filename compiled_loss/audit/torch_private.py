@@ -83,6 +83,8 @@ def probe(name: str) -> Any:
 @contextlib.contextmanager
 def replaced(name: str, make: Callable[[Any], Any]) -> Iterator[None]:
     """Put `make(original)` in the place of an interface, and the original back."""
+    # The tracer's tables, filled on import, know functions by identity: they must be torch's own, not what stands in.
+    importlib.import_module("torch._dynamo")
     original = probe(name)
     module, _, path = _INTERFACES[name].partition(":")
     owner: Any = importlib.import_module(module)

@@ -2,6 +2,8 @@
 
 import contextlib
 import random
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -127,6 +129,23 @@ def test_the_callers_compiled_functions_stay_compiled():
     audit(double, [torch.ones(3), torch.ones(4)], **FAST)
     compiled(torch.ones(3))
     assert len(compiles) == 1
+
+
+def test_a_process_that_never_compiled_traces_torchs_own_functions_afterwards():
+    program = """
+import sys, torch
+from compiled_loss.audit import audit
+
+def asks(x):
+    return x * 2 if torch.is_autocast_enabled("cpu") else x.sin()
+
+assert "torch._dynamo" not in sys.modules
+report = audit(asks, [torch.ones(3)], backend="aot_eager", skip=["numbers", "cudagraphs"])
+assert report.ok, str(report)
+torch.compile(asks, fullgraph=True, backend="eager")(torch.ones(3))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_function_that_fails_leaves_no_trace_either():
