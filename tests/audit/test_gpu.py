@@ -10,13 +10,12 @@ from torch import nn
 
 from compiled_loss.audit import audit
 from compiled_loss.audit.trees import map_tensors
-from tests.audit import zoo_clean, zoo_device, zoo_graphs, zoo_numbers
+from tests.audit import zoo_clean
+from tests.audit.test_zoo import ROOMS
 from tests.audit.zoo import Exhibit, faults_in
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-ROOMS = {name: room for room in (zoo_graphs, zoo_device, zoo_numbers) for name in room.FAULTY}
-FAULTY = {name: room.FAULTY[name] for name, room in ROOMS.items()}
 OTHERS = ("device", "breaks", "recompiles", "numbers", "cudagraphs", "export")
 # These hold tensors of the host in Python variables, which the simulation takes to the device and `.cuda()` does not,
 # or copy from the host, which a captured graph cannot.
@@ -50,9 +49,11 @@ def _on_gpu_meanwhile(function: Any) -> Iterator[None]:
     # In place: a copy of a parameter has lost its hooks.
     if isinstance(function, nn.Module):
         function.cuda()
-    yield
-    if isinstance(function, nn.Module):
-        function.cpu()
+    try:
+        yield
+    finally:
+        if isinstance(function, nn.Module):
+            function.cpu()
 
 
 def waits_of(name: str) -> set[int]:
@@ -61,7 +62,7 @@ def waits_of(name: str) -> set[int]:
 
 @pytest.mark.parametrize("name", [x for x in ROOMS if waits_of(x)])
 def test_the_sync_detector_fires_on_the_marked_lines(name):
-    assert {line for kind, line in seen_on_gpu(FAULTY[name]) if kind == "sync"} == waits_of(name)
+    assert {line for kind, line in seen_on_gpu(ROOMS[name].FAULTY[name]) if kind == "sync"} == waits_of(name)
 
 
 @pytest.mark.parametrize("name", [x for x in zoo_clean.CLEAN if x not in ON_THE_HOST])
@@ -70,4 +71,5 @@ def test_clean_functions_wait_for_nothing_and_a_cuda_graph_holds_them(name):
 
 
 def test_a_write_of_a_number_through_a_mask_waits_for_nothing():
-    assert not seen_on_gpu(FAULTY["writes_a_number_through_a_mask"])
+    name = "writes_a_number_through_a_mask"
+    assert not seen_on_gpu(ROOMS[name].FAULTY[name])

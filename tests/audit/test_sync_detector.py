@@ -12,6 +12,7 @@ from compiled_loss.audit.places import Finder
 from compiled_loss.audit.reach import reachable
 from compiled_loss.audit.stages import gpu
 from compiled_loss.audit.stages.subject import Subject
+from tests.audit.zoo import Doubled
 
 MODE = ["default"]
 # A line of no file counts as torch's own: nobody is to blame for it.
@@ -28,11 +29,7 @@ exec(WAIT, torchs_own)
 wait = torchs_own["wait"]
 
 
-class _WaitsBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x * 2
-
+class _WaitsBackward(Doubled):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         return wait(gradients[0])

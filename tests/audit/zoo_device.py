@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.audit.zoo import Zoo, vectors
+from tests.audit.zoo import Doubled, Losses, Zoo, vectors
 
 FAULTY = Zoo()
 
@@ -126,11 +126,7 @@ def chooses_with_cond_in_a_low_precision(x: Tensor) -> Tensor:
     return y.half().float()
 
 
-class _ReadsBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x * 2
-
+class _ReadsBackward(Doubled):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         return gradients[0] / gradients[0].norm().item()  # fault: sync, graph-break
@@ -139,6 +135,11 @@ class _ReadsBackward(torch.autograd.Function):
 @FAULTY.add()
 def reads_an_item_in_the_backward(x: Tensor) -> Tensor:
     return _ReadsBackward.apply(x.sin())
+
+
+@FAULTY.add(like="reads_an_item_in_the_backward")
+def hides_a_backward_in_a_dataclass(x: Tensor) -> Losses:
+    return Losses(_ReadsBackward.apply(x.sin()).sum(), {})
 
 
 @FAULTY.add(lambda: [(torch.eye(3) + 1, torch.randn(3)) for _ in range(3)])

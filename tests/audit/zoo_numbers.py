@@ -1,12 +1,11 @@
 """Small functions with one planted fault each on the way to a CUDA graph, to equal numbers or to an export."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tests.audit.zoo import Zoo, vectors
+from tests.audit.zoo import Doubled, Losses, Zoo, vectors
 
 FAULTY = Zoo()
 
@@ -41,11 +40,7 @@ def hides_behind_a_low_precision(x: Tensor) -> tuple[Tensor, Tensor]:  # fault: 
     return x * (1.01 if torch.compiler.is_compiling() else 1.0), x.half().sum()
 
 
-class _OtherBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x * 2
-
+class _OtherBackward(Doubled):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         return gradients[0] * (3 if torch.compiler.is_compiling() else 2)
@@ -73,33 +68,10 @@ def writes_to_its_input_when_compiled(x: Tensor) -> Tensor:  # fault: mismatch
     return torch.ones_like(x)
 
 
-@dataclass
-class Losses:
-    """What torch knows nothing of."""
-
-    total: Tensor
-    parts: dict[str, Tensor]
-
-
 @FAULTY.add()
 def hides_its_numbers_in_a_dataclass(x: Tensor) -> Losses:  # fault: mismatch
     y = x * (3 if torch.compiler.is_compiling() else 2)
     return Losses(y.sum(), {"y": y})
-
-
-class _ReadsBackwardToo(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x * 2
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0] / gradients[0].norm().item()  # fault: sync, graph-break
-
-
-@FAULTY.add()
-def hides_a_backward_in_a_dataclass(x: Tensor) -> Losses:
-    return Losses(_ReadsBackwardToo.apply(x.sin()).sum(), {})
 
 
 # ---- exports ----

@@ -33,7 +33,7 @@ SIZE, STRIDES, IMAGES, CLASSES = (64, 96), (8, 16, 32), 3, 2
 GRIDS = ((8, 12), (4, 6), (2, 3))
 ANCHORS = sum(h * w for h, w in GRIDS)
 FEW = 3  # anchors a row, for smaller graphs where the number is of no interest
-SIGMAS = torch.linspace(0.05, 0.2, 5)
+sigmas = partial(torch.linspace, 0.05, 0.2, 5)
 
 
 def rows_of(
@@ -193,8 +193,7 @@ def keypoints_and_areas(n: int, padded: bool) -> Sequence[Tensor]:
 
 
 def similarity(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor) -> tuple[Tensor, ...]:
-    sigmas = torch.linspace(0.05, 0.2, 5, device=predicted.device)
-    return (oks(predicted, target, visible, area, sigmas),)
+    return (oks(predicted, target, visible, area, sigmas(device=predicted.device)),)
 
 
 detection = partial(DetectionLoss, CLASSES, STRIDES)
@@ -221,7 +220,7 @@ CASES = {
     "pose of 17 keypoints": loss_case(pose(17, top_k=FEW)),
     "pose of 17 keypoints with a planned window": loss_case(pose(17), window=24),
     "pose of 5 keypoints without visibility": loss_case(
-        pose(5, 2, sigmas=SIGMAS, reg_max=1, top_k=FEW), window=24, values=2
+        pose(5, 2, sigmas=sigmas(), reg_max=1, top_k=FEW), window=24, values=2
     ),
     "pose with residual log-likelihood": residual_pose_case(
         ResidualPoseLoss(CLASSES, 5, top_k=FEW, **residual), window=24

@@ -27,12 +27,16 @@ class Case(NamedTuple):
     rows: int  # the last inputs, which have N rows
     exact: bool = False  # bit for bit instead of to float32 rounding
 
+    @property
+    def tolerance(self) -> float:
+        """Of the largest entry."""
+        return 0.0 if self.exact else ROUNDING
+
 
 def audit_compiled(case: Case, *, backend: str = "inductor") -> AuditReport:
     """One compile, forward and backward, for batches of very different numbers of rows, and the eager numbers."""
     batches = [batch_of(case, n, padded=True) for n in COMPILED_SIZES]
-    tolerance = 0.0 if case.exact else ROUNDING
-    return audit(case.function, batches, warmup=1, backend=backend, tolerance=tolerance)
+    return audit(case.function, batches, warmup=1, backend=backend, tolerance=case.tolerance)
 
 
 def audit_low_precision(case: Case) -> AuditReport:
@@ -44,8 +48,9 @@ def audit_low_precision(case: Case) -> AuditReport:
 def audit_export(case: Case) -> AuditReport:
     """The ExportedProgram and ONNX Runtime give the eager numbers, also without rows."""
     batches = [batch_of(case, n, padded=False, learnt=False) for n in EXPORTED_SIZES]
-    tolerance = 0.0 if case.exact else ROUNDING
-    return audit(case.function, batches, exportable=True, tolerance=tolerance, skip=("device", "breaks", *COMPILED))
+    return audit(
+        case.function, batches, exportable=True, tolerance=case.tolerance, skip=("device", "breaks", *COMPILED)
+    )
 
 
 def batch_of(

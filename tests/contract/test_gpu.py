@@ -12,7 +12,7 @@ from compiled_loss import DetectionLoss, Predictions, TargetPlan
 from compiled_loss.audit import audit
 from compiled_loss.audit.torch_private import quiet
 from tests.contract.cases import CASES, GRIDS, SIZE, STRIDES, head_of, rows_of
-from tests.contract.checks import COMPILED_SIZES, ROUNDING, Case, assert_same, batch_of
+from tests.contract.checks import COMPILED, COMPILED_SIZES, Case, assert_same, batch_of
 from tests.contract.test_contract import GENERATED
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -28,8 +28,7 @@ def on_gpu(case: Case) -> tuple[Any, list[tuple[torch.Tensor, ...]]]:
 def test_nothing_waits_and_a_cuda_graph_holds_it(name):
     case = CASES[name]
     function, batches = on_gpu(case)
-    others = ("device", "breaks", "recompiles", "numbers", "cudagraphs")
-    report = audit(function, batches, skip=others, tolerance=0.0 if case.exact else ROUNDING)
+    report = audit(function, batches, skip=("device", "breaks", *COMPILED), tolerance=case.tolerance)
     assert report.device.startswith("cuda")
     assert {x.name: x.outcome for x in report.stages}["gpu"] == "clean", str(report)
 
@@ -45,9 +44,9 @@ def test_the_numbers_are_those_of_the_cpu(name):
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_one_triton_graph_serves_every_number_of_rows_with_the_eager_numbers(name):
-    function, batches = on_gpu(CASES[name])
-    tolerance = 0.0 if CASES[name].exact else ROUNDING
-    audit(function, batches, warmup=1, skip=("device", "breaks", "gpu"), tolerance=tolerance).raise_if_failed()
+    case = CASES[name]
+    function, batches = on_gpu(case)
+    audit(function, batches, warmup=1, skip=("device", "breaks", "gpu"), tolerance=case.tolerance).raise_if_failed()
 
 
 def test_a_training_step_replays_cuda_graphs():

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compiled_loss.audit.simulated.rules import faults_of
+from compiled_loss.audit.simulated.rules import faults_of, is_mask
 from compiled_loss.audit.simulated.tensor import DEVICE, SimulatedTensor, wrapped
 from compiled_loss.audit.torch_private import probe
 
@@ -120,10 +120,10 @@ class Functions(TorchFunctionMode):
 
 def _writes_a_number_through_a_mask(target: Tensor, index: Any, value: Any) -> bool:
     """One mask is all that is not a plain index: no more than a fill, for a GPU."""
+    if not isinstance(target, SimulatedTensor) or not isinstance(value, Number):
+        return False
     others = [x for x in _places(index) if not _is_plain(x)]
-    return (
-        isinstance(target, SimulatedTensor) and isinstance(value, Number) and len(others) == 1 and _is_mask(others[0])
-    )
+    return len(others) == 1 and is_mask(others[0]) and others[0].dim() > 0
 
 
 def _copies_a_number(target: Tensor, index: Any, value: Any) -> bool:
@@ -147,7 +147,3 @@ def _is_plain(x: Any) -> bool:
     if isinstance(x, Tensor):
         return not isinstance(x, SimulatedTensor) and x.dim() == 0 and x.dtype in _WHOLE
     return x is None or x is ... or (isinstance(x, Integral | slice) and not isinstance(x, bool))
-
-
-def _is_mask(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.dim() > 0 and x.dtype in (torch.bool, torch.uint8)

@@ -69,7 +69,7 @@ def faults_of(func: Any, args: Any, kwargs: Any, on_host: list[Tensor], *, moves
 def _waits(func: Any, args: Any, kwargs: Any, host: set[int], moves: bool) -> Iterator[Fault]:
     packet = func.overloadpacket
     if packet in _INDEXING:
-        if any(map(_is_mask, args[1])) and not _fills(args, host):
+        if any(map(is_mask, args[1])) and not _fills(args, host):
             written = "written" if "put" in packet.__name__ else "read"
             yield "dynamic-size", f"entries are {written} through a boolean mask"
     elif packet in _DYNAMIC_SIZES:
@@ -110,14 +110,15 @@ def _is_on_device(x: Any, host: set[int]) -> bool:
     return isinstance(x, Tensor) and id(x) not in host
 
 
-def _is_mask(x: Tensor | None) -> bool:
-    return x is not None and x.dtype in (torch.bool, torch.uint8)
+def is_mask(x: Any) -> bool:
+    """Whether an index is a mask."""
+    return isinstance(x, Tensor) and x.dtype in (torch.bool, torch.uint8)
 
 
 def _fills(args: Any, host: set[int]) -> bool:
     """Whether one number of the host is written through one mask, which needs no count of entries."""
     indices = [x for x in args[1] if x is not None]
-    return len(indices) == 1 and _is_mask(indices[0]) and len(args) > 2 and id(args[2]) in host and args[2].numel() == 1
+    return len(indices) == 1 and is_mask(indices[0]) and len(args) > 2 and id(args[2]) in host and args[2].numel() == 1
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
