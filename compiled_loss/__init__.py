@@ -1,9 +1,9 @@
 """Detection losses that compile: one graph, no sync, no recompile, the same numbers everywhere."""
 
 from compiled_loss import sources
+from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.task_aligned import Candidates, assign_task_aligned
-from compiled_loss.assign.windows import Windows, candidate_windows
+from compiled_loss.assign.task_aligned import assign_task_aligned
 from compiled_loss.collate import collate
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
@@ -33,9 +33,7 @@ __all__ = [
     "SegmentationLoss",
     "TargetPlan",
     "Targets",
-    "Windows",
     "assign_task_aligned",
-    "candidate_windows",
     "collate",
     "fill",
     "pad_rows",

@@ -14,6 +14,20 @@ from compiled_loss.checks import require
 from compiled_loss.numerics import stack_planes
 
 
+class Sides(NamedTuple):
+    """The distances that side-distance logits mean, and what their softmax was made of.
+
+    Args:
+        distances: `[P, 4]` expected distance over the bins.
+        peaks: `[P, 4]` largest logit of each side.
+        masses: `[P, 4]` sum over the bins of `exp(logit - peak)`.
+    """
+
+    distances: Tensor
+    peaks: Tensor
+    masses: Tensor
+
+
 class Anchors(NamedTuple):
     """Anchor points of all levels, finest first, row-major within a level.
 
@@ -63,7 +77,7 @@ def make_anchors(
     return Anchors(torch.cat(points), torch.cat(scales))
 
 
-def decode_distances(logits: Tensor, dim: int = -1) -> Tensor:
+def decode_sides(logits: Tensor, dim: int = -1) -> Sides:
     """Expected distance over the bins: `d = sum_j j softmax(z)_j`; with one bin the raw value.
 
     Args:
@@ -71,24 +85,41 @@ def decode_distances(logits: Tensor, dim: int = -1) -> Tensor:
         dim: the dimension of the bins.
 
     Returns:
-        `[P, 4]` distances: the shape of `logits` without `dim`.
+        `Sides`, each of the shape of `logits` without `dim`.
 
     Source: Generalized Focal Loss, arXiv 2006.04388.
 
     Example:
-        >>> decode_distances(torch.zeros(1, 4, 3))
+        >>> decode_sides(torch.zeros(1, 4, 3)).distances
         tensor([[1., 1., 1., 1.]])
     """
-    bins = logits.shape[dim]
-    if bins == 1:
-        return logits.squeeze(dim)
+    if logits.shape[dim] == 1:
+        raw = logits.squeeze(dim)
+        return Sides(raw, raw, torch.ones_like(raw))
     # Bin by bin for both sums at once: a softmax, or its numerators, would be written out first.
     peak = logits.detach().amax(dim)
     weights = [torch.exp(logit - peak) for logit in logits.unbind(dim)]
     moment, mass = torch.zeros_like(peak), weights[0]
     for distance, weight in enumerate(weights[1:], start=1):
         moment, mass = moment + weight * distance, mass + weight
-    return moment / mass
+    return Sides(moment / mass, peak, mass)
+
+
+def decode_distances(logits: Tensor, dim: int = -1) -> Tensor:
+    """The distances of `decode_sides` alone.
+
+    Args:
+        logits: `[P, 4, R]` side-distance logits; or the bins on another dimension.
+        dim: the dimension of the bins.
+
+    Returns:
+        `[P, 4]` distances: the shape of `logits` without `dim`.
+
+    Example:
+        >>> decode_distances(torch.zeros(1, 4, 3))
+        tensor([[1., 1., 1., 1.]])
+    """
+    return decode_sides(logits, dim).distances
 
 
 def distances_to_boxes(points: Tensor, distances: Tensor) -> Tensor:

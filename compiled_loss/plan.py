@@ -1,4 +1,4 @@
-"""The shape of a batch: padded rows and planned candidate windows, so that a training run is one graph.
+"""The shape of a batch: padded rows and planned pages of candidates, so that a training run is one graph.
 
 Host side: everything here runs in the data loading workers and reads values, so that the device never has to.
 
@@ -16,15 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compiled_loss.assign.candidates import find_cells
 from compiled_loss.assign.rotated import rotated_reach
-from compiled_loss.assign.windows import candidate_counts
 from compiled_loss.checks import check_strides, require, whole_number
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from compiled_loss.geometry.pixels import box_pixels
+from compiled_loss.pages import pages_of
 from compiled_loss.rows import join_images, map_rows, next_power_of_two, pad_rows, rounded_rows
 from compiled_loss.targets import Targets
 
-_SMALLEST_WINDOW = 32
+# Of pages: not 0 or 1, which torch takes for constants, and not a bucket for every few.
+_FEWEST = 16
 
 # Room for the pixels of rows that hold more than k positives, having won anchors that other rows selected, which read
 # their box once more: in crowds up to a sixth more was seen, and where rows are few it may be the largest box.
@@ -32,19 +34,19 @@ _FURTHER = 5 / 4
 
 # The device may round the pixel sides of a box differently (fused multiply-add), and then an anchor that lies on a side
 # here lies inside there. Sides are within 5 image sizes of the origin (`Targets.validate`) and come from a handful of
-# float32 operations, each off by at most 2^-24 of that: together below 3e-6 of the image size. Windows are counted with
-# every side moved outwards by more than that; anchors are whole or half pixels, so it adds only those on a side.
+# float32 operations, each off by at most 2^-24 of that: together below 3e-6 of the image size. Candidates are counted
+# with every side moved outwards by more than that; anchors are whole or half pixels, so it adds only those on a side.
 _SLACK = 1e-5
 
 
 @dataclass(frozen=True)
 class TargetPlan:
-    """How many rows a batch is padded to and how many candidate anchors a row keeps.
+    """How many rows a batch is padded to, and how many pages of 64 candidate anchors are kept for all rows together.
 
-    With `rows` and `window` given (`from_dataset`) every batch has one shape, and a run one graph. Where they are None,
-    each batch takes the smallest bucket that holds it: rows in multiples of 16, or in powers of two; windows of 32, 48,
-    64, 96, 128, ... up to the number of anchors. A batch with more or larger rows than planned loses nothing: it takes
-    a larger bucket, and a warning says so once. For other image sizes (multi-scale),
+    With `rows` and `pages` given (`from_dataset`) every batch has one shape, as CUDA graphs want it. Where they are
+    None, each batch takes the smallest bucket that holds it: rows in multiples of 16, pages in steps of a sixteenth, or
+    both in powers of two. One graph serves them all (`Targets.mark_dynamic`). A batch with more or larger rows than
+    planned loses nothing: it takes a larger bucket, and a warning says so once. For other image sizes (multi-scale),
     `dataclasses.replace(plan, image_size=...)`.
 
     Where targets have masks, the mask pixels in the boxes are planned too: tiles of 64 for all rows together, and a
@@ -52,42 +54,41 @@ class TargetPlan:
     Should it not suffice, those positives lack pixels in the mask term, which `LossOutput.overflow` counts.
 
     Args:
-        image_size: (height, width) in pixels, multiples of every stride.
+        image_size: (height, width) in pixels, multiples of the finest stride; coarser grids are rounded up.
         strides: pixels per grid cell of each level, finest first.
         rows: N of every batch; None plans it for each batch.
-        window: candidate anchors kept per row; None plans it for each batch.
-        power_of_two: round the number of rows up to a power of two.
+        pages: pages of candidate anchors kept for a batch; None plans it for each batch.
+        power_of_two: round rows, pages and tiles up to powers of two.
         num_classes: C, to check the labels of every batch against; None leaves them unchecked above.
         mask_tiles: tiles of mask pixels kept for a batch; None plans it for each batch.
 
     Raises:
-        ValueError: for an image size that a stride does not divide, or numbers that are not positive.
+        ValueError: for an image size that the finest stride does not divide, or numbers that are not positive.
 
     Example:
         >>> import torch
         >>> t = Targets(torch.tensor([1, 0]), torch.tensor([3, 4]), torch.full((2, 4), 0.5))
         >>> planned = TargetPlan((64, 64), (8, 16, 32)).apply(t)
-        >>> len(planned.labels), planned.window, planned.labels[:2]
-        (16, 32, tensor([4, 3]))
+        >>> len(planned.labels), len(planned.pages), planned.labels[:2]
+        (16, 16, tensor([4, 3]))
     """
 
     image_size: tuple[int, int]
     strides: tuple[int, ...] = (8, 16, 32)
     rows: int | None = None
-    window: int | None = None
+    pages: int | None = None
     power_of_two: bool = False
     num_classes: int | None = None
     mask_tiles: int | None = None
 
     def __post_init__(self) -> None:
         strides, pair = check_strides(self.strides), self.image_size
-        two = isinstance(pair, Sequence) and len(pair) == 2
-        require(two, "image_size", f"(height, width), multiples of the strides {strides}", pair)
+        expected = f"(height, width), multiples of the finest stride {strides[0]}"
+        require(isinstance(pair, Sequence) and len(pair) == 2, "image_size", expected, pair)
         size = tuple(whole_number("image_size", side) for side in pair)
-        fits = not any(side % s for side in size for s in strides)
-        require(fits, "image_size", f"(height, width), multiples of the strides {strides}", size)
+        require(not any(side % strides[0] for side in size), "image_size", expected, size)
         checked: dict[str, Any] = {"image_size": size, "strides": strides}
-        for name, least in (("rows", 2), ("window", 1), ("mask_tiles", 1), ("num_classes", 1)):
+        for name, least in (("rows", 2), ("pages", 1), ("mask_tiles", 1), ("num_classes", 1)):
             number = getattr(self, name)
             checked[name] = None if number is None else whole_number(name, number, least)
         for name, value in checked.items():
@@ -107,20 +108,20 @@ class TargetPlan:
     ) -> TargetPlan:
         """One plan for a whole data set: no batch drawn from it without replacement exceeds it.
 
-        `rows` is the sum of the `batch_size` largest images' row counts, rounded up; `window` the widest box's;
-        `mask_tiles`, where the first image has masks, the sum of the `batch_size` largest images' tiles with room.
+        `rows` is the sum of the `batch_size` largest images' row counts, rounded up; `pages` that of their pages;
+        `mask_tiles`, where the first image has masks, that of their tiles with room.
 
         Args:
             targets: the Targets of each image (`batch_idx` 0), as the model will see them.
             batch_size: images in a batch.
             image_size: (height, width) in pixels, after resizing.
             strides: pixels per grid cell of each level, finest first.
-            margin: room for augmentation: 0.25 plans for a quarter more rows, and for sides a quarter longer.
-            power_of_two: round the number of rows up to a power of two.
+            margin: room for augmentation: 0.25 plans for a quarter more rows, each with sides a quarter longer.
+            power_of_two: round rows, pages and tiles up to powers of two.
             num_classes: C, to check labels against, here and in every batch.
 
         Returns:
-            A plan with `rows`, `window` and, for masks, `mask_tiles` fixed.
+            A plan with `rows`, `pages` and, for masks, `mask_tiles` fixed.
 
         Raises:
             ValueError: for an empty data set, Targets that are not one image's, or arguments out of range.
@@ -129,8 +130,8 @@ class TargetPlan:
             >>> import torch
             >>> one = Targets(torch.zeros(20).long(), torch.zeros(20).long(), torch.full((20, 4), 0.5))
             >>> plan = TargetPlan.from_dataset([one, one, one], batch_size=2, image_size=(64, 64))
-            >>> plan.rows, plan.window
-            (48, 32)
+            >>> plan.rows, plan.pages
+            (48, 40)
         """
         plan = cls(image_size, strides, power_of_two=power_of_two, num_classes=num_classes)
         batch_size = whole_number("batch_size", batch_size)
@@ -141,27 +142,30 @@ class TargetPlan:
             size = _mask_size(one) if not images else size
             images.append(_without_pixels(one))
         joined = join_images(images, "targets").validate(num_classes=num_classes)
-        counts = torch.bincount(joined.batch_idx, minlength=len(images))
-        largest = int(counts.topk(min(batch_size, len(images))).values.sum())
-        rows = rounded_rows(math.ceil(largest * (1 + margin)), 16, power_of_two)
-        widest = plan._widest(joined, margin)
-        plan = replace(plan, rows=rows, window=plan._window_for(widest))
+
+        def largest(counts: Tensor) -> int:
+            """The most that a batch may need of something that the rows need so much of, with margin."""
+            of_images = torch.zeros(len(images), dtype=torch.int64).index_add(0, joined.batch_idx, counts)
+            most = int(of_images.topk(min(batch_size, len(images))).values.sum())
+            return math.ceil(most * (1 + margin))
+
+        rows = rounded_rows(largest(torch.ones_like(joined.batch_idx)), 16, power_of_two)
+        pages = plan._bucket(largest(plan._pages(joined, margin)))
+        plan = replace(plan, rows=rows, pages=pages)
         if size is None:
             return plan
-        tiles = _row_tiles(joined.boxes, size, margin)
-        of_images = torch.zeros(len(images), dtype=torch.int64).index_add(0, joined.batch_idx, tiles)
-        most = of_images.topk(min(batch_size, len(images))).values
-        return replace(plan, mask_tiles=_tiles_for(most))
+        tiles = _tiles(joined.boxes, size, margin)
+        return replace(plan, mask_tiles=plan._bucket(_with_room(largest(tiles), tiles)))
 
     def apply(self, targets: Targets, batch_size: int | None = None) -> Targets:
-        """Sort by image, keeping the order inside each; drop old padding; pad anew; set the window.
+        """Sort by image, keeping the order inside each; drop old padding; pad anew; set the pages.
 
         Args:
             targets: the rows of one batch, in any order.
             batch_size: B, to check `batch_idx` against; None leaves it unchecked above.
 
         Returns:
-            Targets with `is_sorted` and `window` set, ready for the device.
+            Targets with `is_sorted` and `pages` set, ready for the device.
 
         Raises:
             ValueError: what `Targets.validate` finds.
@@ -172,21 +176,20 @@ class TargetPlan:
         kept = map_rows(targets, lambda x: x[order])
         size = _mask_size(kept)
         kept = kept._replace(
-            window=self._fitting_window(self._widest(kept)),
+            pages=self._room("pages", int(self._pages(kept).sum())),
             is_sorted=True,
-            mask_tiles=None if size is None else self._fitting_tiles(_row_tiles(kept.boxes, size)),
+            mask_tiles=None if size is None else self._room("mask_tiles", *_needed_tiles(kept.boxes, size)),
         )
         return pad_rows(kept, self._fitting_rows(len(order)), power_of_two=self.power_of_two)
 
     @property
     def _grid_sizes(self) -> tuple[tuple[int, int], ...]:
-        return tuple((self.image_size[0] // s, self.image_size[1] // s) for s in self.strides)
+        height, width = self.image_size
+        return tuple((-(-height // s), -(-width // s)) for s in self.strides)
 
-    def _widest(self, targets: Targets, margin: float = 0.0) -> int:
-        """Most slots that any of the rows needs, an upper bound under rounding."""
+    def _pages(self, targets: Targets, margin: float = 0.0) -> Tensor:
+        """`[N]` pages that each row needs, an upper bound under rounding."""
         boxes = targets.boxes
-        if len(boxes) == 0:
-            return 0
         height, width = self.image_size
         pixels = boxes.float() * boxes.new_tensor([width, height, width, height], dtype=torch.float32)
         # Short sides are enlarged here already: after that the slack counts for them too.
@@ -196,28 +199,25 @@ class TargetPlan:
             turned = torch.cat([upright, targets.angles.float()[:, None]], dim=1)
             upright = xyxy_to_cxcywh(rotated_reach(turned, self.strides))
         grown = cxcywh_to_xyxy(upright + upright.new_tensor([0, 0, 1, 1]) * 2 * _SLACK * max(self.image_size))
-        return int(candidate_counts(grown, self._grid_sizes, self.strides).max())
+        real = targets.batch_idx >= 0
+        return pages_of(find_cells(grown, real, self._grid_sizes, self.strides).counts[:-1])
 
-    def _window_for(self, count: int) -> int:
-        """The bucket of a window that has to hold `count` anchors."""
-        return min(_bucket(count), sum(h * w for h, w in self._grid_sizes))
+    def _bucket(self, count: int) -> int:
+        """The least bucket that holds `count`: a power of two, or steps of a sixteenth of one."""
+        power = next_power_of_two(max(count, _FEWEST))
+        step = power if self.power_of_two else power // 16
+        return max(-(-count // step) * step, _FEWEST)
 
-    def _fitting_window(self, count: int) -> int:
-        if self.window is None:
-            return self._window_for(count)
-        if count > self.window:
-            _warn_once(self, "window", self.window, count)
-            return self._window_for(count)
-        return self.window
+    def _room(self, field: str, count: int, wished: int | None = None) -> Tensor:
+        """A tensor as long as there are to be pages: as planned, else a bucket that holds `count`, or better `wished`.
 
-    def _fitting_tiles(self, tiles: Tensor) -> int:
-        if self.mask_tiles is None:
-            return _tiles_for(tiles)
-        count = int(tiles.sum())
-        if count > self.mask_tiles:
-            _warn_once(self, "mask_tiles", self.mask_tiles, count)
-            return _tiles_for(tiles)
-        return self.mask_tiles
+        What it holds is of no interest; as a size, unlike a number, it leaves a compiled graph open for others.
+        """
+        planned = getattr(self, field)
+        if planned is not None and count > planned:
+            _warn_once(self, field, planned, count)
+            planned = None
+        return torch.zeros(self._bucket(wished or count) if planned is None else planned, dtype=torch.int8)
 
     def _fitting_rows(self, count: int) -> int | None:
         if self.rows is None:
@@ -228,12 +228,6 @@ class TargetPlan:
         if rows > self.rows:
             _warn_once(self, "rows", self.rows, count)
         return rows
-
-
-def _bucket(count: int) -> int:
-    """The least of 32, 48, 64, 96, 128, ... that is not below `count`."""
-    bucket = next_power_of_two(max(count, _SMALLEST_WINDOW))
-    return bucket * 3 // 4 if count <= bucket * 3 // 4 and bucket > _SMALLEST_WINDOW else bucket
 
 
 def _without_pixels(one: Targets) -> Targets:
@@ -247,19 +241,24 @@ def _mask_size(targets: Targets) -> tuple[int, int] | None:
     return None if maps is None else (maps.shape[1], maps.shape[2])
 
 
-def _row_tiles(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor:
+def _tiles(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor:
     """`[N]` tiles that hold the pixels of each box, an upper bound under rounding."""
     sides = boxes[:, 2:].float() * (1 + margin) + 2 * _SLACK
     grown = cxcywh_to_xyxy(torch.cat([boxes[:, :2].float(), sides], dim=1))
-    return box_pixels(grown * grown.new_tensor([size[1], size[0]] * 2), size).tiles.long()
+    return pages_of(box_pixels(grown * grown.new_tensor([size[1], size[0]] * 2), size).count)
 
 
-def _tiles_for(tiles: Tensor) -> int:
-    """Room for them all and for rows with more positives, in steps of an eighth: work follows it closely."""
-    needed, largest = int(tiles.sum()), int(tiles.max()) if len(tiles) else 0
-    count = max(math.ceil(needed * _FURTHER), needed + largest, _SMALLEST_WINDOW)
-    step = max(next_power_of_two(count) // 16, 1)
-    return -(-count // step) * step
+def _needed_tiles(boxes: Tensor, size: tuple[int, int]) -> tuple[int, int]:
+    """Tiles for every row's box, and with room for rows with more positives."""
+    tiles = _tiles(boxes, size)
+    needed = int(tiles.sum())
+    return needed, _with_room(needed, tiles)
+
+
+def _with_room(needed: int, tiles: Tensor) -> int:
+    """Room for them all and for rows with more positives, of which there may be one of the largest."""
+    largest = int(tiles.max()) if len(tiles) else 0
+    return max(math.ceil(needed * _FURTHER), needed + largest)
 
 
 _warned: set[tuple[TargetPlan, str]] = set()
@@ -270,8 +269,8 @@ def _warn_once(plan: TargetPlan, field: str, planned: int, count: int) -> None:
         return
     warnings.warn(
         f"a batch needs {field}={count}, more than the {planned} of its TargetPlan. It is given a larger bucket, so no "
-        "target is lost, but the compiled step meets a new shape. Make the plan larger: TargetPlan.from_dataset(..., "
-        "margin=0.5), or from targets that are augmented as in training. This is said once.",
+        "target is lost, but the compiled step may meet a new shape. Make the plan larger: "
+        "TargetPlan.from_dataset(..., margin=0.5), or from targets augmented as in training. This is said once.",
         stacklevel=4,
     )
     _warned.add((plan, field))

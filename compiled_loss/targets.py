@@ -32,15 +32,16 @@ class Targets(NamedTuple):
         labels: `[N]` integer, class id of each row, in `[0, C)`.
         boxes: `[N, 4]` float, (centre x, centre y, width, height), each divided by image width or height.
         keypoints: `[N, K, 2]` normalised (x, y), or `[N, K, 3]` with a visibility flag (0: not labelled); or None.
-        window: candidate anchors kept per row, planned by the host; None keeps room for every anchor.
+        pages: pages of 64 candidate anchors kept for all rows together, planned by the host: their number, or a tensor
+            of that length, whatever it holds, whose size a compiled graph can leave open. None makes room for as many
+            as there are; in a compiled graph and on a device, which must not be asked, for every anchor in every row.
         is_sorted: a promise that real rows come in image order with the padding last; lets `fill` skip a sort.
         angles: `[N]` turn of each box about its centre, radians, x towards y; or None: boxes stand upright.
         masks: `[N, H, W]` mask of each row: bool, uint8 or float, from 0 to 1; or None.
         index_map: `[B, H, W]` integer, all masks of an image in one: 0 where there is none, i + 1 on the image's i-th
             row; or None. Instead of `masks`, for masks that do not overlap.
         class_map: `[B, H, W]` integer class id of every pixel, of the masks' size; or None.
-        mask_tiles: tiles of 64 mask pixels kept for the rows' boxes, all together, planned by the host; None keeps
-            room for every pixel of the masks.
+        mask_tiles: tiles of 64 mask pixels kept for the rows' boxes, all together, in the same way.
 
     Example:
         >>> import torch
@@ -53,13 +54,13 @@ class Targets(NamedTuple):
     labels: Tensor
     boxes: Tensor
     keypoints: Tensor | None = None
-    window: int | None = None
+    pages: Tensor | int | None = None
     is_sorted: bool = False
     angles: Tensor | None = None
     masks: Tensor | None = None
     index_map: Tensor | None = None
     class_map: Tensor | None = None
-    mask_tiles: int | None = None
+    mask_tiles: Tensor | int | None = None
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Targets:
         """Move every tensor to a device; dtypes are kept."""
@@ -103,16 +104,16 @@ class Targets(NamedTuple):
         return self
 
     def mark_dynamic(self) -> Targets:
-        """Tell `torch.compile` that the number of rows varies, so that the first graph serves every batch.
+        """Tell `torch.compile` that numbers of rows and pages vary, so that the first graph serves every batch.
 
         Call it on the tensors that enter the compiled function, after `.to(device)`: a copy loses the mark.
         Rows must be padded (`pad_rows`, `collate`), since torch makes graphs of their own for the sizes 0 and 1.
         """
         import torch._dynamo  # noqa: PLC0415  (slow to import, and only compiling users need it)
 
-        for name in ROW_FIELDS:
+        for name in (*ROW_FIELDS, *CAPACITIES):
             x = getattr(self, name)
-            if x is not None:
+            if isinstance(x, Tensor):
                 torch._dynamo.mark_dynamic(x, 0)
         return self
 
@@ -121,9 +122,10 @@ class Targets(NamedTuple):
         return Targets(*fields)
 
 
-# Fields with one entry a row, and those with one an image.
+# Fields with one entry a row, those with one an image, and those whose length is a number of pages.
 ROW_FIELDS = ("batch_idx", "labels", "boxes", "keypoints", "angles", "masks")
 IMAGE_FIELDS = ("index_map", "class_map")
+CAPACITIES = ("pages", "mask_tiles")
 
 
 def out_of_order(batch_idx: Tensor) -> Tensor:
@@ -138,7 +140,7 @@ def check_structure(targets: Targets, argument: str) -> None:
     Raises:
         ValueError: naming the field as `argument.field`.
     """
-    batch_idx, labels, boxes, keypoints, window = targets[:5]
+    batch_idx, labels, boxes, keypoints = targets[:4]
     check_shape(f"{argument}.batch_idx", batch_idx, ["N"])
     rows = batch_idx.shape[0]
     check_shape(f"{argument}.labels", labels, [rows])
@@ -156,9 +158,13 @@ def check_structure(targets: Targets, argument: str) -> None:
         check_floating(f"{argument}.angles", targets.angles)
     _check_masks(targets, argument)
     check_same_device(**{f"{argument}.{name}": getattr(targets, name) for name in (*ROW_FIELDS, *IMAGE_FIELDS)})
-    for name, size in (("window", window), ("mask_tiles", targets.mask_tiles)):
-        whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
-        require(size is None or whole, f"{argument}.{name}", "None or a positive integer", size)
+    for name in CAPACITIES:
+        size = getattr(targets, name)
+        if isinstance(size, Tensor):
+            check_shape(f"{argument}.{name}", size, ["pages"])
+        else:
+            whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
+            require(size is None or whole, f"{argument}.{name}", "None, a positive integer or a tensor [pages]", size)
 
 
 def _check_masks(targets: Targets, argument: str) -> None:

@@ -5,10 +5,10 @@ import warnings
 
 import pytest
 import torch
+from compiled_loss.assign.windows import candidate_counts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiled_loss.assign.windows import candidate_counts
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.plan import TargetPlan
 from compiled_loss.rows import join_images, pad_rows

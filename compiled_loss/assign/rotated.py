@@ -1,6 +1,6 @@
-"""Candidate windows of oriented boxes: the rectangle of cells around a box, and in it the anchors that lie inside.
+"""Candidates of oriented boxes: the rectangle of cells around a box, and in it the anchors that lie inside.
 
-Letters: N rows, W window width (slots per row).
+Letters: N rows, A anchors.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.windows import Windows, candidate_windows
+from compiled_loss.assign.candidates import Candidates
 from compiled_loss.geometry.rotated import inside_rotated, rotated_hull
 
 # An anchor on a side may count as inside although rounding leaves the hull short of it.
@@ -34,7 +34,7 @@ def enlarge_rotated(boxes: Tensor, smallest: int) -> Tensor:
 
 
 def rotated_reach(boxes: Tensor, strides: Sequence[int]) -> Tensor:
-    """Upright boxes around all candidates of oriented ones; the cells in them are the slots of a window.
+    """Upright boxes around all candidates of oriented ones; the cells in them are looked at.
 
     Args:
         boxes: `[N, 5]` (cx, cy, w, h, angle), float32 pixels.
@@ -53,36 +53,31 @@ def rotated_reach(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     return torch.cat([low - slack, high + slack], -1)
 
 
-def rotated_windows(
-    boxes: Tensor,  # [N, 5] (cx, cy, w, h, angle), pixels
-    real: Tensor,  # [N] bool
-    grid_sizes: Sequence[tuple[int, int]],
-    strides: Sequence[int],
-    width: int | None,
-    anchors: Tensor,  # [A, 2] pixels
-) -> Windows:
-    """List the anchors inside every oriented box or on its sides, small boxes enlarged to the second level's stride.
+def keep_inside(candidates: Candidates, boxes: Tensor, anchors: Tensor, strides: Sequence[int]) -> Candidates:
+    """Of the anchors around oriented boxes, those inside or on the sides, small boxes enlarged to the second stride.
 
     Args:
+        candidates: the anchors in the upright boxes of `rotated_reach`.
         boxes: `[N, 5]` (cx, cy, w, h, angle), float32 pixels.
-        real: `[N]` bool; rows without it have no candidates.
-        grid_sizes: rows and columns `(h, w)` of each level, finest first.
-        strides: pixels per grid unit of each level.
-        width: slots per row W; None makes room for every anchor.
         anchors: `[A, 2]` anchor points, pixels.
+        strides: pixels per grid unit of each level, finest first.
 
     Returns:
-        `Windows(anchor [N, W], inside [N, W], counts [N])`; `counts` are the cells around the box, which W must hold.
+        `Candidates` with fewer of them.
 
     Example:
+        >>> from compiled_loss.assign.candidates import find_cells, list_candidates
         >>> from compiled_loss.grid import make_anchors
-        >>> points, strides = make_anchors([(4, 4), (2, 2)], [8, 16])
+        >>> from compiled_loss.pages import lay_out
+        >>> grids, row = [(4, 4), (2, 2)], torch.tensor([0])
+        >>> points, strides = make_anchors(grids, [8, 16])
         >>> box = torch.tensor([[16.0, 16.0, 40.0, 1.0, torch.pi / 4]])
-        >>> w = rotated_windows(box, torch.tensor([True]), [(4, 4), (2, 2)], [8, 16], None, points * strides[:, None])
-        >>> w.anchor[w.inside], w.counts
-        (tensor([ 0,  1,  4,  5,  6,  9, 10, 11, 14, 15, 16, 19]), tensor([20]))
+        >>> cells = find_cells(rotated_reach(box, [8, 16]), row == 0, grids, [8, 16])
+        >>> around = list_candidates(cells, lay_out(cells.counts[:-1], 1), row, grids)
+        >>> c = keep_inside(around, box, points * strides[:, None], [8, 16])
+        >>> c.anchor[c.inside], cells.counts
+        (tensor([ 0,  1,  4,  5,  6,  9, 10, 11, 14, 15, 16, 19]), tensor([20,  0], dtype=torch.int32))
     """
-    windows = candidate_windows(rotated_reach(boxes, strides), real, grid_sizes, strides, width)
-    enlarged = enlarge_rotated(boxes, strides[min(1, len(strides) - 1)])
-    inside = windows.inside & inside_rotated(anchors[windows.anchor], enlarged[:, None])
-    return Windows(torch.where(inside, windows.anchor, 0), inside, windows.counts)
+    enlarged = candidates.of_rows(enlarge_rotated(boxes, strides[min(1, len(strides) - 1)]))
+    inside = candidates.inside & inside_rotated(anchors[candidates.anchor], enlarged)
+    return candidates._replace(anchor=torch.where(inside, candidates.anchor, 0), inside=inside)

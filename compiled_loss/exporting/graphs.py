@@ -66,7 +66,7 @@ class Graph(nn.Module):
 
     def _targets(self, tensors: dict[str, Tensor]) -> Targets:
         fields = {_FIELDS.get(p.name, p.name): tensors[p.name] for p in target_ports(self.loss, self.setting)}
-        return Targets(**fields, window=self.setting.window, mask_tiles=self.setting.mask_tiles)  # type: ignore[arg-type]
+        return Targets(**fields, pages=self.setting.pages, mask_tiles=self.setting.mask_tiles)  # type: ignore[arg-type]
 
 
 class AssignmentGraph(Graph):
@@ -90,7 +90,7 @@ class AssignmentGraph(Graph):
         loss = self.loss
         loss._check(predictions, targets)
         scene = loss._scene(predictions, targets)
-        flat = loss._assign(predictions, targets, scene)
+        flat = loss._assign(predictions, loss._sides(predictions), targets, scene)
         dense = to_dense(flat, targets.labels, scene.boxes, batch, anchors, classes)
         flat = dict(zip(("image", "anchor", "row", "valid", "weight", "overflow"), flat, strict=True))
         found = {**flat, **{f"dense_{name}": x for name, x in dense._asdict().items()}, **filled}

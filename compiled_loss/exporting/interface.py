@@ -34,7 +34,8 @@ class Setting(NamedTuple):
         image_size: (height, width) in pixels, multiples of every stride; None leaves it open, and the predictions
             come as one map for each level.
         slots: M slots of the padded form, or None: flat rows alone.
-        window: candidate anchors W of each row, None for all; what exceeds it is counted in `overflow`.
+        pages: pages of 64 candidate anchors for all rows, None for every anchor in every row; what exceeds them is
+            counted in `overflow`.
         mask_tiles: tiles of 64 mask pixels for all rows' boxes, None for all; what exceeds it is counted too.
         prototypes: mask prototypes of a segmentation head.
         mask_stride: image pixels per pixel of prototypes and masks.
@@ -47,7 +48,7 @@ class Setting(NamedTuple):
 
     image_size: tuple[int, int] | None = (640, 640)
     slots: int | None = None
-    window: int | None = None
+    pages: int | None = None
     mask_tiles: int | None = None
     prototypes: int = 32
     mask_stride: int = 4
@@ -111,7 +112,7 @@ def check_setting(loss: Loss, setting: Setting) -> None:
         require(two, "image_size", "(height, width) in pixels, or None", size)
         fits = all(n % stride == 0 for n in size for stride in steps)
         require(fits, "image_size", f"multiples of {sorted(set(steps))}", tuple(size))
-    for name in ("slots", "window", "mask_tiles", "prototypes"):
+    for name in ("slots", "pages", "mask_tiles", "prototypes"):
         value = getattr(setting, name)
         require(value is None or _whole(value), name, "a positive integer, or None", value)
     require(setting.prototypes is not None, "prototypes", "a positive integer", None)

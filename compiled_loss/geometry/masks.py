@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compiled_loss.geometry.pages import paginate, without_autocast
 from compiled_loss.geometry.pixels import box_pixels, inside_pixels
+from compiled_loss.geometry.products import without_autocast
+from compiled_loss.pages import paginate
 from compiled_loss.ragged import positions
 
 # Slots that read an image's prototypes together.

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Pixels of a tile. With more of them half a tile per box is wasted, with fewer the products are small.
-TILE = 64
+from compiled_loss.pages import PAGE, lay_out
 
 
 class Pixels(NamedTuple):
@@ -21,9 +20,9 @@ class Pixels(NamedTuple):
     height: Tensor
 
     @property
-    def tiles(self) -> Tensor:
-        """`[...]` tiles that hold them."""
-        return (self.width * self.height + TILE - 1) // TILE
+    def count(self) -> Tensor:
+        """`[...]` int32."""
+        return self.width * self.height
 
 
 def box_pixels(boxes: Tensor, size: tuple[int, int]) -> Pixels:
@@ -104,17 +103,11 @@ def list_tiles(pixels: Pixels, columns: int, capacity: int) -> Tiles:
         >>> t.page, t.pixel[t.inside][-4:]
         (tensor([0, 0, 1, 0]), tensor([21, 22, 31, 32]))
     """
-    counts = pixels.tiles.long()
-    ends = counts.cumsum(0)
-    # A tile belongs to the page that as many pages end before: a search by counting.
-    ended = ends.new_zeros(capacity + 1).scatter_add(0, ends.clamp(max=capacity), torch.ones_like(ends))
-    page = ended.cumsum(0)[:capacity]
-    real = page < counts.shape[0]
-    page = torch.where(real, page, 0)
-    x, y, width, height, start = (values[page][:, None] for values in (*pixels, (ends - counts).int()))
-    tile = torch.arange(capacity, dtype=torch.int32, device=page.device)[:, None]
-    local = (tile - start) * TILE + torch.arange(TILE, dtype=torch.int32, device=page.device)
-    inside = real[:, None] & (local < width * height)
+    layout = lay_out(pixels.count, capacity)
+    page = torch.where(layout.group < pixels.x.shape[0], layout.group, 0)
+    x, y, width, height = (values[page][:, None] for values in pixels)
+    local = layout.begin[:, None] + torch.arange(PAGE, dtype=torch.int32, device=page.device)
+    inside = (layout.group < pixels.x.shape[0])[:, None] & (local < width * height)
     down = local // width.clamp(min=1)
     pixel = (y + down) * columns + x + local - down * width
     return Tiles(page, torch.where(inside, pixel, 0).long(), inside)

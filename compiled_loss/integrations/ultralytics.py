@@ -18,6 +18,7 @@ from compiled_loss.integrations.heads import Task, read_task
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.losses.oriented import OrientedLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
+from compiled_loss.plan import TargetPlan
 from compiled_loss.rows import pad_rows
 from compiled_loss.targets import Targets
 from compiled_loss.types import Predictions
@@ -68,10 +69,7 @@ class Criterion:
             ValueError: for predictions or a batch in which a part is missing or of the wrong shape.
         """
         branches = self.predictions(preds)
-        targets = self.targets(batch, branches[0].boxes.device)
-        if self.compile:
-            targets = pad_rows(targets).mark_dynamic()
-        out = self.loss(*branches, targets)
+        out = self.loss(*branches, self._planned(self.targets(batch), branches[0]))
         vector = torch.stack([out.terms[name] for name in self.task.names])
         reported = out.items if self.task.end_to_end else out.terms
         items = torch.stack([reported[name] for name in self.task.names]).detach() / branches[0].boxes.shape[0]
@@ -92,11 +90,11 @@ class Criterion:
         require(isinstance(raw, Mapping) and set(BRANCHES) <= set(raw), "preds", "a dict with one2many, one2one", got)
         return [self._maps(raw[branch]) for branch in BRANCHES]
 
-    def targets(self, batch: Mapping[str, Any], device: torch.device) -> Targets:
-        """The rows of a batch dict on `device`; unlike `from_yolo` it reads no value, so nothing waits."""
+    def targets(self, batch: Mapping[str, Any]) -> Targets:
+        """The rows of a batch dict, where they are; unlike `from_yolo` it reads no value, so nothing waits."""
         keys = self.task.rows
         require(set(keys) <= set(batch), "batch", f"a dict with {', '.join(keys)}", list(batch))
-        rows = {key: batch[key].to(device) for key in keys}
+        rows = {key: batch[key] for key in keys}
         boxes = rows["bboxes"].float()
         targets = Targets(rows["batch_idx"].flatten().long(), rows["cls"].flatten().long(), boxes)
         if self.task.kind is OrientedLoss:
@@ -110,8 +108,19 @@ class Criterion:
             whole = masks.int() if masks.is_floating_point() else masks
             targets = targets._replace(**({"index_map": whole} if self.task.index_maps else {"masks": masks}))
             if batch.get("sem_masks") is not None:
-                targets = targets._replace(class_map=batch["sem_masks"].to(device).long())
+                targets = targets._replace(class_map=batch["sem_masks"].long())
         return targets
+
+    def _planned(self, targets: Targets, predictions: Predictions) -> Targets:
+        """The rows beside the predictions: planned first where they are on the host, and padded to be compiled."""
+        device = predictions.boxes.device
+        if self.compile and targets.batch_idx.device.type == "cpu":
+            height, width = predictions.grid_sizes[0]
+            stride = self.task.options["strides"][0]
+            plan = TargetPlan((height * stride, width * stride), self.task.options["strides"])
+            return plan.apply(targets, predictions.boxes.shape[0]).to(device, non_blocking=True).mark_dynamic()
+        targets = targets.to(device)
+        return pad_rows(targets).mark_dynamic() if self.compile else targets
 
     def _maps(self, raw: Any) -> Predictions:
         keys = (*self.task.maps.values(), "feats")

@@ -12,13 +12,13 @@ from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.task_aligned import Overlap, assign_task_aligned
 from compiled_loss.checks import check_same_device, check_shape, check_strides, require, whole_number
 from compiled_loss.geometry.boxes import ciou
-from compiled_loss.grid import boxes_to_distances, decode_distances, distances_to_boxes
+from compiled_loss.grid import Sides, boxes_to_distances, decode_sides, distances_to_boxes
 from compiled_loss.losses.exact import ExactModule
 from compiled_loss.losses.scene import Scene, check_inputs, detached, gather_positives, gather_rows, make_scene
 from compiled_loss.numerics import at_least_float32, total
 from compiled_loss.reduce import score_normaliser, weighted_sum
 from compiled_loss.targets import Targets
-from compiled_loss.terms.box import distribution_focal, scaled_l1
+from compiled_loss.terms.box import read_sides, scaled_l1
 from compiled_loss.terms.classification import classification_sum
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
 
@@ -114,8 +114,9 @@ class DetectionLoss(ExactModule):
 
     def _loss(self, predictions: Predictions, targets: Targets, scene: Scene) -> LossOutput:
         """The loss in a scene that another branch may share."""
-        assignment = self._assign(predictions, targets, scene)
-        gained = self._terms(predictions, targets, scene, assignment)
+        sides = self._sides(predictions)
+        assignment = self._assign(predictions, sides, targets, scene)
+        gained = self._terms(predictions, sides, targets, scene, assignment)
         batch = predictions.scores.shape[0]
         terms = {name: term * batch for name, term in gained.items()}
         summed = torch.stack(list(terms.values())).sum()
@@ -129,13 +130,13 @@ class DetectionLoss(ExactModule):
             targets: the batch's rows.
 
         Returns:
-            `Assignment` with `P = N*k` slots, k no more than the window; `N*keep` where fewer are kept.
+            `Assignment` with `P = N*k` slots, `N*keep` where fewer are kept.
 
         Raises:
             ValueError: for a wrong rank, size, dtype or device.
         """
         self._check(predictions, targets)
-        return self._assign(predictions, targets, self._scene(predictions, targets))
+        return self._assign(predictions, self._sides(predictions), targets, self._scene(predictions, targets))
 
     def assign_dense(self, predictions: Predictions, targets: Targets) -> DenseAssignment:
         """The same positives, one entry per anchor.
@@ -153,42 +154,44 @@ class DetectionLoss(ExactModule):
         self._check(predictions, targets)
         scene = self._scene(predictions, targets)
         batch, classes, anchors = predictions.scores.shape
-        return to_dense(self._assign(predictions, targets, scene), targets.labels, scene.boxes, batch, anchors, classes)
+        flat = self._assign(predictions, self._sides(predictions), targets, scene)
+        return to_dense(flat, targets.labels, scene.boxes, batch, anchors, classes)
 
     def _check(self, predictions: Predictions, targets: Targets) -> None:
         check_inputs(predictions, targets, self.num_classes, self.reg_max, self.strides)
         check_same_device(predictions=predictions.scores, class_weights=self.class_weights)
 
     def _scene(self, predictions: Predictions, targets: Targets) -> Scene:
-        """What depends on the targets and the grid alone: anchors, targets in pixels, candidate windows."""
+        """What depends on the targets and the grid alone: anchors, targets in pixels, candidates."""
         return make_scene(predictions, targets, self.strides)
 
-    def _overlap(self, predictions: Predictions, targets: Targets, scene: Scene) -> Overlap:
+    @torch.no_grad()
+    def _sides(self, predictions: Predictions) -> Sides:
+        """`[B, 4, A]` distances of every anchor, grid units; without a gradient."""
+        # In the layout that the head writes, [B, 4, R, A]: the anchors are the contiguous dimension.
+        logits = at_least_float32(predictions.boxes.detach()).unflatten(1, (4, self.reg_max))
+        return decode_sides(logits, dim=2)
+
+    def _overlap(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Overlap:
         """How well a prediction overlaps a row, for the assigner: CIoU in pixels."""
-        boxes = self._decoded_boxes(predictions, scene).float()
-        return lambda candidates: ciou(scene.boxes[:, None], candidates.take(boxes))
+        boxes = self._boxes(sides, scene)
+        return lambda candidates, logits: ciou(candidates.of_rows(scene.boxes), candidates.take(boxes))
 
-    def _decoded_boxes(self, predictions: Predictions, scene: Scene) -> Tensor:
-        """`[B, A, 4]` predicted boxes, xyxy pixels."""
+    def _boxes(self, sides: Sides, scene: Scene) -> Tensor:
+        """`[B, A, 4]` predicted boxes, xyxy float32 pixels."""
         points, strides = scene.anchors
-        distances = self._decoded_distances(predictions)
-        return distances_to_boxes(points * strides[:, None], distances * strides[:, None])
-
-    def _decoded_distances(self, predictions: Predictions) -> Tensor:
-        """`[B, A, 4]` predicted distances, grid units."""
-        # Decoded in the layout that the head writes, [B, 4, R, A]: the anchors are the contiguous dimension.
-        logits = at_least_float32(predictions.boxes).unflatten(1, (4, self.reg_max))
-        return decode_distances(logits, dim=2).transpose(1, 2)
+        distances = sides.distances.transpose(1, 2) * strides[:, None]
+        return distances_to_boxes(points * strides[:, None], distances).float()
 
     @torch.no_grad()
-    def _assign(self, predictions: Predictions, targets: Targets, scene: Scene) -> Assignment:
+    def _assign(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Assignment:
         predictions = detached(predictions)  # forward-mode derivatives ignore `no_grad`
         return assign_task_aligned(
             predictions.scores,
             targets.batch_idx,
             targets.labels,
-            scene.windows,
-            self._overlap(predictions, targets, scene),
+            scene.candidates,
+            self._overlap(predictions, sides, targets, scene),
             top_k=self.top_k,
             keep=self.keep,
             alpha=self.alpha,
@@ -196,30 +199,33 @@ class DetectionLoss(ExactModule):
         )
 
     def _terms(
-        self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment
+        self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene, assignment: Assignment
     ) -> dict[str, Tensor]:
         """Every term times its gain."""
         points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
-        logits = gather_positives(predictions.boxes, assignment).unflatten(-1, (4, self.reg_max))
         true_boxes = gather_rows(scene.boxes, assignment) / strides[:, None]
-        distances = decode_distances(logits)
         true_distances = boxes_to_distances(points, true_boxes)
+        distances, error = self._sides_of_positives(
+            predictions, sides, assignment, true_distances, strides, scene.image_size
+        )
         box = 1 - ciou(distances_to_boxes(points, distances), true_boxes)
-        sides = self._side_error(logits, distances, true_distances, strides, scene.image_size)
-        return self._weighted(predictions, targets, assignment, {"box": box, **sides})
+        return self._weighted(predictions, targets, assignment, {"box": box, **error})
 
-    def _side_error(
+    def _sides_of_positives(
         self,
-        logits: Tensor,  # [P, 4, R]
-        distances: Tensor,  # [P, 4] grid units
+        predictions: Predictions,
+        sides: Sides,
+        assignment: Assignment,
         true_distances: Tensor,  # [P, 4] grid units
         strides: Tensor,  # [P]
         image_size: tuple[int, int],
-    ) -> dict[str, Tensor]:
-        """`[P]` error of the distances: `dfl` over the bins, `l1` without."""
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """`[P, 4]` distances, grid units, and their `[P]` error: `dfl` over the bins, `l1` without."""
         if self.reg_max > 1:
-            return {"dfl": distribution_focal(logits, true_distances)}
-        return {"l1": scaled_l1(distances, true_distances, strides, image_size)}
+            distances, error = read_sides(predictions.boxes, sides, assignment, true_distances)
+            return distances, {"dfl": error}
+        distances = gather_positives(predictions.boxes, assignment)
+        return distances, {"l1": scaled_l1(distances, true_distances, strides, image_size)}
 
     def _weighted(
         self, predictions: Predictions, targets: Targets, assignment: Assignment, errors: dict[str, Tensor]

@@ -99,6 +99,6 @@ class EndToEndLoss(ExactModule):
         terms = {name: shares[0] * term + shares[1] * second.terms[name] for name, term in first.terms.items()}
         total = torch.stack(list(terms.values())).sum()
         items = terms if self.plain_sum else second.terms
-        # One window cuts the same rows in both branches; planned mask tiles may suffice for one of them alone.
+        # The same rows are cut in both branches; planned mask tiles may suffice for one of them alone.
         overflow = torch.maximum(first.overflow, second.overflow)
         return EndToEndOutput(total, terms, items, second.num_positives, overflow)

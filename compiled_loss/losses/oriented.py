@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.rotated import rotated_windows
+from compiled_loss.assign.candidates import find_cells
+from compiled_loss.assign.rotated import keep_inside, rotated_reach
 from compiled_loss.assign.task_aligned import Overlap
 from compiled_loss.checks import check_floating, check_same_device, check_shape, require
 from compiled_loss.geometry.rotated import decode_rotated, gaussian_overlap, gaussians, probiou, rotated_distances
-from compiled_loss.grid import decode_distances
+from compiled_loss.grid import Sides
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.scene import (
     Scene,
     anchors_of,
+    candidates_of,
     gather_positives,
     gather_rows,
     image_size_of,
@@ -86,30 +88,32 @@ class OrientedLoss(DetectionLoss):
         real = real_rows(predictions, targets) & (boxes[:, 2:4] >= _SHORTEST_SIDE).all(1)
         anchors = anchors_of(predictions, self.strides)
         pixels = (anchors.points * anchors.strides[:, None]).float()
-        windows = rotated_windows(boxes, real, predictions.grid_sizes, self.strides, targets.window, pixels)
-        return Scene(anchors, boxes, image_size, windows)
+        cells = find_cells(rotated_reach(boxes, self.strides), real, predictions.grid_sizes, self.strides)
+        around = candidates_of(cells, predictions, targets)
+        return Scene(anchors, boxes, image_size, keep_inside(around, boxes, pixels, self.strides))
 
-    def _overlap(self, predictions: Predictions, targets: Targets, scene: Scene) -> Overlap:
+    def _overlap(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Overlap:
         assert predictions.angles is not None
         points, strides = scene.anchors
         angles = at_least_float32(predictions.angles).squeeze(1)
-        pixels, sides = points * strides[:, None], self._decoded_distances(predictions) * strides[:, None]
-        predicted = gaussians(decode_rotated(pixels, sides, angles).float())
-        true = gaussians(scene.boxes)[:, None]
-        return lambda candidates: gaussian_overlap(true, candidates.take(predicted))
+        pixels, distances = points * strides[:, None], sides.distances.transpose(1, 2) * strides[:, None]
+        predicted = gaussians(decode_rotated(pixels, distances, angles).float())
+        true = gaussians(scene.boxes)
+        return lambda candidates, logits: gaussian_overlap(candidates.of_rows(true), candidates.take(predicted))
 
     def _terms(
-        self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment
+        self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene, assignment: Assignment
     ) -> dict[str, Tensor]:
         assert predictions.angles is not None
         points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
-        logits = gather_positives(predictions.boxes, assignment).unflatten(-1, (4, self.reg_max))
         angles = gather_positives(predictions.angles, assignment).squeeze(-1)
         true = _scaled(gather_rows(scene.boxes, assignment), 1 / strides)
-        distances = decode_distances(logits)
+        distances, error = self._sides_of_positives(
+            predictions, sides, assignment, rotated_distances(points, true), strides, scene.image_size
+        )
         errors = {
             "box": 1 - probiou(decode_rotated(points, distances, angles), true, _FLOOR),
-            **self._side_error(logits, distances, rotated_distances(points, true), strides, scene.image_size),
+            **error,
             "angle": angle_error(angles, true[:, 4], true[:, 2], true[:, 3]),
         }
         return self._weighted(predictions, targets, assignment, errors)

@@ -11,7 +11,7 @@ from torch import Tensor
 from compiled_loss.checks import check_floating, check_same_device, check_shape, require, whole_number
 from compiled_loss.geometry.boxes import xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import COCO_SIGMAS
-from compiled_loss.grid import decode_keypoints
+from compiled_loss.grid import Sides, decode_keypoints
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.scene import Scene, gather_positives, gather_rows, keypoints_in_pixels
 from compiled_loss.numerics import binary_cross_entropy
@@ -93,9 +93,9 @@ class PoseLoss(DetectionLoss):
         check_same_device(predictions=predictions.keypoints, sigmas=self.sigmas)
 
     def _terms(
-        self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment
+        self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene, assignment: Assignment
     ) -> dict[str, Tensor]:
-        detection = super()._terms(predictions, targets, scene, assignment)
+        detection = super()._terms(predictions, sides, targets, scene, assignment)
         assert predictions.keypoints is not None
         assert targets.keypoints is not None
         raw = gather_positives(predictions.keypoints, assignment)

@@ -1,6 +1,6 @@
 """The pose loss of heads that also predict how far off each keypoint may be.
 
-Letters: B images, N rows, A anchors, K keypoints, P positive slots, W window width.
+Letters: B images, N rows, A anchors, K keypoints, P positive slots.
 """
 
 from collections.abc import Callable
@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.task_aligned import Candidates, Overlap
-from compiled_loss.assign.windows import candidate_windows, fitting_levels
+from compiled_loss.assign.candidates import Candidates, find_cells, fitting_levels
+from compiled_loss.assign.task_aligned import Overlap
 from compiled_loss.checks import check_floating, check_same_device, check_shape
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import oks
+from compiled_loss.grid import Sides
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.scene import (
     Scene,
     anchors_of,
+    candidates_of,
     gather_positives,
     image_size_of,
     keypoints_in_pixels,
@@ -110,11 +112,11 @@ class ResidualPoseLoss(PoseLoss):
         boxes = cxcywh_to_xyxy(to_pixels(targets.boxes, image_size))
         real = real_rows(predictions, targets)
         levels = fitting_levels(boxes, self.strides)
-        grids = predictions.grid_sizes
-        windows = candidate_windows(boxes, real, grids, self.strides, targets.window, levels=levels)
-        return Scene(anchors_of(predictions, self.strides), boxes, image_size, windows)
+        cells = find_cells(boxes, real, predictions.grid_sizes, self.strides, levels=levels)
+        anchors = anchors_of(predictions, self.strides)
+        return Scene(anchors, boxes, image_size, candidates_of(cells, predictions, targets))
 
-    def _overlap(self, predictions: Predictions, targets: Targets, scene: Scene) -> Overlap:
+    def _overlap(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Overlap:
         assert predictions.keypoints is not None
         assert targets.keypoints is not None
         points, strides = scene.anchors
@@ -126,21 +128,22 @@ class ResidualPoseLoss(PoseLoss):
         if targets.keypoints.shape[-1] == 3:
             visible = targets.keypoints[..., 2] > 0  # the assigner's meaning; the terms count flags other than 0
         # Rows are compared by keypoints alone, but an anchor whose box is broken must not be picked either.
-        sound = predicted.isfinite().all(-1).all(-1) & self._decoded_distances(predictions).isfinite().all(-1)
+        sound = predicted.isfinite().all(-1).all(-1) & sides.distances.isfinite().all(1)
         area = _FIGURE * xyxy_to_cxcywh(scene.boxes)[:, 2:].prod(-1)
-        of_boxes = super()._overlap(predictions, targets, scene)
+        of_boxes = super()._overlap(predictions, sides, targets, scene)
 
-        def overlap(candidates: Candidates) -> Tensor:
-            similarity = oks(candidates.take(predicted), true[:, None], visible[:, None], area[:, None], self.sigmas)
-            found = torch.where(visible.any(1)[:, None], similarity, of_boxes(candidates))
+        def overlap(candidates: Candidates, logits: Tensor) -> Tensor:
+            rows = candidates.of_rows
+            similarity = oks(candidates.take(predicted), rows(true), rows(visible), rows(area), self.sigmas)
+            found = torch.where(rows(visible.any(1)), similarity, of_boxes(candidates, logits))
             return torch.where(candidates.take(sound), found, 0.0)
 
         return overlap
 
     def _terms(
-        self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment
+        self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene, assignment: Assignment
     ) -> dict[str, Tensor]:
-        terms = super()._terms(predictions, targets, scene, assignment)
+        terms = super()._terms(predictions, sides, targets, scene, assignment)
         if self.flow is None or predictions.keypoint_sigmas is None:
             return {**terms, "rle": torch.zeros_like(terms["pose"])}
         assert predictions.keypoints is not None

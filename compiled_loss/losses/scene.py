@@ -9,11 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.windows import Windows, candidate_windows
+from compiled_loss.assign.candidates import Candidates, Cells, find_cells, list_candidates
 from compiled_loss.checks import check_floating, check_same_device, check_shape, require
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.grid import Anchors, make_anchors
 from compiled_loss.numerics import at_least_float32, masked
+from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
 from compiled_loss.targets import Targets, check_structure
 from compiled_loss.types import Assignment, Predictions
 
@@ -25,13 +26,13 @@ class Scene(NamedTuple):
         anchors: points and strides of all levels.
         boxes: `[N, 4]` target boxes, xyxy float32 pixels; of oriented boxes `[N, 5]` (cx, cy, w, h, angle).
         image_size: (height, width) in pixels.
-        windows: candidate anchors of every row.
+        candidates: candidate anchors of every row.
     """
 
     anchors: Anchors
     boxes: Tensor
     image_size: tuple[int, int]
-    windows: Windows
+    candidates: Candidates
 
 
 def check_inputs(
@@ -78,8 +79,19 @@ def make_scene(predictions: Predictions, targets: Targets, strides: tuple[int, .
     image_size = image_size_of(predictions, strides)
     boxes = cxcywh_to_xyxy(to_pixels(targets.boxes, image_size))
     real = real_rows(predictions, targets)
-    windows = candidate_windows(boxes, real, predictions.grid_sizes, strides, targets.window)
-    return Scene(anchors_of(predictions, strides), boxes, image_size, windows)
+    cells = find_cells(boxes, real, predictions.grid_sizes, strides)
+    return Scene(anchors_of(predictions, strides), boxes, image_size, candidates_of(cells, predictions, targets))
+
+
+def candidates_of(cells: Cells, predictions: Predictions, targets: Targets) -> Candidates:
+    """The anchors of the cells in every row's box, on the pages that the host planned."""
+    counts, anchors = cells.counts[:-1], predictions.scores.shape[2]
+    room = capacity(targets.pages, pages_of(counts))
+    if room is None:
+        room = counts.shape[0] * ((anchors + PAGE - 1) // PAGE) + 1  # at least one, without rows too
+    layout = lay_out(counts, room)
+    image = torch.where(real_rows(predictions, targets), targets.batch_idx, 0).long()
+    return list_candidates(cells, layout, image, predictions.grid_sizes)
 
 
 def anchors_of(predictions: Predictions, strides: tuple[int, ...]) -> Anchors:

@@ -1,6 +1,6 @@
 """The segmentation loss: detection plus instance masks.
 
-Letters: B images, N rows, A anchors, C classes, D prototypes, W window width, P positive slots, H and W mask pixels.
+Letters: B images, N rows, A anchors, C classes, D prototypes, P positive slots, H and W mask pixels.
 """
 
 from typing import Any
@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.task_aligned import Candidates, Overlap, alignment
+from compiled_loss.assign.candidates import Candidates
+from compiled_loss.assign.task_aligned import Overlap, alignment
 from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.checks import check_floating, check_same_device, check_shape, require
 from compiled_loss.geometry.masks import MaskTargets, index_map_targets, mask_iou, resize_prototypes, stacked_targets
+from compiled_loss.grid import Sides
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.scene import Scene, gather_positives
 from compiled_loss.numerics import at_least_float32
+from compiled_loss.pages import PAGE
 from compiled_loss.reduce import mean_over_positives
 from compiled_loss.targets import Targets
 from compiled_loss.terms.masks import mask_cross_entropy, mask_overflow, semantic_error
@@ -100,8 +103,8 @@ class SegmentationLoss(DetectionLoss):
             semantic=predictions.semantic,
         )
 
-    def _overlap(self, predictions: Predictions, targets: Targets, scene: Scene) -> Overlap:
-        of_boxes = super()._overlap(predictions, targets, scene)
+    def _overlap(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Overlap:
+        of_boxes = super()._overlap(predictions, sides, targets, scene)
         if not self.mask_overlap:
             return of_boxes
         prototypes, coefficients = predictions.prototypes, predictions.coefficients
@@ -109,43 +112,45 @@ class SegmentationLoss(DetectionLoss):
         assert coefficients is not None
         prototypes, truth = at_least_float32(prototypes), _mask_targets(targets)
         size = (prototypes.shape[2], prototypes.shape[3])
-        boxes = _in_mask_pixels(self._decoded_boxes(predictions, scene).float(), scene, size)
+        boxes = _in_mask_pixels(self._boxes(sides, scene), scene, size)
 
-        def overlap(candidates: Candidates) -> Tensor:
-            first = of_boxes(candidates)
+        def overlap(candidates: Candidates, logits: Tensor) -> Tensor:
+            first = of_boxes(candidates, logits)
             first = torch.where(candidates.inside & (first > 0), first, 0.0)
-            aligned = alignment(candidates.logits, first, self.alpha, self.beta)
+            aligned = alignment(logits, first, self.alpha, self.beta)
             # Candidates without overlap come after the others, by their anchor, and before what is none.
             ranked = torch.where(candidates.inside, aligned.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
-            _, slot = first_top_k(ranked, min(3 * self.top_k, ranked.shape[1]))
-            anchor = candidates.anchor.gather(1, slot)
-            image = candidates.image[:, None].expand_as(slot)
-            row = torch.arange(slot.shape[0], device=slot.device)[:, None].expand_as(slot)
+            best, entry = first_top_k(ranked, candidates.layout, 3 * self.top_k)
+            page, valid, entry = entry.flatten() // PAGE, (best > 0).flatten(), entry.flatten()
+            image, anchor = candidates.image[page], candidates.anchor.flatten()[entry]
             second = mask_iou(
-                at_least_float32(coefficients[image, :, anchor]).to(prototypes.dtype).flatten(0, 1),
+                at_least_float32(coefficients[image, :, anchor]).to(prototypes.dtype),
                 prototypes,
-                boxes[image, anchor].flatten(0, 1),
-                image.flatten(),
-                row.flatten(),
-                candidates.inside.gather(1, slot).flatten(),
+                boxes[image, anchor],
+                image,
+                candidates.layout.group[page],
+                valid,
                 truth,
             )
-            return (first + torch.zeros_like(first).scatter(1, slot, second.view_as(slot).to(first.dtype))) / 2
+            # Entries without a candidate write into one more, which is none.
+            entry = torch.where(valid, entry, first.numel())
+            shares = first.new_zeros(first.numel() + 1).scatter(0, entry, second.to(first.dtype))
+            return (first + shares[:-1].view_as(first)) / 2
 
         return overlap
 
-    def _assign(self, predictions: Predictions, targets: Targets, scene: Scene) -> Assignment:
-        assignment = super()._assign(predictions, targets, scene)
+    def _assign(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Assignment:
+        assignment = super()._assign(predictions, sides, targets, scene)
         size = _mask_targets(targets).size
         boxes = _in_mask_pixels(scene.boxes, scene, size)
-        cut = mask_overflow(assignment, boxes, size, slots_per_row=self._slots_per_row, capacity=targets.mask_tiles)
+        cut = mask_overflow(assignment, boxes, size, slots_per_row=self._slots_per_row, tiles=targets.mask_tiles)
         # Not by `_replace`: torch 2.11 cannot return what that makes from a graph.
         return Assignment(*assignment[:-1], overflow=assignment.overflow + cut)
 
     def _terms(
-        self, predictions: Predictions, targets: Targets, scene: Scene, assignment: Assignment
+        self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene, assignment: Assignment
     ) -> dict[str, Tensor]:
-        detection = super()._terms(predictions, targets, scene, assignment)
+        detection = super()._terms(predictions, sides, targets, scene, assignment)
         assert predictions.coefficients is not None
         assert predictions.prototypes is not None
         truth = _mask_targets(targets)
@@ -156,7 +161,7 @@ class SegmentationLoss(DetectionLoss):
             _in_mask_pixels(scene.boxes, scene, truth.size),
             truth,
             slots_per_row=self._slots_per_row,
-            capacity=targets.mask_tiles,
+            tiles=targets.mask_tiles,
         )
         seg = self.mask_gain * mean_over_positives(masks[:, None], assignment.valid)
         sem = torch.zeros_like(seg)

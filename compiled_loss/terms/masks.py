@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from compiled_loss.geometry.masks import SLOTS_OF_AN_IMAGE, MaskTargets
-from compiled_loss.geometry.pages import paginate, product
-from compiled_loss.geometry.pixels import box_pixels, inside_pixels, list_tiles
+from compiled_loss.geometry.pixels import Tiles, box_pixels, inside_pixels, list_tiles
+from compiled_loss.geometry.products import product
 from compiled_loss.numerics import binary_cross_entropy, masked, total
+from compiled_loss.pages import Pages, capacity, lay_out, pages_of, paginate
 from compiled_loss.types import Assignment
 
 
@@ -22,13 +23,13 @@ def mask_cross_entropy(
     truth: MaskTargets,
     *,
     slots_per_row: int = 10,
-    capacity: int | None = None,
+    tiles: Tensor | int | None = None,
 ) -> Tensor:
     """Binary cross-entropy of every positive's mask, over the pixels in its true box, per unit of box area.
 
     `sum over pixels in the box of BCE(coefficients . prototype, true) / box area`: the mean over all pixels, divided by
-    the box's share of them. With a capacity of T tiles memory is `64 T (D + S)`: the pixels in the rows' boxes,
-    whose prototypes a row's positives read together. Without it, about `P H W`.
+    the box's share of them. Memory is `64 T (D + S)` for T tiles, the pixels in the rows' boxes, whose prototypes a
+    row's positives read together. Where T is neither planned nor can be asked for, it is about `P H W`.
 
     Args:
         coefficients: `[P, D]`, 0 in empty slots.
@@ -37,7 +38,7 @@ def mask_cross_entropy(
         boxes: `[N, 4]` true boxes, xyxy mask pixels.
         truth: the rows' true masks.
         slots_per_row: positives S that read a row's pixels together; the rest of a row's read them again.
-        capacity: tiles of pixels in all boxes T, planned by the host; None makes room for every pixel of the masks.
+        tiles: tiles of 64 pixels in all boxes T, as for `Targets.mask_tiles`.
 
     Returns:
         `[P]`; 0 in empty slots and for a box that holds no pixel.
@@ -54,10 +55,14 @@ def mask_cross_entropy(
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     # For empty slots in a batch without rows.
     boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
-    if capacity is None:
+    pages = paginate(assignment.row, assignment.valid, boxes.shape[0] - 1, slots_per_row)
+    pixels = box_pixels(boxes[pages.group], truth.size)
+    room = capacity(tiles, pages_of(pixels.count))
+    if room is None:
         sums = _over_images(coefficients, prototypes, assignment, boxes, truth)
     else:
-        sums = _over_tiles(coefficients, prototypes, assignment, boxes, truth, slots_per_row, capacity)
+        listed = list_tiles(pixels, truth.size[1], room)
+        sums = _over_tiles(coefficients, prototypes, assignment, pages, listed, truth)
     area = torch.where(area > 0, area, 1.0)[assignment.row]
     return masked(sums / area, assignment.valid)
 
@@ -66,15 +71,12 @@ def _over_tiles(
     coefficients: Tensor,
     prototypes: Tensor,
     assignment: Assignment,
-    boxes: Tensor,  # [N + 1, 4]
+    pages: Pages,
+    tiles: Tiles,
     truth: MaskTargets,
-    slots_per_row: int,
-    capacity: int,
 ) -> Tensor:
     """`[P]` sums; a page is some of a row's positives, and the pixels of its box are listed once for it."""
-    rows, (height, width) = boxes.shape[0], truth.size
-    pages = paginate(assignment.row, assignment.valid, rows - 1, slots_per_row)
-    tiles = list_tiles(box_pixels(boxes[pages.group], truth.size), width, capacity)
+    rows, (height, width) = truth.source.shape[0], truth.size
     row = pages.group[tiles.page]
     image = assignment.image.new_zeros(rows).scatter(0, assignment.row, assignment.image)[row]
 
@@ -88,9 +90,7 @@ def _over_tiles(
     logits = product(pages.write(coefficients)[tiles.page], pixels.transpose(1, 2))  # [T, S, Q]
     true = truth.at(row[:, None], tiles.pixel, logits.dtype)
     sums = _entropy(logits, true[:, None], tiles.inside[:, None]).sum(-1)
-    paged = sums.new_zeros(pages.group.shape[0], slots_per_row).scatter_add(
-        0, tiles.page[:, None].expand_as(sums), sums
-    )
+    paged = sums.new_zeros(pages.group.shape[0], pages.width).scatter_add(0, tiles.page[:, None].expand_as(sums), sums)
     return pages.read(paged)
 
 
@@ -120,7 +120,7 @@ def mask_overflow(
     size: tuple[int, int],
     *,
     slots_per_row: int = 10,
-    capacity: int | None = None,
+    tiles: Tensor | int | None = None,
 ) -> Tensor:
     """How often a row's positives found no room for all pixels of their box in the planned tiles.
 
@@ -129,22 +129,23 @@ def mask_overflow(
         boxes: `[N, 4]` true boxes, xyxy mask pixels.
         size: (H, W) of the masks.
         slots_per_row: as for `mask_cross_entropy`.
-        capacity: as for `mask_cross_entropy`.
+        tiles: as for `mask_cross_entropy`.
 
     Returns:
-        scalar; 0 without a capacity.
+        scalar; 0 without a plan.
 
     Example:
         >>> one = Assignment(*torch.tensor([[0], [7], [0]]), torch.tensor([True]), torch.tensor([0.9]), torch.tensor(0))
-        >>> mask_overflow(one, torch.tensor([[0.0, 0.0, 9.0, 9.0]]), (16, 16), capacity=1)
+        >>> mask_overflow(one, torch.tensor([[0.0, 0.0, 9.0, 9.0]]), (16, 16), tiles=1)
         tensor(1)
     """
-    if capacity is None:
+    if tiles is None:
         return torch.zeros_like(assignment.overflow)
     boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
     pages = paginate(assignment.row, assignment.valid, boxes.shape[0] - 1, slots_per_row)
-    counts = box_pixels(boxes[pages.group], size).tiles
-    return ((counts.cumsum(0) > capacity) & (counts > 0)).sum()
+    counts = box_pixels(boxes[pages.group], size).count
+    room = tiles.shape[0] if isinstance(tiles, Tensor) else tiles
+    return (~lay_out(counts, room).fits).sum()
 
 
 def _entropy(logits: Tensor, true: Tensor, inside: Tensor) -> Tensor:

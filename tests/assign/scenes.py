@@ -1,13 +1,15 @@
 """Inputs of the assigner made from the hard random batches, and readable answers."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.task_aligned import Candidates, assign_task_aligned
-from compiled_loss.assign.windows import candidate_windows
+from compiled_loss.assign.candidates import Candidates, find_cells, list_candidates
+from compiled_loss.assign.task_aligned import assign_task_aligned
 from compiled_loss.geometry.boxes import ciou
+from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
 from compiled_loss.types import Assignment
 from tests.reference import assigner as reference
 from tests.reference.batches import Batch, Raw, make_batch, make_predictions
@@ -41,17 +43,42 @@ def assign(
     grid_sizes: tuple[tuple[int, int], ...],
     strides: tuple[int, ...],
     *,
-    window: int | None = None,
+    pages: Tensor | int | None = None,
     **options: Any,
 ) -> Assignment:
     """The assigner with the candidates and the overlap of upright boxes."""
     real = (batch_idx >= 0) & (batch_idx < len(scores))
-    windows = candidate_windows(boxes, real, grid_sizes, strides, window)
+    candidates = candidates_of(boxes, real, grid_sizes, strides, torch.where(real, batch_idx, 0), pages=pages)
 
-    def overlap(candidates: Candidates) -> Tensor:
-        return ciou(boxes[:, None], candidates.take(predicted))
+    def overlap(candidates: Candidates, logits: Tensor) -> Tensor:
+        return ciou(candidates.of_rows(boxes), candidates.take(predicted))
 
-    return assign_task_aligned(scores, batch_idx, labels, windows, overlap, **options)
+    return assign_task_aligned(scores, batch_idx, labels, candidates, overlap, **options)
+
+
+def candidates_of(
+    boxes: Tensor,
+    real: Tensor,
+    grid_sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    image: Tensor | None = None,
+    *,
+    pages: Tensor | int | None = None,
+    levels: Tensor | None = None,
+) -> Candidates:
+    """The candidates of upright boxes, on as many pages as asked for, else as needed."""
+    counts = (cells := find_cells(boxes, real, grid_sizes, strides, levels=levels)).counts[:-1]
+    room = capacity(pages, pages_of(counts))
+    if room is None:
+        room = boxes.shape[0] * (sum(h * w for h, w in grid_sizes) // PAGE + 1) + 1
+    image = torch.zeros(boxes.shape[0], dtype=torch.int64) if image is None else image
+    return list_candidates(cells, lay_out(counts, room), image, grid_sizes)
+
+
+def anchors_of(candidates: Candidates, row: int) -> list[int]:
+    """The candidates of one row, in the order of its pages."""
+    mine = candidates.layout.group == row
+    return candidates.anchor[mine][candidates.inside[mine]].tolist()
 
 
 def make_scene(

@@ -3,9 +3,17 @@
 import pytest
 import torch
 
+from compiled_loss.assign.candidates import find_cells
 from compiled_loss.assign.task_aligned import alignment, assign_task_aligned
-from compiled_loss.assign.windows import candidate_counts, candidate_windows
-from tests.assign.scenes import answer, assert_same_scores, expected, make_scene, readable
+from tests.assign.scenes import (
+    anchors_of,
+    answer,
+    assert_same_scores,
+    candidates_of,
+    expected,
+    make_scene,
+    readable,
+)
 from tests.reference import assigner as reference
 from tests.reference.batches import LAYOUTS
 from tests.reference.losses import anchor_grid
@@ -25,12 +33,12 @@ def test_each_row_keeps_the_best_of_the_anchors_it_holds(layout, top_k, keep):
 def test_of_equal_anchors_that_a_row_holds_the_lowest_is_kept():
     # Both rows see every anchor alike and select anchors 0 to 2; the first row takes them all and keeps two.
     row = torch.tensor([0, 0])
-    windows = candidate_windows(torch.tensor([[0.0, 0, 32, 32]]).repeat(2, 1), row == 0, [(4, 4)], [8], None)
+    candidates = candidates_of(torch.tensor([[0.0, 0, 32, 32]]).repeat(2, 1), row == 0, [(4, 4)], [8])
 
-    def same(candidates):
+    def same(candidates, logits):
         return torch.full(candidates.anchor.shape, 0.5)
 
-    found = assign_task_aligned(torch.zeros(1, 1, 16), row, row, windows, same, top_k=3, keep=2)
+    found = assign_task_aligned(torch.zeros(1, 1, 16), row, row, candidates, same, top_k=3, keep=2)
     assert sorted(readable(found)) == [(0, 0, 0), (0, 1, 0)]
     assert found.valid.shape == (4,)
 
@@ -40,36 +48,36 @@ def test_rows_are_candidates_on_their_levels_alone_unless_these_hold_none(layout
     scene = make_scene(5, layout=layout, counts=(20,), size=(160, 224))
     points, steps = anchor_grid(scene.grid_sizes, scene.strides)
     levels = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)) < 0.4
-    windows = candidate_windows(scene.boxes, scene.batch_idx == 0, scene.grid_sizes, scene.strides, None, levels=levels)
+    arguments = scene.boxes, scene.batch_idx == 0, scene.grid_sizes, scene.strides
+    found, counts = candidates_of(*arguments, levels=levels), find_cells(*arguments, levels=levels).counts
     empty = 0
     for n, box in enumerate(scene.boxes.numpy()):
         inside = reference.candidates(points * steps[:, None], box, scene.strides[1])
         allowed = inside & levels[n].numpy()[[scene.strides.index(int(s)) for s in steps.flatten()]]
         empty += not allowed.any()
         wanted = (allowed if allowed.any() else inside).nonzero()[0].tolist()
-        assert windows.anchor[n, windows.inside[n]].tolist() == wanted
-        assert windows.counts[n] == len(wanted)
+        assert anchors_of(found, n) == wanted
+        assert counts[n] == len(wanted)
     assert empty > 0
-    assert (windows.counts <= candidate_counts(scene.boxes, scene.grid_sizes, scene.strides)).all()
+    assert (counts <= find_cells(*arguments).counts).all()
 
 
 def test_an_overlap_sees_each_candidate_once_with_the_logit_of_its_class():
     scene = make_scene(7, counts=(4, 3))
     real = torch.ones_like(scene.labels, dtype=torch.bool)
-    windows = candidate_windows(scene.boxes, real, scene.grid_sizes, scene.strides, None)
+    listed = candidates_of(scene.boxes, real, scene.grid_sizes, scene.strides, scene.batch_idx)
     seen = []
 
-    def overlap(candidates):
-        seen.append(candidates)
+    def overlap(candidates, logits):
+        seen.append((candidates, logits))
         return candidates.take(torch.arange(scene.predicted.shape[1]).expand(2, -1) / 1e4)
 
-    assign_task_aligned(scene.scores, scene.batch_idx, scene.labels, windows, overlap)
-    (candidates,) = seen
-    assert torch.equal(candidates.inside, windows.inside)
-    assert torch.equal(overlap(candidates), windows.anchor / 1e4)
-    for n in range(len(real)):
-        mine = scene.scores[scene.batch_idx[n], scene.labels[n]][windows.anchor[n]]
-        assert torch.equal(candidates.logits[n], mine)
+    assign_task_aligned(scene.scores, scene.batch_idx, scene.labels, listed, overlap)
+    ((candidates, logits),) = seen
+    assert torch.equal(overlap(candidates, logits), listed.anchor / 1e4)
+    for page, row in enumerate(listed.layout.group.tolist()):
+        mine = scene.scores[scene.batch_idx[row], scene.labels[row]][listed.anchor[page]]
+        assert torch.equal(logits[page], mine)
 
 
 def test_alignment_is_zero_without_overlap_and_at_broken_scores():

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from compiled_loss.assign.windows import candidate_counts
-from tests.assign.scenes import answer, assert_same_scores, assign, expected, make_scene
+from compiled_loss.assign.candidates import find_cells
+from compiled_loss.pages import pages_of
+from tests.assign.scenes import answer, assert_same_scores, assign, expected, make_scene, readable
 from tests.reference.batches import KINDS, LAYOUTS
 
 seeds = pytest.mark.parametrize("seed", range(4))
@@ -27,32 +28,35 @@ def test_other_strides_levels_and_top_k_equal_the_reference_loops(strides, size,
     assert_same_scores(answer(scene, top_k=top_k), expected(scene, top_k=top_k))
 
 
-def test_a_top_k_beyond_the_window_or_the_anchors_takes_what_there_is():
+def test_a_top_k_beyond_the_candidates_or_the_anchors_takes_what_there_is():
     scene = make_scene(4, size=(32, 64), counts=(4, 2), strides=(16, 32))  # 10 anchors
     assert_same_scores(answer(scene, top_k=25), expected(scene, top_k=25))
     tiny = make_scene(5, layout="tiny", counts=(6,))
-    window = int(candidate_counts(tiny.boxes, tiny.grid_sizes, tiny.strides).max())
-    assert window < 10
-    assert_same_scores(answer(tiny, window=window), answer(tiny), 1e-6)
+    assert_same_scores(answer(tiny), expected(tiny))
+
+
+def needed_pages(scene) -> torch.Tensor:
+    real = torch.ones_like(scene.labels, dtype=torch.bool)
+    return pages_of(find_cells(scene.boxes, real, scene.grid_sizes, scene.strides).counts[:-1])
 
 
 @seeds
-def test_a_planned_window_that_fits_changes_nothing(seed):
+def test_more_pages_than_needed_change_nothing(seed):
     scene = make_scene(seed, layout="spread")
-    widest = int(candidate_counts(scene.boxes, scene.grid_sizes, scene.strides).max())
-    for window in (widest, widest + 7):
-        planned = assign(*scene, window=window)
+    needed = int(needed_pages(scene).sum())
+    for pages in (needed, needed + 7, torch.zeros(needed + 1)):
+        planned = assign(*scene, pages=pages)
         assert planned.overflow == 0
-        assert_same_scores(answer(scene, window=window), answer(scene), 1e-6)
+        assert readable(planned) == answer(scene)
 
 
-def test_rows_that_a_window_cuts_short_are_counted():
+def test_rows_that_too_few_pages_cut_short_are_counted():
     scene = make_scene(6, counts=(9, 8))
-    counts = candidate_counts(scene.boxes, scene.grid_sizes, scene.strides)
-    for window in (1, int(counts.median()), int(counts.max()) - 1):
-        assert assign(*scene, window=window).overflow == (counts > window).sum()
+    ends = needed_pages(scene).cumsum(0)
+    for pages in (1, int(ends[8]), int(ends[-1]) - 1):
+        assert assign(*scene, pages=pages).overflow == (ends > pages).sum()
     padded = scene._replace(batch_idx=torch.full_like(scene.batch_idx, -1))
-    assert assign(*padded, window=1).overflow == 0
+    assert assign(*padded, pages=1).overflow == 0
 
 
 @seeds

@@ -1,69 +1,82 @@
-"""The largest entries, of equal ones the first: both ways of finding them."""
+"""The largest entries of rows on pages, of equal ones the first, and the keys that order them."""
+
+from contextlib import nullcontext
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiled_loss.assign.top_k import by_passes, first_maximum, first_maximum_by_passes, first_top_k
+from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
+from compiled_loss.assign.top_k import first_top_k
+from compiled_loss.pages import lay_out
 
-both = pytest.mark.parametrize("find", [first_top_k, by_passes])
 # Few values, so that ties abound, and neighbours in float32, which must not be taken for ties.
-entries = st.sampled_from([0.0, 1e-38, 1e-30, 0.25, 0.5, 1.0, *torch.tensor([0.5]).nextafter(torch.ones(1)).tolist()])
+NEXT = torch.tensor(0.5).nextafter(torch.tensor(1.0)).item()
+entries = st.sampled_from([0.0, 1e-45, 1e-38, 1e-30, 0.25, 0.5, NEXT, 1.0])
+forms = pytest.mark.parametrize("exporting", [False, True])
 
 
-@settings(deadline=None, max_examples=150)
-@given(st.lists(entries, min_size=1, max_size=30), st.integers(1, 30), st.sampled_from([first_top_k, by_passes]))
-def test_entries_come_by_size_and_then_by_place(row, k, find):
-    values, indices = find(torch.tensor([row]), min(k, len(row)))
-    order = sorted(range(len(row)), key=lambda i: (-row[i], i))[:k]
-    positive = [i for i in order if row[i] > 0]
-    assert values[0].tolist() == torch.tensor([row])[0, order].tolist()
-    assert indices[0].tolist()[: len(positive)] == positive
-    assert len(set(indices[0].tolist())) == len(order)
+def as_exported(monkeypatch, exporting: bool):
+    """Keys in the form that exported graphs hold."""
+    if exporting:
+        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    return nullcontext()
 
 
-@both
-def test_ties_are_broken_by_place_in_long_rows_too(find):
-    x = torch.full((2, 9000), 0.3)
-    x[1, ::2] = torch.tensor(0.3).nextafter(torch.tensor(1.0))
-    _, indices = find(x, 5)
-    assert indices.tolist() == [[0, 1, 2, 3, 4], [0, 2, 4, 6, 8]]
+def largest_first(rows: list[list[float]], k: int, width: int) -> tuple[list, list]:
+    """Values and places of each row's k largest, found by sorting."""
+    values, places, page = [], [], 0
+    for row in rows:
+        order = sorted((i for i in range(len(row)) if row[i] > 0), key=lambda i: (-row[i], i))[:k]
+        values.append([row[i] for i in order] + [0.0] * (k - len(order)))
+        places.append([page * width + i for i in order] + [0] * (k - len(order)))
+        page += -(-len(row) // width)
+    return values, places
 
 
-@both
-def test_many_rows_at_once(find):
-    x = torch.rand(50, 30)
-    values, indices = find(x, 10)
-    assert torch.equal(values, x.topk(10).values)
-    assert torch.equal(values, x.gather(1, indices))
-    assert [y.shape for y in find(x[:0], 4)] == [(0, 4), (0, 4)]
-
-
-@settings(deadline=None, max_examples=150)
+@forms
+@settings(deadline=None, max_examples=100)
 @given(
-    st.lists(st.lists(st.tuples(entries, st.integers(0, 3)), min_size=4, max_size=4), max_size=8),
-    st.sampled_from([first_maximum, first_maximum_by_passes]),
-    st.sampled_from([torch.float32, torch.float64]),
+    rows=st.lists(st.lists(entries, max_size=11), max_size=5),
+    k=st.integers(1, 12),
+    width=st.sampled_from([1, 3, 4]),
+    more=st.integers(1, 3),
 )
-def test_the_largest_entry_at_a_place_comes_with_its_first_row(rows, find, dtype):
-    x = torch.tensor([[value for value, _ in row] for row in rows], dtype=dtype).reshape(-1, 4)
-    place = torch.tensor([[where for _, where in row] for row in rows], dtype=torch.long).reshape(-1, 4)
-    values, first = find(x, place, 4, torch.tensor([3, 0, 1, 2]))
-    for asked, value, row in zip([3, 0, 1, 2], values.tolist(), first.tolist(), strict=True):
-        there = [(x[i, j].item(), -i) for i in range(len(rows)) for j in range(4) if place[i, j] == asked]
-        largest, index = max(there, default=(0.0, 0))
-        assert value == largest
-        assert row == -index or largest == 0
+def test_entries_come_by_size_and_then_by_place(rows, k, width, more, exporting):
+    with pytest.MonkeyPatch.context() as patch, as_exported(patch, exporting):
+        rows = [[float(torch.tensor(x)) for x in row] for row in rows]
+        pages = sum(-(-len(row) // width) for row in rows) + more
+        layout = lay_out(torch.tensor([len(row) for row in rows], dtype=torch.int64), pages, width)
+        flat = [x for row in rows for x in row + [0.0] * (-len(row) % width)]
+        x = torch.tensor(flat + [0.0] * (pages * width - len(flat))).view(pages, width)
+        values, found = first_top_k(x, layout, k)
+        wanted = largest_first(rows, k, width)
+        assert values.tolist() == torch.tensor(wanted[0]).reshape(-1, k).tolist()
+        assert found.tolist() == torch.tensor(wanted[1]).reshape(-1, k).tolist()
 
 
-@pytest.mark.parametrize("find", [first_maximum, first_maximum_by_passes])
-def test_the_first_of_many_rows_wins_and_a_neighbour_in_float32_beats_it(find):
-    rows = 200_001
-    x = (torch.rand(rows, 1) * 0.3).clamp(max=0.29)
-    x[rows // 3 :] = 0.3
-    assert [y.item() for y in find(x, torch.zeros_like(x).long(), 1, torch.tensor([0]))][1] == rows // 3
-    x[-1] = torch.tensor(0.3).nextafter(torch.tensor(1.0))
-    value, row = find(x, torch.zeros_like(x).long(), 1, torch.tensor([0]))
-    assert value.item() == x[-1].item()
-    assert row.item() == rows - 1
+@forms
+def test_ties_are_broken_by_place_over_many_pages_too(monkeypatch, exporting):
+    with as_exported(monkeypatch, exporting):
+        x = torch.full((2, 9000), 0.3)
+        x[1, ::2] = torch.tensor(0.3).nextafter(torch.tensor(1.0))
+        layout = lay_out(torch.tensor([9000, 9000]), 300, width=60)
+        _, found = first_top_k(x.view(300, 60), layout, 5)
+        assert found.tolist() == [[0, 1, 2, 3, 4], [9000, 9002, 9004, 9006, 9008]]
+
+
+@forms
+@settings(deadline=None, max_examples=100)
+@given(pairs=st.lists(st.tuples(entries, st.integers(0, 3), st.integers(0, 2**25 - 1)), max_size=12))
+def test_the_largest_key_of_a_group_tells_the_number_and_its_lowest_index(pairs, exporting):
+    with pytest.MonkeyPatch.context() as patch, as_exported(patch, exporting):
+        x = torch.tensor([value for value, _, _ in pairs], dtype=torch.float32)
+        group = torch.tensor([group for _, group, _ in pairs], dtype=torch.int64)
+        index = torch.tensor([index for *_, index in pairs], dtype=torch.int64)
+        values, indices = from_keys(largest_keys(to_keys(x, index), group, 4))
+        for asked in range(4):
+            there = [(v, -i) for v, g, i in zip(x.tolist(), group.tolist(), index.tolist(), strict=True) if g == asked]
+            value, negative = max(there, default=(0.0, 0))
+            assert values[asked].item() == value
+            assert indices[asked].item() == (-negative if value > 0 else 0)

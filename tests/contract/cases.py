@@ -14,6 +14,7 @@ from compiled_loss import (
     PoseLoss,
     Predictions,
     ResidualPoseLoss,
+    TargetPlan,
     Targets,
     fill,
     unfill,
@@ -69,14 +70,11 @@ def head_of(n: int, branch: int = 0, **options: Any) -> list[Tensor]:
 class LossOfTensors(torch.nn.Module):
     """The total, the terms and the counts of a loss, of a head's outputs and of target rows."""
 
-    def __init__(
-        self, loss: DetectionLoss | EndToEndLoss, maps: Sequence[str], rows: Sequence[str], window: int | None
-    ) -> None:
+    def __init__(self, loss: DetectionLoss | EndToEndLoss, maps: Sequence[str], rows: Sequence[str]) -> None:
         super().__init__()
         self.loss = loss
         self.maps = tuple(maps)
         self.rows = tuple(rows)
-        self.window = window
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         step, heads = len(self.maps), tensors[: len(tensors) - len(self.rows)]
@@ -85,11 +83,18 @@ class LossOfTensors(torch.nn.Module):
             for i in range(0, len(heads), step)
         ]
         fields = dict(zip(self.rows, tensors[len(heads) :], strict=True))
-        out = self.loss(*branches, Targets(**fields, window=self.window))  # type: ignore[arg-type]
+        out = self.loss(*branches, Targets(**fields))  # type: ignore[arg-type]
         return out.total, *out.terms.values(), out.num_positives, out.overflow
 
 
-def loss_case(loss: DetectionLoss | EndToEndLoss, window: int | None = None, values: int = 3) -> Case:
+def pages_of(targets: Targets) -> Tensor:
+    """As long as the pages that a plan keeps for the rows, and for few rows of another length for each number."""
+    pages, rows = TargetPlan(SIZE, STRIDES).apply(targets).pages, len(targets.batch_idx)
+    assert isinstance(pages, Tensor)
+    return pages.new_zeros(len(pages) + rows)
+
+
+def loss_case(loss: DetectionLoss | EndToEndLoss, *, planned: bool = False, values: int = 3) -> Case:
     branches, task = (2, loss.one) if isinstance(loss, EndToEndLoss) else (1, loss)
     assert isinstance(task, DetectionLoss)
     options: dict[str, Any] = {"oriented": isinstance(task, OrientedLoss)}
@@ -100,36 +105,40 @@ def loss_case(loss: DetectionLoss | EndToEndLoss, window: int | None = None, val
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
         heads = [x for i in range(branches) for x in head_of(n, i, reg_max=task.reg_max, **options)]
-        layout, keypoints = "mixed" if window is None else "tiny", options.get("num_keypoints", 0)
-        targets = rows_of(n, padded, layout=layout, keypoints=keypoints, oriented=options["oriented"])
+        keypoints = options.get("num_keypoints", 0)
+        targets = rows_of(n, padded, keypoints=keypoints, oriented=options["oriented"])
         if targets.keypoints is not None:
             targets = targets._replace(keypoints=targets.keypoints[..., :values].contiguous())
-        return heads + [getattr(targets, name) for name in rows]
+        return heads + [getattr(targets, name) for name in rows] + [pages_of(targets)] * planned
 
-    return Case(LossOfTensors(loss, maps, rows, window), inputs, learnt=branches * len(maps), rows=len(rows))
+    names = [*rows, *["pages"] * planned]
+    return Case(LossOfTensors(loss, maps, names), inputs, branches * len(maps), len(rows), planned=planned)
 
 
-def assigner_case(window: int | None = None, keep: int | None = None) -> Case:
+def assigner_case(*, planned: bool = False, keep: int | None = None) -> Case:
     """The task-aligned assigner alone, and the dense view of what it says."""
 
-    def function(scores: Tensor, predicted: Tensor, batch_idx: Tensor, labels: Tensor, boxes: Tensor) -> tuple:
+    def function(
+        scores: Tensor, predicted: Tensor, batch_idx: Tensor, labels: Tensor, boxes: Tensor, pages: Tensor | None = None
+    ) -> tuple:
         rows = batch_idx, labels, boxes
-        flat = assign(scores, predicted, *rows, GRIDS, STRIDES, window=window, top_k=FEW, keep=keep)
+        flat = assign(scores, predicted, *rows, GRIDS, STRIDES, pages=pages, top_k=FEW, keep=keep)
         return *flat, *to_dense(flat, labels, boxes, IMAGES, ANCHORS, CLASSES)
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
-        targets = rows_of(n, padded, layout="mixed" if window is None else "tiny")
+        targets = rows_of(n, padded)
         boxes = cxcywh_to_xyxy(targets.boxes * torch.tensor([96.0, 64, 96, 64]))
         generator = torch.Generator().manual_seed(n)
         low = torch.rand(IMAGES, ANCHORS, 2, generator=generator) * 64
         high = low + 8 + torch.rand(IMAGES, ANCHORS, 2, generator=generator) * 32
         scores = torch.randn(IMAGES, CLASSES, ANCHORS, generator=generator)
-        return scores, torch.cat([low, high], -1), targets.batch_idx, targets.labels, boxes
+        rows = targets.batch_idx, targets.labels, boxes
+        return scores, torch.cat([low, high], -1), *rows, *[pages_of(targets)] * planned
 
-    return Case(function, inputs, learnt=0, rows=3)
+    return Case(function, inputs, learnt=0, rows=3, planned=planned)
 
 
-def residual_pose_case(loss: ResidualPoseLoss | EndToEndLoss, window: int) -> Case:
+def residual_pose_case(loss: ResidualPoseLoss | EndToEndLoss) -> Case:
     """Keypoints compared in the assigner, and their likelihood."""
     maps = ("boxes", "scores", "keypoints", "keypoint_sigmas")
     rows = ("batch_idx", "labels", "boxes", "keypoints")
@@ -140,10 +149,11 @@ def residual_pose_case(loss: ResidualPoseLoss | EndToEndLoss, window: int) -> Ca
         for i in range(branches):
             sigmas = torch.randn(IMAGES, 10, ANCHORS, generator=generator)
             heads += [*head_of(n, i, reg_max=1, num_keypoints=5), sigmas]
-        targets = rows_of(n, padded, layout="tiny", keypoints=5)
-        return [*heads, *(getattr(targets, name) for name in rows)]
+        targets = rows_of(n, padded, keypoints=5)
+        return [*heads, *(getattr(targets, name) for name in rows), pages_of(targets)]
 
-    return Case(LossOfTensors(loss, maps, rows, window), inputs, learnt=branches * len(maps), rows=len(rows))
+    names = [*rows, "pages"]
+    return Case(LossOfTensors(loss, maps, names), inputs, branches * len(maps), len(rows), planned=True)
 
 
 def fill_case(*, in_order: bool) -> Case:
@@ -210,21 +220,19 @@ CASES = {
     "overlaps of boxes": Case(overlaps, two_sets_of_boxes, learnt=2, rows=2),
     "keypoint similarity": Case(similarity, keypoints_and_areas, learnt=1, rows=4),
     "assigner": assigner_case(),
-    "assigner with a planned window": assigner_case(window=24),
-    "assigner that keeps one anchor a row": assigner_case(window=24, keep=1),
+    "assigner with planned pages": assigner_case(planned=True),
+    "assigner that keeps one anchor a row": assigner_case(planned=True, keep=1),
     "detection": loss_case(detection()),
-    "detection with a planned window": loss_case(detection(top_k=FEW), window=24),
+    "detection with planned pages": loss_case(detection(top_k=FEW), planned=True),
     "detection without bins, with class weights": loss_case(
-        detection(reg_max=1, top_k=FEW, class_weights=torch.tensor([0.5, 2.0])), window=24
+        detection(reg_max=1, top_k=FEW, class_weights=torch.tensor([0.5, 2.0])), planned=True
     ),
     "pose of 17 keypoints": loss_case(pose(17, top_k=FEW)),
-    "pose of 17 keypoints with a planned window": loss_case(pose(17), window=24),
+    "pose of 17 keypoints with planned pages": loss_case(pose(17), planned=True),
     "pose of 5 keypoints without visibility": loss_case(
-        pose(5, 2, sigmas=sigmas(), reg_max=1, top_k=FEW), window=24, values=2
+        pose(5, 2, sigmas=sigmas(), reg_max=1, top_k=FEW), planned=True, values=2
     ),
-    "pose with residual log-likelihood": residual_pose_case(
-        ResidualPoseLoss(CLASSES, 5, top_k=FEW, **residual), window=24
-    ),
+    "pose with residual log-likelihood": residual_pose_case(ResidualPoseLoss(CLASSES, 5, top_k=FEW, **residual)),
     "overlap of oriented boxes": Case(
         # Off the quarter turns, where the hull's gradient jumps and the last bit of a sine decides.
         lambda a, b: (probiou(a, b, 0.01), rotated_hull(a + 0.01)),
@@ -233,12 +241,12 @@ CASES = {
         rows=2,
     ),
     "oriented boxes": loss_case(oriented(top_k=FEW)),
-    "oriented boxes without bins with a planned window": loss_case(oriented(reg_max=1, top_k=FEW), window=24),
-    "end to end": loss_case(end_to_end(reg_max=1), window=24),
+    "oriented boxes without bins with planned pages": loss_case(oriented(reg_max=1, top_k=FEW), planned=True),
+    "end to end": loss_case(end_to_end(reg_max=1), planned=True),
     "end to end by a plain sum": loss_case(end_to_end(plain_sum=True)),
-    "end to end of oriented boxes": loss_case(EndToEndLoss(OrientedLoss, CLASSES, STRIDES, reg_max=1), window=24),
+    "end to end of oriented boxes": loss_case(EndToEndLoss(OrientedLoss, CLASSES, STRIDES, reg_max=1), planned=True),
     "end to end of poses with residual log-likelihood": residual_pose_case(
-        EndToEndLoss(ResidualPoseLoss, CLASSES, 5, **residual), window=24
+        EndToEndLoss(ResidualPoseLoss, CLASSES, 5, **residual)
     ),
     **MASK_CASES,
 }

@@ -26,6 +26,7 @@ class Case(NamedTuple):
     learnt: int  # the first inputs, whose gradients are compared
     rows: int  # the last inputs, which have N rows
     exact: bool = False  # bit for bit instead of to float32 rounding
+    planned: int = 0  # inputs that come after the rows, each with a size of its own
 
     @property
     def tolerance(self) -> float:
@@ -67,7 +68,7 @@ def batch_of(
     if learnt:
         inputs[: case.learnt] = [x.to(dtype).requires_grad_() for x in inputs[: case.learnt]]
     if padded:
-        for x in inputs[len(inputs) - case.rows :]:
+        for x in inputs[len(inputs) - case.rows - case.planned :]:
             torch._dynamo.mark_dynamic(x, 0)
     return tuple(inputs)
 
@@ -83,9 +84,9 @@ def assert_same(got: Sequence[Tensor], expected: Sequence[Tensor], *, exact: boo
 def export(case: Case) -> tuple[ExportedProgram, "OnnxFunction"]:
     """The function as an ExportedProgram and in ONNX Runtime, N dynamic."""
     inputs = tuple(x.detach() for x in case.inputs(5, False))
-    size = Dim("N")
-    fixed = len(inputs) - case.rows
-    shapes = tuple({} if i < fixed else {0: size} for i in range(len(inputs)))
+    sizes = [Dim("N")] * case.rows + [Dim(f"G{i}") for i in range(case.planned)]
+    fixed = len(inputs) - len(sizes)
+    shapes = tuple({} if i < fixed else {0: sizes[i - fixed]} for i in range(len(inputs)))
     program = torch.export.export(_Module(case.function), inputs, dynamic_shapes=(shapes,))
     return program, OnnxFunction(program)
 

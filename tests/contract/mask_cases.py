@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compiled_loss import EndToEndLoss, Predictions, SegmentationLoss, Targets
+from compiled_loss import EndToEndLoss, Predictions, SegmentationLoss, TargetPlan, Targets
 from tests.contract.checks import Case
 from tests.reference.batches import Batch, make_batch, make_predictions
 from tests.reference.mask_batches import add_mask_predictions, add_masks
@@ -19,11 +19,11 @@ MAPS = len(NAMES)
 class LossOfTensors(torch.nn.Module):
     """The total, the terms and the counts, of the outputs of a head or two, maps of the images and target rows."""
 
-    def __init__(self, loss: SegmentationLoss | EndToEndLoss, stacked: bool, planned: tuple[int, int] | None) -> None:
+    def __init__(self, loss: SegmentationLoss | EndToEndLoss, stacked: bool, planned: bool) -> None:
         super().__init__()
         self.loss = loss
         self.stacked = stacked
-        self.window, self.mask_tiles = planned or (None, None)
+        self.planned = planned
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         heads = MAPS * branches_of(self.loss)
@@ -32,9 +32,10 @@ class LossOfTensors(torch.nn.Module):
             for i in range(0, heads, MAPS)
         ]
         class_map, rest = tensors[heads], list(tensors[heads + 1 :])
+        tiles, pages = (rest.pop(), rest.pop()) if self.planned else (None, None)
         index_map, masks = (None, rest.pop()) if self.stacked else (rest.pop(0), None)
         given = {"masks": masks, "index_map": index_map, "class_map": class_map}
-        targets = Targets(*rest, window=self.window, mask_tiles=self.mask_tiles, **given)
+        targets = Targets(*rest, pages=pages, mask_tiles=tiles, **given)
         out = self.loss(*branches, targets)
         return out.total, *out.terms.values(), out.num_positives, out.overflow
 
@@ -47,17 +48,16 @@ def mask_case(
     loss: SegmentationLoss | EndToEndLoss,
     *,
     stacked: bool = False,
-    planned: tuple[int, int] | None = None,
+    planned: bool = False,
     scale: int = 4,
 ) -> Case:
-    """Index maps or stacked masks of the image's size over `scale`; `planned` are the window and the mask tiles."""
+    """Index maps or stacked masks of the image's size over `scale`; `planned` with pages and mask tiles."""
     task = loss.one if isinstance(loss, EndToEndLoss) else loss
     assert isinstance(task, SegmentationLoss)
 
     def batch_of(n: int) -> Batch:
         batch = make_batch(
             n,
-            layout="mixed" if planned is None else "tiny",
             counts=(n - n // 3, 0, n // 3),
             size=SIZE,
             num_classes=CLASSES,
@@ -77,10 +77,21 @@ def mask_case(
         if padded:
             more = max(-(-n // 16), 1) * 16 - n
             rows = [torch.cat([x, x.new_full((more, *x.shape[1:]), -(i == 0))]) for i, x in enumerate(rows)]
-        return [*heads, batch.class_map, *([] if stacked else [batch.masks]), *rows]
+        maps = [batch.class_map] if stacked else [batch.class_map, batch.masks]
+        return [*heads, *maps, *rows, *(plan_of(rows, batch.masks) if planned else [])]
 
     learnt = MAPS * branches_of(loss)
-    return Case(LossOfTensors(loss, stacked, planned), inputs, learnt=learnt, rows=4 if stacked else 3)
+    function = LossOfTensors(loss, stacked, planned)
+    return Case(function, inputs, learnt=learnt, rows=4 if stacked else 3, planned=2 * planned)
+
+
+def plan_of(rows: Sequence[Tensor], masks: Tensor) -> list[Tensor]:
+    """As long as the pages and the tiles that a plan keeps for the rows, and of another length for each number."""
+    targets = Targets(*rows[:3], **{"masks" if len(rows) > 3 else "index_map": rows[3] if len(rows) > 3 else masks})
+    planned = TargetPlan(SIZE, STRIDES).apply(targets)
+    assert isinstance(planned.pages, Tensor)
+    assert isinstance(planned.mask_tiles, Tensor)
+    return [x.new_zeros(len(x) + len(rows[0])) for x in (planned.pages, planned.mask_tiles)]
 
 
 def segmentation(**options) -> SegmentationLoss:
@@ -89,12 +100,10 @@ def segmentation(**options) -> SegmentationLoss:
 
 MASK_CASES = {
     "segmentation": mask_case(segmentation()),
-    "segmentation with planned tiles": mask_case(segmentation(), planned=(24, 1024)),
+    "segmentation with planned tiles": mask_case(segmentation(), planned=True),
     "segmentation of stacked masks, larger than the prototypes": mask_case(segmentation(), stacked=True, scale=2),
-    "segmentation with mask overlaps": mask_case(
-        segmentation(reg_max=1, mask_overlap=True, keep=1), planned=(24, 1024)
-    ),
+    "segmentation with mask overlaps": mask_case(segmentation(reg_max=1, mask_overlap=True, keep=1), planned=True),
     "end to end of segmentation": mask_case(
-        EndToEndLoss(SegmentationLoss, CLASSES, strides=STRIDES, reg_max=1), planned=(24, 1024)
+        EndToEndLoss(SegmentationLoss, CLASSES, strides=STRIDES, reg_max=1), planned=True
     ),
 }

@@ -14,9 +14,9 @@ GENERATED = (
     "unfill",
     "overlaps of boxes",
     "detection",
-    "pose of 17 keypoints with a planned window",
+    "pose of 17 keypoints with planned pages",
     "overlap of oriented boxes",
-    "oriented boxes without bins with a planned window",
+    "oriented boxes without bins with planned pages",
     "segmentation with planned tiles",
 )
 # An export of a loss takes most of half a minute; what these differ in is also in the others.
@@ -24,7 +24,7 @@ ALIKE = (
     "segmentation",
     "segmentation of stacked masks, larger than the prototypes",
     "assigner",
-    "assigner with a planned window",
+    "assigner with planned pages",
     "detection",
     "detection without bins, with class weights",
     "pose of 17 keypoints",

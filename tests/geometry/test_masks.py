@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from compiled_loss.geometry.masks import index_map_targets, mask_iou, resize_prototypes, stacked_targets
-from compiled_loss.geometry.pages import paginate, product
-from compiled_loss.geometry.pixels import TILE, box_pixels, inside_pixels, list_tiles
+from compiled_loss.geometry.pixels import box_pixels, inside_pixels, list_tiles
+from compiled_loss.geometry.products import product
+from compiled_loss.pages import PAGE, pages_of, paginate
 
 SIZE = (9, 13)
 
@@ -54,10 +55,10 @@ def test_listed_pixels_are_those_that_a_comparison_finds():
 
 def test_tiles_beyond_the_capacity_are_left_out_and_the_first_pages_stay_whole():
     boxes = torch.tensor([[0.0, 0.0, 13.0, 9.0], [0, 0, 5, 5], [0, 0, 13, 9]])
-    assert box_pixels(boxes, SIZE).tiles.tolist() == [2, 1, 2]
+    assert pages_of(box_pixels(boxes, SIZE).count).tolist() == [2, 1, 2]
     tiles = list_tiles(box_pixels(boxes, SIZE), SIZE[1], 4)
     assert tiles.page.tolist() == [0, 0, 1, 2]
-    assert tiles.inside.sum(1).tolist() == [TILE, 9 * 13 - TILE, 25, TILE]
+    assert tiles.inside.sum(1).tolist() == [PAGE, 9 * 13 - PAGE, 25, PAGE]
 
 
 @pytest.mark.parametrize("width", [1, 3, 10])

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from compiled_loss.assign.windows import candidate_windows, fitting_levels
 from torch import Tensor
 
 from compiled_loss import Predictions, ResidualPoseLoss, TargetPlan, Targets
-from compiled_loss.assign.windows import candidate_windows, fitting_levels
 from compiled_loss.terms.keypoints import residual_log_likelihood
 from tests.reference.any_head import reference_loss
 from tests.reference.assigner import candidates, level_gate, pixel_boxes

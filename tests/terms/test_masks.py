@@ -11,7 +11,16 @@ from compiled_loss.terms.masks import mask_cross_entropy, mask_overflow, semanti
 from compiled_loss.types import Assignment
 
 SIZE = (11, 14)
-FORMS = pytest.mark.parametrize("capacity", [None, 40])
+FORMS = pytest.mark.parametrize("tiles", [None, 40, torch.zeros(40), "traced"], indirect=True)
+
+
+@pytest.fixture
+def tiles(request, monkeypatch):
+    """Tiles as planned, as needed, and as in a traced graph without a plan, which must not ask what is needed."""
+    if request.param == "traced":
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        return None
+    return request.param
 
 
 def assignment_of(image: torch.Tensor, row: torch.Tensor, valid: torch.Tensor) -> Assignment:
@@ -64,16 +73,17 @@ def test_logits_of_zero_cost_ln_2_for_every_pixel_in_the_box_over_its_area():
 
 @FORMS
 @pytest.mark.parametrize("slots_per_row", [1, 4, 10])
-def test_the_mask_term_and_its_gradients_equal_a_loop(capacity, slots_per_row):
+def test_the_mask_term_and_its_gradients_equal_a_loop(tiles, slots_per_row):
     scene = Scene()
     indexed = torch.stack([scene.index_map[i] == n for i, n in ((0, 1), (0, 2), (1, 1), (1, 2))]).double()
     for masks, truth in (
         (scene.masks, stacked_targets(scene.masks)),
         (indexed, index_map_targets(scene.index_map, scene.batch_idx)),
     ):
-        room = None if capacity is None else capacity * (-(-10 // slots_per_row))
+        pages = -(-10 // slots_per_row)
+        room = tiles.repeat(pages) if isinstance(tiles, torch.Tensor) else tiles and tiles * pages
         got = mask_cross_entropy(
-            *scene.inputs, scene.assignment, scene.boxes, truth, slots_per_row=slots_per_row, capacity=room
+            *scene.inputs, scene.assignment, scene.boxes, truth, slots_per_row=slots_per_row, tiles=room
         )
         expected = scene.by_loop(masks)
         torch.testing.assert_close(got, expected)
@@ -83,27 +93,25 @@ def test_the_mask_term_and_its_gradients_equal_a_loop(capacity, slots_per_row):
 
 
 @FORMS
-def test_a_box_without_a_pixel_costs_nothing(capacity):
+def test_a_box_without_a_pixel_costs_nothing(tiles):
     scene = Scene()
     row = scene.assignment.row == 2
-    got = mask_cross_entropy(
-        *scene.inputs, scene.assignment, scene.boxes, stacked_targets(scene.masks), capacity=capacity
-    )
+    got = mask_cross_entropy(*scene.inputs, scene.assignment, scene.boxes, stacked_targets(scene.masks), tiles=tiles)
     assert (got[row] == 0).all()
     flat = scene.boxes.clone()
     flat[1, 2:] = flat[1, :2]
-    got = mask_cross_entropy(*scene.inputs, scene.assignment, flat, stacked_targets(scene.masks), capacity=capacity)
+    got = mask_cross_entropy(*scene.inputs, scene.assignment, flat, stacked_targets(scene.masks), tiles=tiles)
     assert got.isfinite().all()
 
 
 @FORMS
-def test_batches_without_rows_or_slots_cost_nothing_and_have_gradients(capacity):
+def test_batches_without_rows_or_slots_cost_nothing_and_have_gradients(tiles):
     none = torch.zeros(0).long()
     coefficients = torch.zeros(0, 3, requires_grad=True)
     prototypes = torch.randn(2, 3, *SIZE, requires_grad=True)
     for truth in (stacked_targets(torch.zeros(0, *SIZE)), index_map_targets(torch.zeros(2, *SIZE).long(), none)):
         empty = assignment_of(none, none, none.bool())
-        value = mask_cross_entropy(coefficients, prototypes, empty, torch.zeros(0, 4), truth, capacity=capacity)
+        value = mask_cross_entropy(coefficients, prototypes, empty, torch.zeros(0, 4), truth, tiles=tiles)
         assert value.shape == (0,)
         gradients = torch.autograd.grad(value.sum(), (coefficients, prototypes))
         assert not any(x.any() for x in gradients)
@@ -111,7 +119,7 @@ def test_batches_without_rows_or_slots_cost_nothing_and_have_gradients(capacity)
 
 @FORMS
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_broken_prototypes_of_one_image_leave_the_other_image_alone(capacity, value):
+def test_broken_prototypes_of_one_image_leave_the_other_image_alone(tiles, value):
     scene, broken = Scene(), Scene()
     broken.coefficients = scene.coefficients
     broken.prototypes = scene.prototypes.detach().clone()
@@ -120,7 +128,7 @@ def test_broken_prototypes_of_one_image_leave_the_other_image_alone(capacity, va
     other = (scene.assignment.image == 1) & scene.assignment.valid
     results = []
     for s in (scene, broken):
-        got = mask_cross_entropy(*s.inputs, scene.assignment, s.boxes, stacked_targets(scene.masks), capacity=capacity)
+        got = mask_cross_entropy(*s.inputs, scene.assignment, s.boxes, stacked_targets(scene.masks), tiles=tiles)
         gradients = torch.autograd.grad(got[other].sum(), s.inputs)
         results.append((got[other], gradients[0][other], gradients[1][1]))
     torch.testing.assert_close(*results)
@@ -130,12 +138,12 @@ def test_what_does_not_fit_into_the_planned_tiles_is_counted():
     scene = Scene()
     # pages of 10: three of row 1, one each of rows 0 and 3; 154 pixels are 3 tiles, the others one; row 2 has none
     needed = 3 * 3 + 1 + 1
-    for capacity, expected in ((needed, 0), (needed - 1, 1), (needed - 4, 2), (1, 4), (None, 0)):
-        cut = mask_overflow(scene.assignment, scene.boxes, SIZE, capacity=capacity)
+    for tiles, expected in ((needed, 0), (needed - 1, 1), (needed - 4, 2), (1, 4), (None, 0)):
+        cut = mask_overflow(scene.assignment, scene.boxes, SIZE, tiles=tiles)
         assert cut.item() == expected
     truth = stacked_targets(scene.masks)
     whole = mask_cross_entropy(*scene.inputs, scene.assignment, scene.boxes, truth)
-    cut = mask_cross_entropy(*scene.inputs, scene.assignment, scene.boxes, truth, capacity=5)
+    cut = mask_cross_entropy(*scene.inputs, scene.assignment, scene.boxes, truth, tiles=5)
     kept = torch.arange(30) < 11  # row 1's first ten valid slots have their pixels, and so have rows 0 and 3
     torch.testing.assert_close(cut[kept | (scene.assignment.row != 1)], whole[kept | (scene.assignment.row != 1)])
     assert (cut <= whole + 1e-9).all()
@@ -191,7 +199,7 @@ def test_the_gradient_of_prototypes_has_their_layout(layout):
     one = assignment_of(torch.tensor([1]), torch.tensor([0]), torch.tensor([True]))
     truth, box = MaskTargets(torch.ones(2, 4, 4), torch.tensor([0, 1]), None), torch.tensor([[0.0, 1.0, 2.0, 4.0]])
     prototypes = torch.randn(2, 3, 4, 4).contiguous(memory_format=layout).requires_grad_()
-    total = mask_cross_entropy(torch.ones(1, 3), prototypes, one, box, truth, capacity=2).sum()
+    total = mask_cross_entropy(torch.ones(1, 3), prototypes, one, box, truth, tiles=2).sum()
     (gradient,) = torch.autograd.grad(total, prototypes)
     assert gradient.abs().sum() > 0
     assert gradient.stride() == prototypes.stride()

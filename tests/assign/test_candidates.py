@@ -1,4 +1,4 @@
-"""Candidate windows list the anchors that a plain in-box test finds, whatever the box."""
+"""Candidates are the anchors that a plain in-box test finds, whatever the box."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiled_loss.assign.windows import candidate_counts, candidate_windows, enlarge_small_sides
+from compiled_loss.assign.candidates import enlarge_small_sides, find_cells
+from compiled_loss.pages import PAGE, pages_of
+from tests.assign.scenes import anchors_of, candidates_of
 from tests.reference.assigner import candidates, pixel_boxes
 from tests.reference.batches import LAYOUTS, make_batch
 from tests.reference.losses import anchor_grid
@@ -33,19 +35,18 @@ def in_box(boxes: torch.Tensor, grids, strides) -> np.ndarray:
 
 def check(boxes: torch.Tensor, grids, strides) -> None:
     truth = in_box(boxes, grids, strides)
-    windows = candidate_windows(boxes, torch.ones(len(boxes), dtype=torch.bool), grids, strides, None)
-    assert windows.anchor.shape == truth.shape
-    assert windows.counts.tolist() == truth.sum(1).tolist()
-    assert torch.equal(candidate_counts(boxes, grids, strides), windows.counts)
+    real = torch.ones(len(boxes), dtype=torch.bool)
+    assert find_cells(boxes, real, grids, strides).counts.tolist() == [*truth.sum(1).tolist(), 0]
+    found = candidates_of(boxes, real, grids, strides)
+    assert len(found.anchor) == max(-(-truth.sum(1) // PAGE).sum(), 1)
     for n in range(len(boxes)):
-        assert windows.anchor[n, windows.inside[n]].tolist() == np.flatnonzero(truth[n]).tolist(), boxes[n]
-        assert windows.inside[n].tolist() == sorted(windows.inside[n].tolist(), reverse=True)
-    assert (windows.anchor[~windows.inside] == 0).all()
+        assert anchors_of(found, n) == np.flatnonzero(truth[n]).tolist(), boxes[n]
+    assert (found.anchor[~found.inside] == 0).all()
 
 
 @levels
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_windows_of_hard_batches_equal_a_plain_search(layout, grids, strides):
+def test_candidates_of_hard_batches_equal_a_plain_search(layout, grids, strides):
     height, width = grids[0][0] * strides[0], grids[0][1] * strides[0]
     batch = make_batch(3, layout=layout, counts=(60,), size=(height, width))
     check(torch.from_numpy(pixel_boxes(batch.boxes, height, width)), grids, strides)
@@ -62,7 +63,7 @@ coordinates = st.one_of(
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.tuples(coordinates, coordinates, coordinates, coordinates), max_size=6), st.sampled_from([*LEVELS]))
-def test_windows_of_any_boxes_equal_a_plain_search_reversed_and_on_grid_lines_too(boxes, name):
+def test_candidates_of_any_boxes_equal_a_plain_search_reversed_and_on_grid_lines_too(boxes, name):
     check(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), *LEVELS[name])
 
 
@@ -71,32 +72,35 @@ def test_boxes_that_are_not_numbers_have_no_candidates_and_whole_planes_have_all
     nan, inf = float("nan"), float("inf")
     broken = torch.tensor([[nan] * 4, [nan, 0, 50, 50], [0, 0, nan, 50], [0, 0, 50, nan], [inf] * 4, [-inf] * 4])
     real = torch.ones(len(broken), dtype=torch.bool)
-    windows = candidate_windows(broken, real, grids, strides, None)
-    assert not windows.inside.any()
-    assert windows.counts.tolist() == [0] * len(broken)
+    assert find_cells(broken, real, grids, strides).counts.tolist() == [0] * (len(broken) + 1)
+    assert not candidates_of(broken, real, grids, strides).inside.any()
     everything = torch.tensor([[-1e30, -1e30, 1e30, 1e30]])
-    assert candidate_counts(everything, grids, strides).tolist() == [sum(h * w for h, w in grids)]
+    assert find_cells(everything, real[:1], grids, strides).counts.tolist() == [sum(h * w for h, w in grids), 0]
 
 
 def test_padding_rows_have_no_candidates():
     grids, strides = LEVELS["three levels"]
     boxes = torch.tensor([[0.0, 0, 64, 64]]).repeat(3, 1)
-    windows = candidate_windows(boxes, torch.tensor([True, False, True]), grids, strides, 100)
-    assert windows.counts.tolist() == [84, 0, 84]
-    assert not windows.inside[1].any()
+    real = torch.tensor([True, False, True])
+    assert find_cells(boxes, real, grids, strides).counts.tolist() == [84, 0, 84, 0]
+    assert candidates_of(boxes, real, grids, strides).layout.group.tolist() == [0, 0, 2, 2]
 
 
 @levels
-def test_a_planned_window_keeps_the_first_slots_and_counts_the_rest(grids, strides):
+def test_too_few_pages_keep_the_first_candidates_and_too_many_are_empty(grids, strides):
     height, width = grids[0][0] * strides[0], grids[0][1] * strides[0]
     boxes = torch.from_numpy(pixel_boxes(make_batch(5, counts=(40,), size=(height, width)).boxes, height, width))
     real = torch.ones(40, dtype=torch.bool)
-    full = candidate_windows(boxes, real, grids, strides, None)
-    for window in (1, 6, int(full.counts.max())):
-        cut = candidate_windows(boxes, real, grids, strides, window)
-        assert torch.equal(cut.counts, full.counts)
-        assert torch.equal(cut.anchor, full.anchor[:, :window])
-        assert torch.equal(cut.inside, full.inside[:, :window])
+    full = candidates_of(boxes, real, grids, strides)
+    needed = len(full.anchor)
+    for pages in (1, needed // 2, needed - 1, needed, needed + 3):
+        some = candidates_of(boxes, real, grids, strides, pages=pages)
+        kept = min(pages, needed)
+        assert torch.equal(some.anchor[:kept], full.anchor[:kept])
+        assert torch.equal(some.inside[:kept], full.inside[:kept])
+        assert not some.inside[kept:].any()
+        ends = pages_of(find_cells(boxes, real, grids, strides).counts[:-1]).cumsum(0)
+        assert some.layout.fits.tolist() == (ends <= pages).tolist()
 
 
 def test_only_short_sides_are_enlarged():
@@ -105,7 +109,7 @@ def test_only_short_sides_are_enlarged():
     assert enlarge_small_sides(boxes, 16).tolist() == expected
 
 
-def test_no_rows_give_no_windows():
+def test_no_rows_give_no_candidates():
     grids, strides = LEVELS["two levels"]
-    windows = candidate_windows(torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool), grids, strides, None)
-    assert [x.shape for x in windows] == [(0, 28), (0, 28), (0,)]
+    found = candidates_of(torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool), grids, strides)
+    assert (found.anchor.shape, found.inside.any().item()) == ((1, PAGE), False)

@@ -1,4 +1,4 @@
-"""Windows of oriented boxes hold the anchors that a plain search finds, and the plan makes room for them."""
+"""Candidates of oriented boxes are the anchors that a plain search finds, and the plan makes room for them."""
 
 import math
 
@@ -7,10 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiled_loss.assign.rotated import rotated_windows
-from compiled_loss.assign.windows import candidate_windows
+from compiled_loss.assign.candidates import Candidates, find_cells
+from compiled_loss.assign.rotated import keep_inside, rotated_reach
+from compiled_loss.pages import pages_of
 from compiled_loss.plan import TargetPlan
 from compiled_loss.targets import Targets
+from tests.assign.scenes import anchors_of, candidates_of
 from tests.reference.batches import LAYOUTS, make_batch
 from tests.reference.losses import anchor_grid
 from tests.reference.rotated import candidates, pixel_rboxes
@@ -23,25 +25,31 @@ LEVELS = {
 levels = pytest.mark.parametrize(("grids", "strides"), LEVELS.values(), ids=LEVELS)
 
 
-def windows_of(boxes: torch.Tensor, grids, strides, width: int | None = None):
+def found_in(boxes: torch.Tensor, grids, strides, pages: int | None = None) -> Candidates:
     points, steps = anchor_grid(grids, strides)
     real = torch.ones(len(boxes), dtype=torch.bool)
-    return rotated_windows(boxes, real, grids, strides, width, torch.from_numpy(points * steps[:, None]))
+    around = candidates_of(rotated_reach(boxes, strides), real, grids, strides, pages=pages)
+    return keep_inside(around, boxes, torch.from_numpy(points * steps[:, None]), strides)
+
+
+def cells_around(boxes: torch.Tensor, grids, strides) -> torch.Tensor:
+    real = torch.ones(len(boxes), dtype=torch.bool)
+    return find_cells(rotated_reach(boxes, strides), real, grids, strides).counts[:-1]
 
 
 def check(boxes: torch.Tensor, grids, strides) -> None:
     points, steps = anchor_grid(grids, strides)
-    windows = windows_of(boxes, grids, strides)
+    found = found_in(boxes, grids, strides)
     for n, box in enumerate(boxes.numpy()):
         wanted = candidates(points * steps[:, None], box, strides[min(1, len(strides) - 1)]).nonzero()[0].tolist()
-        assert windows.anchor[n, windows.inside[n]].tolist() == wanted, box
-        assert windows.counts[n] >= len(wanted)
-    assert not windows.anchor[~windows.inside].any()
+        assert anchors_of(found, n) == wanted, box
+        assert cells_around(boxes, grids, strides)[n] >= len(wanted)
+    assert not found.anchor[~found.inside].any()
 
 
 @levels
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_windows_of_hard_batches_equal_a_plain_search(layout, grids, strides):
+def test_candidates_of_hard_batches_equal_a_plain_search(layout, grids, strides):
     size = grids[0][0] * strides[0], grids[0][1] * strides[0]
     for seed in range(3):
         batch = make_batch(seed, layout=layout, counts=(60,), size=size, oriented=True)
@@ -54,7 +62,7 @@ turns = st.one_of(st.integers(-4, 4).map(lambda q: q * math.pi / 4), st.floats(-
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.tuples(quarters, quarters, quarters.map(abs), quarters.map(abs), turns), max_size=6))
-def test_windows_of_any_boxes_equal_a_plain_search(boxes):
+def test_candidates_of_any_boxes_equal_a_plain_search(boxes):
     check(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 5), *LEVELS["three levels"])
 
 
@@ -63,17 +71,16 @@ def test_broken_and_padded_rows_have_no_candidates():
     box = torch.tensor([48.0, 48, 60, 30, 0.5])
     rows = box.repeat(6, 1)
     rows[torch.arange(5), torch.arange(5)] = math.nan
-    windows = windows_of(rows, grids, strides)
-    assert windows.inside.any(1).tolist() == [False] * 5 + [True]
+    found = found_in(rows, grids, strides)
+    assert [bool(anchors_of(found, n)) for n in range(6)] == [False] * 5 + [True]
 
 
-def test_a_planned_window_keeps_the_first_slots_and_counts_the_rest():
+def test_too_few_pages_keep_the_first_candidates():
     grids, strides = LEVELS["three levels"]
     boxes = torch.tensor([[64.0, 48, 90, 20, 0.6], [30.0, 30, 10, 10, 0.0]])
-    full, cut = windows_of(boxes, grids, strides), windows_of(boxes, grids, strides, 40)
-    assert torch.equal(cut.counts, full.counts)
-    assert torch.equal(cut.inside, full.inside[:, :40])
-    assert (full.counts > 40).tolist() == [True, False]
+    full, cut = found_in(boxes, grids, strides), found_in(boxes, grids, strides, 1)
+    assert torch.equal(cut.inside, full.inside[:1])
+    assert cut.layout.fits.tolist() == [False, False]
 
 
 @settings(deadline=None, max_examples=100)
@@ -85,14 +92,15 @@ def test_the_plan_holds_every_slot_of_a_turned_box(boxes):
     zeros = torch.zeros(len(rows), dtype=torch.int64)
     targets = Targets(zeros, zeros, exact.float(), angles=rows[:, 4].float())
     plan = TargetPlan((96, 128), strides)
-    window = plan._widest(targets)
+    planned = plan.apply(targets).pages
+    assert isinstance(planned, torch.Tensor)
     for found in (rows.float(), torch.cat([targets.boxes * torch.tensor([128, 96, 128, 96]), rows[:, 4:].float()], 1)):
-        assert windows_of(found, grids, strides, None).counts.max() <= window
+        assert pages_of(cells_around(found, grids, strides)).sum() <= len(planned)
 
 
 def test_an_upright_box_needs_a_cell_more_at_most_on_the_sides():
     grids, strides = LEVELS["three levels"]
-    upright = candidate_windows(torch.tensor([[13.0, 14.0, 71.0, 55.0]]), torch.tensor([True]), grids, strides, None)
-    turned = windows_of(torch.tensor([[42.0, 34.5, 58.0, 41.0, 0.0]]), grids, strides)
-    assert torch.equal(turned.inside, upright.inside)
-    assert torch.equal(turned.counts, upright.counts)
+    box, real = torch.tensor([[13.0, 14.0, 71.0, 55.0]]), torch.tensor([True])
+    turned = torch.tensor([[42.0, 34.5, 58.0, 41.0, 0.0]])
+    assert anchors_of(found_in(turned, grids, strides), 0) == anchors_of(candidates_of(box, real, grids, strides), 0)
+    assert torch.equal(cells_around(turned, grids, strides), find_cells(box, real, grids, strides).counts[:-1])

@@ -1,0 +1,229 @@
+"""Candidates: the anchors inside a box, listed by integer arithmetic instead of a search.
+
+The anchors of one level that lie inside a box form a rectangle of grid cells. Its corners follow from the box, so
+candidate j of a row is turned into (level, y, x), and so into an anchor index, without looking at the others. They are
+listed on pages, so that work follows the candidates there are. A row's candidates follow the anchor index.
+
+Letters: B images, N rows, L levels, A anchors, G pages, S candidates of a page.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from compiled_loss.numerics import stack_planes
+from compiled_loss.pages import PAGE, Layout
+
+# A candidate's distance to each side must exceed this, in pixels.
+MARGIN = 1e-9
+# Beyond any grid; a whole number in float32.
+_FARTHEST = 2.0**20
+
+
+class Cells(NamedTuple):
+    """The cells of every level inside each box, and one row more, which has none.
+
+    32-bit, since 64-bit integers halve the vector width and convert slowly to float; anchors are far fewer than 2^31.
+
+    Args:
+        start: `[L, N + 1]` int32, cells on finer levels.
+        columns: `[L, N + 1]` int32, columns of the level's rectangle.
+        anchor: `[L, N + 1]` int32, anchor index of its first cell.
+        counts: `[N + 1]` int32, cells of all levels.
+    """
+
+    start: Tensor
+    columns: Tensor
+    anchor: Tensor
+    counts: Tensor
+
+
+class Candidates(NamedTuple):
+    """The pairs of a row and an anchor, on pages of one row each.
+
+    Args:
+        layout: the rows' pages.
+        image: `[G]` image of each page's row; 0 on empty pages.
+        anchor: `[G, S]` anchor index, ascending in a row; 0 where there is no candidate.
+        inside: `[G, S]` bool, True where there is one.
+
+    Example:
+        >>> from compiled_loss.pages import lay_out
+        >>> layout = lay_out(torch.tensor([2]), 1, width=2)
+        >>> one = Candidates(layout, torch.tensor([0]), torch.tensor([[3, 4]]), torch.ones(1, 2).bool())
+        >>> one.take(torch.arange(5.0).view(1, 5, 1)), one.of_rows(torch.tensor([7.0]))
+        (tensor([[[3.],
+                 [4.]]]), tensor([[7.]]))
+    """
+
+    layout: Layout
+    image: Tensor
+    anchor: Tensor
+    inside: Tensor
+
+    def take(self, x: Tensor) -> Tensor:
+        """`[G, S, ...]` of `[B, A, ...]` predictions; of the coordinates `[B, A, k]` of a box each is contiguous."""
+        flat, places = self.image[:, None] * x.shape[1] + self.anchor, x.flatten(0, 1)
+        return stack_planes(*(plane[flat] for plane in places.unbind(-1))) if x.dim() == 3 else places[flat]
+
+    def of_rows(self, x: Tensor) -> Tensor:
+        """`[G, 1, ...]` of something of each row `[N, ...]`; 0 on empty pages."""
+        return torch.cat([x, x.new_zeros(1, *x.shape[1:])])[self.layout.group][:, None]
+
+
+def enlarge_small_sides(boxes: Tensor, smallest: int) -> Tensor:
+    """Sides shorter than `smallest` grow to it about the box centre.
+
+    Args:
+        boxes: `[N, 4]` xyxy, pixels.
+        smallest: least side, pixels.
+
+    Returns:
+        `[N, 4]`.
+
+    Example:
+        >>> enlarge_small_sides(torch.tensor([[8.0, 8.0, 10.0, 48.0]]), 16)
+        tensor([[ 1.,  8., 17., 48.]])
+    """
+    low, high = boxes.chunk(2, -1)
+    # Every box takes the way over its centre, since the rounding decides which anchors on a side are inside.
+    centre, side = (low + high) / 2, high - low
+    half = torch.where(side < smallest, smallest, side) / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def fitting_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
+    """Levels whose stride s fits a box, `2 s <= sqrt(w h) <= 12 s`; the outermost levels are open to their side.
+
+    Args:
+        boxes: `[N, 4]` xyxy, float32 pixels.
+        strides: pixels per grid unit of each level, finest first.
+
+    Returns:
+        `[N, L]` bool.
+
+    Example:
+        >>> fitting_levels(torch.tensor([[0.0, 0.0, 96.0, 96.0]]), [8, 16, 32, 64])
+        tensor([[ True,  True,  True, False]])
+    """
+    scale = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
+    fits = [(2 * stride <= scale) & (scale <= 12 * stride) for stride in strides]
+    fits[0] = fits[0] | (scale < 2 * strides[0])
+    fits[-1] = fits[-1] | (scale > 12 * strides[-1])
+    return torch.stack(fits, 1)
+
+
+def find_cells(
+    boxes: Tensor,  # [N, 4] xyxy, pixels
+    real: Tensor,  # [N] bool
+    grid_sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    *,
+    levels: Tensor | None = None,  # [N, L] bool
+) -> Cells:
+    """Find the cells whose anchors lie strictly inside every box, small boxes enlarged to the second level's stride.
+
+    Args:
+        boxes: `[N, 4]` xyxy, float32 pixels.
+        real: `[N]` bool; rows without it have no cells.
+        grid_sizes: rows and columns `(h, w)` of each level, finest first.
+        strides: pixels per grid unit of each level.
+        levels: `[N, L]` bool, levels on which a row may have candidates; a row that these leave without any, and every
+            row where it is None, has them on all levels.
+
+    Returns:
+        `Cells`.
+
+    Source: the in-box test of the task-aligned assigner, arXiv 2108.07755.
+
+    Example:
+        >>> find_cells(torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([True]), [(8, 8), (4, 4)], [8, 16]).counts
+        tensor([5, 0], dtype=torch.int32)
+    """
+    # One row more than there are, so that empty pages have something to read even in an empty batch.
+    boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
+    boxes = enlarge_small_sides(boxes, strides[min(1, len(strides) - 1)])
+    real = torch.cat([real, real.new_zeros(1)])
+    low, high = boxes.T.chunk(2)
+    areas, columns, anchors, finer = [], [], [], 0
+    for (height, width), stride in zip(grid_sizes, strides, strict=True):
+        (x, y), (across, down) = _cells(low, high, stride, (width, height))
+        areas.append(torch.where(real, across * down, 0))
+        columns.append(across.clamp(min=1))
+        anchors.append(finer + y * width + x)
+        finer = finer + height * width
+    if levels is not None:
+        levels = torch.cat([levels, levels.new_zeros(1, levels.shape[1])])
+        allowed = [torch.where(level, area, 0) for level, area in zip(levels.unbind(1), areas, strict=True)]
+        some = torch.stack(allowed).sum(0) > 0
+        areas = [torch.where(some, part, area) for part, area in zip(allowed, areas, strict=True)]
+    starts = [torch.zeros_like(areas[0])]
+    for area in areas:
+        starts.append(starts[-1] + area)
+    # A stack is computed once, where its parts would be anew for every candidate.
+    return Cells(torch.stack(starts[:-1]), torch.stack(columns), torch.stack(anchors), torch.stack(starts)[-1])
+
+
+def list_candidates(
+    cells: Cells,
+    layout: Layout,
+    image: Tensor,  # [N]
+    grid_sizes: Sequence[tuple[int, int]],
+) -> Candidates:
+    """List the anchors of every row's cells on its pages.
+
+    Args:
+        cells: the cells inside every row's box.
+        layout: the rows' pages.
+        image: `[N]` image of each row.
+        grid_sizes: rows and columns `(h, w)` of each level, finest first.
+
+    Returns:
+        `Candidates`.
+
+    Example:
+        >>> from compiled_loss.pages import lay_out
+        >>> box, grids = torch.tensor([[8.0, 0.0, 25.0, 16.0]]), [(2, 4), (1, 2)]
+        >>> cells = find_cells(box, torch.tensor([True]), grids, [8, 16])
+        >>> c = list_candidates(cells, lay_out(cells.counts[:-1], 1), torch.tensor([0]), grids)
+        >>> c.anchor[c.inside]
+        tensor([1, 2, 5, 6, 9])
+    """
+    row = layout.group
+    column = torch.arange(PAGE, dtype=torch.int32, device=row.device)
+    slot = layout.begin[:, None] + column
+    of_pages = torch.stack([*cells.start, *cells.columns, *cells.anchor])[:, row].unflatten(0, (3, -1))
+    starts, columns, anchors = (x[..., None].unbind(0) for x in of_pages.unbind(0))
+    # Of the slot's own level: overwritten level by level.
+    local, width, first, length = slot, columns[0], anchors[0], torch.full_like(slot, grid_sizes[0][1])
+    for i in range(1, len(grid_sizes)):
+        here = slot >= starts[i]
+        local = torch.where(here, slot - starts[i], local)
+        width = torch.where(here, columns[i], width)
+        first = torch.where(here, anchors[i], first)
+        length = torch.where(here, grid_sizes[i][1], length)
+    # Integer division by a tensor is slow; the half keeps the quotient clear of integers, so floor is exact.
+    y = torch.floor((local + 0.5) / width).int()
+    inside = slot < cells.counts[row][:, None]
+    anchor = torch.where(inside, first + y * (length - width) + local, 0)
+    image = torch.cat([image, image.new_zeros(1)])[row]
+    return Candidates(layout, image, anchor.long(), inside)
+
+
+def _cells(low: Tensor, high: Tensor, stride: int, sizes: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """First cell along x and y, and number of cells, whose centres lie strictly between two coordinates `[2, N]`.
+
+    The quotients are off by less than a cell; testing the cell found with the very comparison that
+    defines a candidate makes the result exact for any stride.
+    """
+    first = (low / stride - 0.5).floor().clamp(-1.0, _FARTHEST)
+    first = torch.where((first + 0.5) * stride - low > MARGIN, first, first + 1).clamp(min=0)
+    last = (high / stride - 0.5).ceil().clamp(-1.0, _FARTHEST)
+    last = torch.where(high - (last + 0.5) * stride > MARGIN, last, last - 1)
+    last = torch.stack([x.clamp(max=size - 1) for x, size in zip(last.unbind(0), sizes, strict=True)])
+    count = last - first + 1
+    # A NaN or reversed side compares False and counts no cell.
+    some = count > 0
+    return torch.where(some, first, 0).int(), torch.where(some, count, 0).int()
