@@ -56,7 +56,7 @@ class Assignment(NamedTuple):
         row: `[P]` target row that the anchor was given to.
         valid: `[P]` bool, True where the slot holds a positive.
         score: `[P]` float, target score of the positive (the weight of its terms); 0 in empty slots.
-        overflow: scalar, target rows with more candidate anchors than the planned window holds, and for masks how
+        overflow: scalar, target rows with more candidate anchors than the planned pages hold, and for masks how
             often a row's positives found no room in the planned tiles.
 
     Example:
@@ -105,7 +105,7 @@ class LossOutput(NamedTuple):
         total: scalar, differentiable: the sum of `terms`.
         terms: named scalars, each already times its gain and times the batch size.
         num_positives: scalar, anchors that were given to a target.
-        overflow: scalar, target rows cut short by the planned candidate window, and for masks how often a row's
+        overflow: scalar, target rows cut short by the planned pages of candidates, and for masks how often a row's
             positives found no room in the planned tiles; 0 when the plan fits.
 
     Example:

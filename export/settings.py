@@ -43,7 +43,7 @@ def loss_parser(program: str, text: str, out: str) -> argparse.ArgumentParser:
     add("--keep", type=int, help="anchors that it keeps; one-to-one branches have --top-k 7 --keep 1")
     add("--alpha", type=float, default=0.5, help="power of the class score in the alignment")
     add("--beta", type=float, default=6.0, help="power of the overlap in the alignment")
-    add("--window", type=int, help="planned candidate anchors of a row; None: all")
+    add("--pages", type=int, help="planned pages of 64 candidate anchors for all rows; None: room for all")
     pose = parser.add_argument_group("pose")
     pose.add_argument("--keypoints", type=int, default=17, help="keypoints of an object")
     pose.add_argument("--keypoint-dims", type=int, default=3, help="3 with a visibility logit, 2 without")
@@ -117,7 +117,7 @@ def setting_of(given: argparse.Namespace, slots: int | None = None) -> Setting:
         if len(words) != 2 or not all(x.isdecimal() for x in words):
             raise ValueError(f"--image-size: expected HEIGHT WIDTH in pixels, or any, got {text}")
         size = (int(words[0]), int(words[1]))
-    names = ("window", "mask_tiles", "prototypes", "mask_stride", "semantic")
+    names = ("pages", "mask_tiles", "prototypes", "mask_stride", "semantic")
     return Setting(size, slots, **{name: getattr(given, name) for name in names})
 
 

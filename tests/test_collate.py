@@ -12,7 +12,7 @@ from compiled_loss.plan import TargetPlan
 from compiled_loss.rows import pad_rows
 from compiled_loss.targets import Targets
 
-PLAN = TargetPlan((32, 64), (8, 16), rows=16, window=32)
+PLAN = TargetPlan((32, 64), (8, 16), rows=16, pages=32)
 
 
 class Samples(torch.utils.data.Dataset):
@@ -40,7 +40,7 @@ def check_batch(batch: Any, labels: list[int]):
     n = len(expected)
     assert list(zip(targets.batch_idx[:n].tolist(), targets.labels[:n].tolist(), strict=True)) == expected
     assert (targets.batch_idx[n:] == -1).all()
-    assert (len(targets.labels), targets.window, targets.is_sorted) == (16, 32, True)
+    assert (len(targets.labels), len(targets.pages), targets.is_sorted) == (16, 32, True)
     assert targets.keypoints is not None
     assert targets.keypoints.shape == (16, 5, 3)
 

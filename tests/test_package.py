@@ -52,7 +52,7 @@ WITHIN_A_FLOOR = {
 
 
 def room(dotted: str) -> str:
-    """`compiled_loss.assign.windows` is in the room `assign`."""
+    """`compiled_loss.assign.candidates` is in the room `assign`."""
     parts = dotted.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 

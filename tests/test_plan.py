@@ -1,15 +1,16 @@
-"""Padding and planning: every row once, in order, in few shapes, with a window that always suffices."""
+"""Padding and planning: every row once, in order, in few shapes, with pages that always suffice."""
 
 import dataclasses
 import warnings
 
 import pytest
 import torch
-from compiled_loss.assign.windows import candidate_counts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compiled_loss.assign.candidates import find_cells
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
+from compiled_loss.pages import pages_of
 from compiled_loss.plan import TargetPlan
 from compiled_loss.rows import join_images, pad_rows
 from compiled_loss.targets import Targets
@@ -17,6 +18,17 @@ from compiled_loss.targets import Targets
 SIZE, STRIDES = (64, 96), (8, 16, 32)
 GRIDS = ((8, 12), (4, 6), (2, 3))
 ANCHORS = 8 * 12 + 4 * 6 + 2 * 3
+
+
+def room(targets: Targets) -> int:
+    """Pages of candidates that there is room for."""
+    assert isinstance(targets.pages, torch.Tensor)
+    return len(targets.pages)
+
+
+def cells_in(boxes: torch.Tensor) -> torch.Tensor:
+    """Candidates of each of some boxes in pixels."""
+    return find_cells(boxes, torch.ones(len(boxes), dtype=torch.bool), GRIDS, STRIDES).counts[:-1]
 
 
 def rows_of(batch_idx, size=0.05, keypoints=None) -> Targets:
@@ -54,10 +66,10 @@ def test_rows_come_in_multiples_of_sixteen_or_powers_of_two(n, rows, buckets):
     assert len(pad_rows(image_of(n), power_of_two=True).labels) == buckets
 
 
-def test_padding_keeps_the_promise_of_order_and_the_window():
-    t = rows_of([0, 0, 2])._replace(is_sorted=True, window=64)
+def test_padding_keeps_the_promise_of_order_and_the_pages():
+    t = rows_of([0, 0, 2])._replace(is_sorted=True, pages=64)
     padded = pad_rows(t, 5).validate()
-    assert (padded.is_sorted, padded.window) == (True, 64)
+    assert (padded.is_sorted, padded.pages) == (True, 64)
     assert not pad_rows(rows_of([2, 0])).is_sorted
 
 
@@ -106,33 +118,46 @@ quarters = st.tuples(st.integers(-80, 464), st.integers(-80, 336), st.integers(0
 
 @settings(deadline=None, max_examples=120)
 @given(st.lists(quarters, min_size=1, max_size=8))
-def test_the_planned_window_holds_what_any_rounding_of_the_box_would_find(boxes):
+def test_the_planned_pages_hold_what_any_rounding_of_the_box_would_find(boxes):
     exact = torch.tensor(
         [[(x + w / 2) / 384, (y + h / 2) / 256, w / 384, h / 256] for x, y, w, h in boxes], dtype=torch.float64
     )
     t = Targets(torch.zeros(len(boxes)).long(), torch.zeros(len(boxes)).long(), exact.float())
     plan = TargetPlan(SIZE, STRIDES)
-    bound = plan._widest(t)
-    window = plan.apply(t).window
-    assert window is not None
-    assert bound <= window
+    bound = plan._pages(t)
+    assert bound.sum() <= room(plan.apply(t))
     pixels = cxcywh_to_xyxy(t.boxes * torch.tensor([96.0, 64.0, 96.0, 64.0]))
     unrounded = cxcywh_to_xyxy(t.boxes.double() * torch.tensor([96.0, 64.0, 96.0, 64.0]).double()).float()
     outwards = pixels + torch.tensor([-1.0, -1.0, 1.0, 1.0]) * 2e-4
     for found in (pixels, unrounded, outwards):
-        assert candidate_counts(found, GRIDS, STRIDES).max() <= bound
+        assert (pages_of(cells_in(found)) <= bound).all()
 
 
-def test_an_anchor_on_the_side_of_an_enlarged_box_is_planned_for():
+def test_an_anchor_on_the_side_of_an_enlarged_box_is_planned_for(monkeypatch):
     # A point box at (20, 20) becomes 16 wide, from 12 to 28: eight anchors of stride 8 lie on its sides.
     t = Targets(torch.zeros(1).long(), torch.zeros(1).long(), torch.tensor([[20 / 96, 20 / 64, 0.0, 0.0]]))
-    assert candidate_counts(torch.tensor([[20.0, 20.0, 20.0, 20.0]]), GRIDS, STRIDES).item() == 1 + 1 + 1
-    assert TargetPlan(SIZE, STRIDES)._widest(t) == 9 + 1 + 1
+    assert cells_in(torch.tensor([[20.0, 20.0, 20.0, 20.0]])).item() == 1 + 1 + 1
+    seen = []
+
+    def spy(counts: torch.Tensor) -> torch.Tensor:
+        seen.append(counts)
+        return pages_of(counts)
+
+    monkeypatch.setattr("compiled_loss.plan.pages_of", spy)
+    TargetPlan(SIZE, STRIDES).apply(t)
+    assert seen[0].tolist() == [9 + 1 + 1]
 
 
-@pytest.mark.parametrize(("size", "window"), [(0.01, 32), (0.6, 48), (0.95, ANCHORS)])
-def test_windows_come_in_buckets_up_to_the_number_of_anchors(size, window):
-    assert TargetPlan(SIZE, STRIDES).apply(image_of(1, size)).window == window
+@pytest.mark.parametrize(
+    ("count", "size", "pages"), [(1, 0.01, 16), (16, 0.2, 16), (17, 0.2, 18), (17, 3.0, 36), (100, 3.0, 208)]
+)
+def test_pages_come_in_steps_of_a_sixteenth(count, size, pages):
+    assert room(TargetPlan(SIZE, STRIDES).apply(image_of(count, size))) == pages
+
+
+@pytest.mark.parametrize(("count", "pages"), [(1, 16), (17, 32), (100, 128)])
+def test_pages_come_in_powers_of_two_for_static_shapes(count, pages):
+    assert room(TargetPlan(SIZE, STRIDES, power_of_two=True).apply(image_of(count, 0.2))) == pages
 
 
 def test_no_batch_of_a_data_set_exceeds_its_plan():
@@ -146,7 +171,7 @@ def test_no_batch_of_a_data_set_exceeds_its_plan():
         for i, a in enumerate(images):
             for b in images[:i]:
                 planned = plan.apply(join_images([a, b], "images"))
-                assert (len(planned.labels), planned.window) == (plan.rows, plan.window)
+                assert (len(planned.labels), room(planned)) == (plan.rows, plan.pages)
 
 
 def test_margin_and_buckets_widen_a_plan():
@@ -155,48 +180,48 @@ def test_margin_and_buckets_widen_a_plan():
     def plan(**arguments):
         return TargetPlan.from_dataset(images, batch_size=2, image_size=SIZE, strides=STRIDES, **arguments)
 
-    assert (plan().rows, plan().window) == (48, 32)
-    assert (plan(margin=0.5).rows, plan(margin=0.5).window) == (64, 48)
-    assert plan(power_of_two=True).rows == 64
+    assert (plan().rows, plan().pages) == (48, 40)
+    assert (plan(margin=1).rows, plan(margin=1).pages) == (80, 160)  # a side of 0.8 needs two pages
+    assert (plan(power_of_two=True).rows, plan(power_of_two=True).pages) == (64, 64)
 
 
 def test_a_batch_beyond_its_plan_loses_nothing_and_says_so_once(monkeypatch):
     monkeypatch.setattr("compiled_loss.plan._warned", set())
-    plan = TargetPlan(SIZE, STRIDES, rows=16, window=32)
+    plan = TargetPlan(SIZE, STRIDES, rows=16, pages=16)
     big = rows_of([0] * 40, size=0.95)
     with pytest.warns(UserWarning, match="TargetPlan") as caught:
         planned = plan.apply(big)
     text = sorted(str(w.message) for w in caught)
     assert len(text) == 2
-    assert "rows=40, more than the 16 of its TargetPlan" in text[0]
-    assert "window=" in text[1]
+    assert "rows=40, more than the 16 of its TargetPlan" in text[1]
+    assert "pages=80, more than the 16" in text[0]
     assert "margin=" in text[1]
-    assert (len(planned.labels), planned.window) == (64, ANCHORS)
+    assert (len(planned.labels), room(planned)) == (64, 80)
     assert planned.labels[:40].tolist() == list(range(40))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         again = plan.apply(big)
         small = plan.apply(image_of(3))
-    assert (len(again.labels), again.window) == (64, ANCHORS)
-    assert (len(small.labels), small.window) == (16, 32)
+    assert (len(again.labels), room(again)) == (64, 80)
+    assert (len(small.labels), room(small)) == (16, 16)
 
 
 def test_a_plan_moves_to_another_image_size():
     plan = dataclasses.replace(TargetPlan(SIZE, STRIDES, rows=32), image_size=(128, 128))
-    assert plan.apply(image_of(1, 0.9)).window == 16 * 16 + 8 * 8 + 4 * 4
+    assert room(plan.apply(image_of(20, 3.0))) == 20 * 6  # 336 anchors each
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"image_size": (64, 100)}, r"image_size: expected .*multiples of the strides \(8, 16, 32\), got \(64, 100\)"),
+        ({"image_size": (64, 100)}, r"image_size: expected .*multiples of the finest stride 8, got \(64, 100\)"),
         ({"image_size": (64,)}, r"image_size: expected \(height, width\)"),
         ({"image_size": (0, 64)}, "image_size: expected"),
         ({"strides": ()}, "strides: expected"),
         ({"strides": (8, 0)}, "strides: expected"),
         ({"rows": 1}, "rows: expected an integer of at least 2, got 1"),
-        ({"window": 0}, "window: expected an integer of at least 1, got 0"),
-        ({"window": 200.5}, "window: expected an integer of at least 1, got 200.5"),
+        ({"pages": 0}, "pages: expected an integer of at least 1, got 0"),
+        ({"pages": 200.5}, "pages: expected an integer of at least 1, got 200.5"),
         ({"image_size": (64.0, 64)}, "image_size: expected an integer of at least 1, got 64.0"),
         ({"image_size": 64}, r"image_size: expected \(height, width\).*, got 64"),
         ({"strides": (32, 16, 8)}, "strides: expected .*finest level first, got"),

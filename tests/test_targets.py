@@ -10,10 +10,10 @@ from torch.utils.data import default_convert
 from compiled_loss.targets import Targets
 
 
-def make(batch_idx=(0, 0, 1), labels=(2, 0, 1), keypoints=None, window=None, is_sorted=False) -> Targets:
+def make(batch_idx=(0, 0, 1), labels=(2, 0, 1), keypoints=None, pages=None, is_sorted=False) -> Targets:
     rows = len(batch_idx)
     boxes = torch.tensor([[0.5, 0.5, 0.2, 0.1]]).repeat(rows, 1)
-    return Targets(torch.tensor(batch_idx), torch.tensor(labels), boxes, keypoints, window, is_sorted)
+    return Targets(torch.tensor(batch_idx), torch.tensor(labels), boxes, keypoints, pages, is_sorted)
 
 
 def with_row(targets: Targets, field: str, row, value) -> Targets:
@@ -27,7 +27,7 @@ def raises(*parts: str):
 
 
 def test_good_targets_come_back_unchanged():
-    t = make(keypoints=torch.rand(3, 5, 3), is_sorted=True, window=64)
+    t = make(keypoints=torch.rand(3, 5, 3), is_sorted=True, pages=64)
     assert t.validate(batch_size=2, num_classes=3) is t
 
 
@@ -70,8 +70,9 @@ def test_every_floating_dtype_is_accepted(dtype):
         ({"keypoints": torch.zeros(3, 0, 3)}, ["Targets.keypoints", "[3, K >= 1, 2 or 3]", "(3, 0, 3)"]),
         ({"keypoints": torch.zeros(2, 5, 3)}, ["Targets.keypoints", "[3, K >= 1, 2 or 3]", "(2, 5, 3)"]),
         ({"keypoints": torch.zeros(3, 5, 3, device="meta")}, ["Targets.keypoints", "device cpu", "meta"]),
-        ({"window": 0}, ["Targets.window", "positive integer", "0"]),
-        ({"window": 2.5}, ["Targets.window", "positive integer", "2.5"]),
+        ({"pages": 0}, ["Targets.pages", "positive integer", "0"]),
+        ({"pages": 2.5}, ["Targets.pages", "positive integer", "2.5"]),
+        ({"pages": torch.zeros(3, 2)}, ["Targets.pages", "[pages]", "(3, 2)"]),
     ],
 )
 def test_a_wrong_structure_is_named_with_what_came(fields, parts):
@@ -157,15 +158,15 @@ def test_a_broken_promise_of_order_is_named_with_its_row(batch_idx, row):
 
 
 def test_moving_keeps_values_and_dtypes():
-    t = make(keypoints=torch.rand(3, 5, 2), window=32, is_sorted=True).to("cpu", non_blocking=True)
-    assert (t.labels.dtype, t.window, t.is_sorted) == (torch.int64, 32, True)
+    t = make(keypoints=torch.rand(3, 5, 2), pages=32, is_sorted=True).to("cpu", non_blocking=True)
+    assert (t.labels.dtype, t.pages, t.is_sorted) == (torch.int64, 32, True)
     assert t.to("meta").keypoints.device.type == "meta"  # type: ignore[union-attr]
 
 
 def test_targets_are_a_plain_tuple_to_torch():
-    leaves, spec = tree_flatten(make(window=32))
+    leaves, spec = tree_flatten(make(pages=32))
     assert isinstance(tree_unflatten(leaves, spec), Targets)
-    assert isinstance(default_convert(make(window=32)), Targets)
+    assert isinstance(default_convert(make(pages=32)), Targets)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")

@@ -18,7 +18,7 @@ def export_assignment(loss: DetectionLoss, path: str | os.PathLike[str], setting
     Args:
         loss: a task's loss; of an end-to-end loss one of its branches, `loss.many` or `loss.one`.
         path: a name that ends in .onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package).
-        setting: image size, slots of the padded form, planned window.
+        setting: image size, slots of the padded form, planned pages.
 
     Returns:
         What was written into the file: names, shapes and meanings of inputs and outputs, constants, versions.
@@ -52,7 +52,7 @@ def export_loss(
     Args:
         loss: a task's loss or an end-to-end loss.
         path: a name that ends in .onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package).
-        setting: image size, planned window.
+        setting: image size, planned pages.
         gradients: also return the gradient of the loss by every prediction. Experimental: it rests on an interface
             that torch calls unstable, so only versions that it was tried with are taken.
 

@@ -71,15 +71,12 @@ def read_sides(
         (tensor([[1.5000, 1.5000, 1.5000, 1.5000]]), tensor([1.3863]))
     """
     image, anchor, _, valid = assignment[:4]
-    if torch.compiler.is_exporting():
-        # An export differentiates what is inside a function of one's own, here all anchors' decoding.
-        positives = masked(at_least_float32(logits[image, :, anchor]), valid).unflatten(-1, (4, -1))
-        return decode_distances(positives), distribution_focal(positives, distances)
-    arguments = logits, *sides, image, anchor, valid, distances
-    # The tracer makes an instance of a function that needs no gradient, and torch warns of that.
-    if torch.is_grad_enabled() and logits.requires_grad:
-        return _ReadSides.apply(*arguments)
-    return _ReadSides.forward(*arguments)
+    # The tracer makes an instance of a function that needs no gradient, and torch warns of that. Export and forward mode
+    # differentiate what is inside a function of one's own, here all anchors' decoding.
+    if torch.is_grad_enabled() and logits.requires_grad and not torch.compiler.is_exporting():
+        return _ReadSides.apply(logits, *sides, image, anchor, valid, distances)
+    positives = masked(at_least_float32(logits[image, :, anchor]), valid).unflatten(-1, (4, -1))
+    return masked(decode_distances(positives), valid), masked(distribution_focal(positives, distances), valid)
 
 
 class _ReadSides(torch.autograd.Function):

@@ -110,7 +110,7 @@ def prepare(settings: Settings, console: Console) -> Run:
     console.print(
         f"{settings.task} on {dataset.info.name}: {len(dataset)} training and {len(pictures)} held-out pictures of "
         f"{dataset.size}x{dataset.size}; a model of {parameters:,} parameters; {steps} steps of {settings.batch_size} "
-        f"pictures on {device}, each with {plan.rows} target rows and windows of {plan.window} anchors"
+        f"pictures on {device}, each with {plan.rows} target rows and {plan.pages} pages of candidates"
         + (f", {plan.mask_tiles} tiles of mask pixels" if plan.mask_tiles else ""),
         highlight=False,
         soft_wrap=True,

@@ -50,7 +50,7 @@ def test_one_triton_graph_serves_every_number_of_rows_with_the_eager_numbers(nam
 
 
 def test_a_training_step_replays_cuda_graphs():
-    loss, plan = DetectionLoss(2, STRIDES).cuda(), TargetPlan(SIZE, STRIDES, rows=128, window=96)
+    loss, plan = DetectionLoss(2, STRIDES).cuda(), TargetPlan(SIZE, STRIDES, rows=128, pages=256)
     compiled = torch.compile(lambda p, t: loss(p, t).total, fullgraph=True, mode="reduce-overhead")
     counters.clear()
     for n in (5, 0, 100, 1, 17):

@@ -168,9 +168,9 @@ def test_the_assignment_and_loss_agree_with_the_image_size_open(task, tmp_path):
 @pytest.mark.slow
 def test_other_options_agree(tmp_path):
     for name, options in (
-        ("a.onnx", ["--image-size", "64", "64", "--strides", "32", "--window", "3", "--gradients"]),
+        ("a.onnx", ["--image-size", "64", "64", "--strides", "32", "--pages", "3", "--gradients"]),
         ("b.onnx", ["--end-to-end", "--reg-max", "1"]),
-        ("c.onnx", ["--task", "segment", "--semantic", "--mask-overlap", "--window", "64", "--mask-tiles", "256"]),
+        ("c.onnx", ["--task", "segment", "--semantic", "--mask-overlap", "--pages", "64", "--mask-tiles", "256"]),
         ("d.onnx", ["--task", "pose", "--image-size", "any", "--gradients"]),
         ("e.onnx", ["--strides", "8", "16", "--reg-max", "1", "--image-size", "any", "--gradients"]),
         ("e.pt2", ["--strides", "8", "16", "--reg-max", "1", "--image-size", "any", "--gradients"]),

@@ -17,7 +17,7 @@ SMALL = Setting(image_size=(64, 96))
     [
         (Setting(image_size=(64, 100)), r"image_size: expected multiples of \[8, 16, 32\], got \(64, 100\)"),
         (Setting(image_size=(64,)), r"image_size: expected \(height, width\) in pixels, or None"),  # type: ignore[arg-type]
-        (Setting(window=0), "window: expected a positive integer, or None, got 0"),
+        (Setting(pages=0), "pages: expected a positive integer, or None, got 0"),
         (Setting(slots=3), "slots: expected None, since slots are an output of the assignment, got 3"),
     ],
 )

@@ -94,9 +94,9 @@ def test_gains_multiply_their_own_term():
         torch.testing.assert_close(changed[name] / gain, plain[name] / defaults[name])
 
 
-def test_a_planned_window_gives_the_same_numbers():
+def test_planned_pages_give_the_same_numbers():
     criterion = PoseLoss(2, 5)
     scene = make_scene(2, criterion, layout="tiny")
-    planned = scene._replace(targets=scene.targets._replace(window=32))
+    planned = scene._replace(targets=scene.targets._replace(pages=64))
     check(criterion, planned)
     assert criterion(*planned).total == criterion(*scene).total

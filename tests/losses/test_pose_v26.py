@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from compiled_loss.assign.windows import candidate_windows, fitting_levels
 from torch import Tensor
 
 from compiled_loss import Predictions, ResidualPoseLoss, TargetPlan, Targets
+from compiled_loss.assign.candidates import fitting_levels
 from compiled_loss.terms.keypoints import residual_log_likelihood
+from tests.assign.scenes import anchors_of, candidates_of
 from tests.reference.any_head import reference_loss
 from tests.reference.assigner import candidates, level_gate, pixel_boxes
 from tests.reference.batches import KINDS, LAYOUTS, Batch, Raw, make_batch, make_predictions
@@ -81,11 +82,11 @@ def test_bins_sigmas_weights_and_fewer_anchors_reach_the_loss():
     check(criterion, *draw(6, reg_max=16), **lists, top_k=7, keep=1)
 
 
-def test_a_planned_window_gives_the_same_numbers():
+def test_planned_pages_give_the_same_numbers():
     batch, raw = draw(7, layout="tiny")
     criterion = ResidualPoseLoss(2, 5, reg_max=1, flow=log_density)
-    window = TargetPlan(batch.size).apply(Targets(*batch[2:6])).window
-    assert answer(criterion, batch, raw, window=window)[0].total == answer(criterion, batch, raw)[0].total
+    pages = TargetPlan(batch.size).apply(Targets(*batch[2:6])).pages
+    assert answer(criterion, batch, raw, pages=pages)[0].total == answer(criterion, batch, raw)[0].total
 
 
 def likelihood(error: float, sigma: float, *, visible: bool = True) -> tuple[Tensor, Tensor]:
@@ -212,10 +213,10 @@ def test_the_gate_leaves_the_candidates_of_the_loops(layout):
     grids = ((40, 40), (20, 20), (10, 10))
     points, stride = anchor_grid(grids, STRIDES)
     levels = fitting_levels(boxes, STRIDES)
-    windows = candidate_windows(boxes, torch.ones(40, dtype=torch.bool), grids, STRIDES, None, levels=levels)
+    found = candidates_of(boxes, torch.ones(40, dtype=torch.bool), grids, STRIDES, levels=levels)
     for n, box in enumerate(boxes.numpy()):
         expected = level_gate(candidates(points * stride[:, None], box, 16), stride, box)
-        assert windows.anchor[n][windows.inside[n]].tolist() == expected.nonzero()[0].tolist()
+        assert anchors_of(found, n) == expected.nonzero()[0].tolist()
 
 
 def test_wrong_shapes_are_refused_by_name():

@@ -119,9 +119,9 @@ def test_the_total_is_the_sum_of_its_terms_and_no_gradient_reaches_the_targets(c
 
 
 @every_loss
-def test_window_that_is_too_small_is_reported_and_the_loss_stays_finite(criterion):
+def test_too_few_pages_are_reported_and_the_loss_stays_finite(criterion):
     scene = make_scene(7, criterion, layout="spread")
-    out, gradients = outcome(criterion, Scene(scene[0], scene.targets._replace(window=4)))
+    out, gradients = outcome(criterion, Scene(scene[0], scene.targets._replace(pages=1)))
     assert out.overflow > 0
     assert all(x.isfinite().all() for x in (out.total, *gradients))
 
