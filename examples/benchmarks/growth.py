@@ -40,6 +40,7 @@ class Point(NamedTuple):
 def measure(kind: str, rounds: int, gib: float, device: str, with_reference: bool) -> Iterator[Point]:
     """One point for each number of rows, as far as any contender goes."""
     torch.manual_seed(0)
+    torch.compiler.reset()
     preds = make_preds(HEADS["detect"], BATCH, device)
     predictions, leaves = Predictions(preds["boxes"], preds["scores"], GRID_SIZES), leaves_of(preds)
     plan, loss = TargetPlan((SIZE, SIZE), STRIDES), DetectionLoss(CLASSES, STRIDES).to(device)
