@@ -7,7 +7,6 @@ batch 8, 640x640, 80 classes, less what the step takes later. Importing torch is
 """
 
 import itertools
-import json
 import os
 import statistics
 import subprocess
@@ -21,50 +20,43 @@ from heads import HEADS, criteria, make_batch, make_preds
 from timing import machine, parser_of, read_options, table
 
 
-def first_step(device: str) -> tuple[float, float]:
-    """Seconds that compiling adds to the first forward and to the first backward of this process."""
+def first_step(device: str) -> float:
+    """Seconds that compiling adds to the first step of this process, forward and backward."""
     preds = make_preds(HEADS["detect"], BATCH, device)
     batch = make_batch(rows_of(48, MIXED).to(device))
     loss = criteria(HEADS["detect"], preds, batch, with_reference=False)["criterion, compiled"]
-    wait = torch.cuda.synchronize if preds["boxes"].is_cuda else lambda: None
-    marks = []
+    marks = [time.perf_counter()]
     for _ in range(2):
+        loss().backward()
+        if preds["boxes"].is_cuda:
+            torch.cuda.synchronize()
         marks.append(time.perf_counter())
-        total = loss()
-        wait()
-        marks.append(time.perf_counter())
-        total.backward()
-        wait()
-        marks.append(time.perf_counter())
-    spans = [end - begin for begin, end in itertools.pairwise(marks)]
-    return spans[0] - spans[3], spans[1] - spans[4]
+    first, later = (end - begin for begin, end in itertools.pairwise(marks))
+    return first - later
 
 
-def in_child(device: str, cache: str) -> list[float]:
+def in_child(device: str, cache: str) -> float:
     """The same in a new process with a cache of its own."""
     command = [sys.executable, __file__, "--here", "--device", device]
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache}
-    return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+    return float(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def main() -> None:
     """Print the table."""
     parser = parser_of(__doc__, rounds=1)
-    parser.add_argument("--here", action="store_true", help="measure this process, print JSON")
+    parser.add_argument("--here", action="store_true", help="measure this process, print seconds")
     options = read_options(parser)
     if options.here:
-        print(json.dumps(first_step(options.device)))
+        print(first_step(options.device))
         return
-    seconds: dict[str, list[list[float]]] = {"cold": [], "warm": []}
+    seconds: dict[str, list[float]] = {"cold": [], "warm": []}
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as cache:
-            for spans in seconds.values():
-                spans.append(in_child(options.device, cache))
-    rows = []
-    for name, spans in seconds.items():
-        forward, backward = (statistics.median(x) for x in zip(*spans, strict=True))
-        rows.append([name, f"{forward:.1f}", f"{backward:.1f}", f"{forward + backward:.1f}"])
-    print(table(["compile time, s", "forward", "backward", "both"], rows))
+            for found in seconds.values():
+                found.append(in_child(options.device, cache))
+    rows = [[name, f"{statistics.median(found):.1f}"] for name, found in seconds.items()]
+    print(table(["compile time of forward and backward", "s"], rows))
     print(f"\n{machine('torch', device=options.device)}, median of {options.rounds}")
 
 
