@@ -30,8 +30,9 @@ format: setup
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
+# make benchmark BENCHMARK='--labels labels.json --rounds 5'
 benchmark: setup
-	$(RUN) examples/benchmarks/run.py
+	$(RUN) examples/benchmarks/run.py $(BENCHMARK)
 
 setup: $(VENV)/.ready
 

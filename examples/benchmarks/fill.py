@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from timing import available, in_turn, machine, parser_of, table
+from timing import available, in_turn, machine, parser_of, read_options, table
 from torch import Tensor
 
 from compiled_loss import fill
@@ -72,7 +72,7 @@ def run_size(batch_size: int, rows: int, rounds: int, device: str, with_pyg: boo
 
 def main() -> None:
     """Print the table."""
-    options, _ = parser_of(__doc__, rounds=41).parse_known_args()
+    options = read_options(parser_of(__doc__, rounds=41))
     rounds, device = options.rounds, options.device
     with_pyg = available("torch_geometric")
     results = [(b, n, *run_size(b, n, rounds, device, with_pyg)) for b, n in SIZES]
