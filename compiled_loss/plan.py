@@ -245,7 +245,7 @@ def _tiles(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor:
     """`[N]` tiles that hold the pixels of each box, an upper bound under rounding."""
     sides = boxes[:, 2:].float() * (1 + margin) + 2 * _SLACK
     grown = cxcywh_to_xyxy(torch.cat([boxes[:, :2].float(), sides], dim=1))
-    return pages_of(box_pixels(grown * grown.new_tensor([size[1], size[0]] * 2), size).count)
+    return pages_of(box_pixels(grown * grown.new_tensor([size[1], size[0]] * 2), size).number)
 
 
 def _needed_tiles(boxes: Tensor, size: tuple[int, int]) -> tuple[int, int]:

@@ -40,6 +40,7 @@ def check_batch(batch: Any, labels: list[int]):
     n = len(expected)
     assert list(zip(targets.batch_idx[:n].tolist(), targets.labels[:n].tolist(), strict=True)) == expected
     assert (targets.batch_idx[n:] == -1).all()
+    assert isinstance(targets.pages, torch.Tensor)
     assert (len(targets.labels), len(targets.pages), targets.is_sorted) == (16, 32, True)
     assert targets.keypoints is not None
     assert targets.keypoints.shape == (16, 5, 3)

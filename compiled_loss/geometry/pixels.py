@@ -20,7 +20,7 @@ class Pixels(NamedTuple):
     height: Tensor
 
     @property
-    def count(self) -> Tensor:
+    def number(self) -> Tensor:
         """`[...]` int32."""
         return self.width * self.height
 
@@ -103,7 +103,7 @@ def list_tiles(pixels: Pixels, columns: int, capacity: int) -> Tiles:
         >>> t.page, t.pixel[t.inside][-4:]
         (tensor([0, 0, 1, 0]), tensor([21, 22, 31, 32]))
     """
-    layout = lay_out(pixels.count, capacity)
+    layout = lay_out(pixels.number, capacity)
     page = torch.where(layout.group < pixels.x.shape[0], layout.group, 0)
     x, y, width, height = (values[page][:, None] for values in pixels)
     local = layout.begin[:, None] + torch.arange(PAGE, dtype=torch.int32, device=page.device)

@@ -71,8 +71,8 @@ def read_sides(
         (tensor([[1.5000, 1.5000, 1.5000, 1.5000]]), tensor([1.3863]))
     """
     image, anchor, _, valid = assignment[:4]
-    # The tracer makes an instance of a function that needs no gradient, and torch warns of that. Export and forward mode
-    # differentiate what is inside a function of one's own, here all anchors' decoding.
+    # The tracer makes an instance of a function that needs no gradient, and torch warns of that. Export and forward
+    # mode differentiate what is inside a function of one's own, here all anchors' decoding.
     if torch.is_grad_enabled() and logits.requires_grad and not torch.compiler.is_exporting():
         return _ReadSides.apply(logits, *sides, image, anchor, valid, distances)
     positives = masked(at_least_float32(logits[image, :, anchor]), valid).unflatten(-1, (4, -1))

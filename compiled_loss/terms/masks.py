@@ -57,7 +57,7 @@ def mask_cross_entropy(
     boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
     pages = paginate(assignment.row, assignment.valid, boxes.shape[0] - 1, slots_per_row)
     pixels = box_pixels(boxes[pages.group], truth.size)
-    room = capacity(tiles, pages_of(pixels.count))
+    room = capacity(tiles, pages_of(pixels.number))
     if room is None:
         sums = _over_images(coefficients, prototypes, assignment, boxes, truth)
     else:
@@ -143,7 +143,7 @@ def mask_overflow(
         return torch.zeros_like(assignment.overflow)
     boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
     pages = paginate(assignment.row, assignment.valid, boxes.shape[0] - 1, slots_per_row)
-    counts = box_pixels(boxes[pages.group], size).count
+    counts = box_pixels(boxes[pages.group], size).number
     room = tiles.shape[0] if isinstance(tiles, Tensor) else tiles
     return (~lay_out(counts, room).fits).sum()
 

@@ -31,11 +31,11 @@ OPERATORS = 12  # lines of the table
 
 
 def make_inputs() -> tuple[dict[str, Tensor], int]:
-    """The named tensors of the graph, and the window of the plan."""
+    """The named tensors of the graph, and the pages of the plan."""
     torch.manual_seed(0)
     preds, targets = make_preds(HEADS["detect"], BATCH, "cpu"), rows_of(50, MIXED)
-    window = TargetPlan((SIZE, SIZE), STRIDES).apply(targets).window
-    assert window is not None
+    pages = TargetPlan((SIZE, SIZE), STRIDES).apply(targets).pages
+    assert isinstance(pages, Tensor)
     rows = pad_rows(targets).mark_dynamic()
     inputs = {
         "pred_boxes": preds["boxes"].detach(),
@@ -44,7 +44,7 @@ def make_inputs() -> tuple[dict[str, Tensor], int]:
         "cls": rows.labels,
         "boxes": rows.boxes,
     }
-    return inputs, window
+    return inputs, len(pages)
 
 
 def compare(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -86,11 +86,11 @@ def main() -> None:
         "--profile", action="store_true", help="also the operators that ONNX Runtime spends its time in"
     )
     options, _ = parser.parse_known_args()
-    inputs, window = make_inputs()
+    inputs, planned = make_inputs()
     rows, profiles = [], []
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        for name, width in (("unplanned", None), (f"planned, {window} candidates", window)):
-            setting, path = Setting((SIZE, SIZE), window=width), Path(folder) / f"{width}.onnx"
+        for name, pages in (("unplanned", None), (f"planned, {planned} pages", planned)):
+            setting, path = Setting((SIZE, SIZE), pages=pages), Path(folder) / f"{pages}.onnx"
             loss = DetectionLoss(CLASSES, STRIDES)
             export_assignment(loss, path, setting)
             eager, session = AssignmentGraph(loss, setting), load(path).run

@@ -87,7 +87,8 @@ def mask_case(
 
 def plan_of(rows: Sequence[Tensor], masks: Tensor) -> list[Tensor]:
     """As long as the pages and the tiles that a plan keeps for the rows, and of another length for each number."""
-    targets = Targets(*rows[:3], **{"masks" if len(rows) > 3 else "index_map": rows[3] if len(rows) > 3 else masks})
+    targets = Targets(rows[0], rows[1], rows[2])
+    targets = targets._replace(masks=rows[3]) if len(rows) > 3 else targets._replace(index_map=masks)
     planned = TargetPlan(SIZE, STRIDES).apply(targets)
     assert isinstance(planned.pages, Tensor)
     assert isinstance(planned.mask_tiles, Tensor)

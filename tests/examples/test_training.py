@@ -185,7 +185,10 @@ def test_batches_depend_on_the_step_alone_and_visit_every_picture_once_an_epoch(
     assert torch.equal(images, again)
     assert torch.equal(targets.boxes, same.boxes)
     assert targets.boxes.shape == batches.batch(0)[1].boxes.shape
-    assert len(targets.pages) == len(batches.batch(0)[1].pages)
+    first = batches.batch(0)[1].pages
+    assert isinstance(targets.pages, torch.Tensor)
+    assert isinstance(first, torch.Tensor)
+    assert len(targets.pages) == len(first)
 
 
 def test_bad_input_is_one_line_that_names_it_and_exit_status_2(folder, tmp_path, capsys):

@@ -55,7 +55,7 @@ def test_listed_pixels_are_those_that_a_comparison_finds():
 
 def test_tiles_beyond_the_capacity_are_left_out_and_the_first_pages_stay_whole():
     boxes = torch.tensor([[0.0, 0.0, 13.0, 9.0], [0, 0, 5, 5], [0, 0, 13, 9]])
-    assert pages_of(box_pixels(boxes, SIZE).count).tolist() == [2, 1, 2]
+    assert pages_of(box_pixels(boxes, SIZE).number).tolist() == [2, 1, 2]
     tiles = list_tiles(box_pixels(boxes, SIZE), SIZE[1], 4)
     assert tiles.page.tolist() == [0, 0, 1, 2]
     assert tiles.inside.sum(1).tolist() == [PAGE, 9 * 13 - PAGE, 25, PAGE]

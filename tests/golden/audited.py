@@ -73,7 +73,7 @@ def main() -> None:
         ours = compiled_criterion(model)
         cases: list[tuple[Any, Targets]] = []
         for preds, rows in batches:
-            targets = ours.targets(rows, preds["boxes"].device)
+            targets = ours.targets(rows)
             cases.append((ours.predictions(preds)[0], pad_rows(targets).mark_dynamic()))
         print(row(f"{name}, ours", audit(ours.loss, cases, warmup=1, **OPTIONS)), flush=True)
 

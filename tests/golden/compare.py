@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
-
 from compiled_loss.integrations.ultralytics import Criterion
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from tests.golden.oracle import Oracle, Outcome, gradients, preds_and_batch
@@ -34,7 +32,7 @@ def ours(criterion: Criterion, batch: Batch, raw: Raw | Pair) -> Outcome:
     """Our criterion's answer, and the positives it was trained on."""
     preds, rows = preds_and_batch(batch, raw)
     vector, items = criterion(preds, rows)
-    loss, targets = criterion.loss, criterion.targets(rows, torch.device("cpu"))
+    loss, targets = criterion.loss, criterion.targets(rows)
     losses = (loss.many, loss.one) if isinstance(loss, EndToEndLoss) else (loss,)
     positives = set()
     for branch, (each, predictions) in enumerate(zip(losses, criterion.predictions(preds), strict=True)):
