@@ -7,8 +7,8 @@ The model is read by its attributes alone; nothing is imported from the package 
 Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypoints, nm mask prototypes.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,25 +26,35 @@ from compiled_loss.types import Predictions
 BRANCHES = ("one2many", "one2one")
 
 
+class Compilation(NamedTuple):
+    """How a loss is compiled, as `torch.compile` takes it."""
+
+    backend: str | Callable[..., Any] = "inductor"
+    mode: str | None = None
+    dynamic: bool | None = None
+
+
 class Criterion:
     """A model's criterion: called with `(preds, batch)` it returns the loss vector and the loss items.
 
     Not a module, so that a model holding it keeps its state dict. Made by `compiled_criterion`.
     """
 
-    def __init__(self, task: Task, device: torch.device, compile: bool) -> None:
+    def __init__(self, task: Task, device: torch.device, compilation: Compilation | None) -> None:
         self.task = task
         self.loss = task.make_loss().to(device)
-        self.compile = compile
+        self.compilation = compilation
         self.updates = 0
-        if compile:
-            self.loss.compile(fullgraph=True)
+        self._compile()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copying or pickling a module drops its compiled form.
         self.__dict__.update(state)
-        if self.compile:
-            self.loss.compile(fullgraph=True)
+        self._compile()
+
+    def _compile(self) -> None:
+        if self.compilation is not None:
+            self.loss.compile(fullgraph=True, **self.compilation._asdict())
 
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch.
@@ -69,7 +79,10 @@ class Criterion:
             ValueError: for predictions or a batch in which a part is missing or of the wrong shape.
         """
         branches = self.predictions(preds)
-        out = self.loss(*branches, self._planned(self.targets(batch), branches[0]))
+        # A validation pass without gradients would be another graph, compiled for the model's copy too.
+        compiled = self.compilation is not None and torch.is_grad_enabled()
+        run = self.loss if compiled else self.loss.forward
+        out = run(*branches, self._planned(self.targets(batch), branches[0], compiled))
         vector = torch.stack([out.terms[name] for name in self.task.names])
         reported = out.items if self.task.end_to_end else out.terms
         items = torch.stack([reported[name] for name in self.task.names]).detach() / branches[0].boxes.shape[0]
@@ -111,16 +124,19 @@ class Criterion:
                 targets = targets._replace(class_map=batch["sem_masks"].long())
         return targets
 
-    def _planned(self, targets: Targets, predictions: Predictions) -> Targets:
+    def _planned(self, targets: Targets, predictions: Predictions, compiled: bool) -> Targets:
         """The rows beside the predictions: planned first where they are on the host, and padded to be compiled."""
-        device = predictions.boxes.device
-        if self.compile and targets.batch_idx.device.type == "cpu":
-            height, width = predictions.grid_sizes[0]
-            stride = self.task.options["strides"][0]
-            plan = TargetPlan((height * stride, width * stride), self.task.options["strides"])
-            return plan.apply(targets, predictions.boxes.shape[0]).to(device, non_blocking=True).mark_dynamic()
-        targets = targets.to(device)
-        return pad_rows(targets).mark_dynamic() if self.compile else targets
+        device, static = predictions.boxes.device, self.compilation is not None and self.compilation.dynamic is False
+        on_host = targets.batch_idx.device.type == "cpu"
+        if on_host and (compiled or device.type != "cpu"):
+            strides = tuple(int(stride) for stride in self.task.options["strides"])
+            height, width = (cells * strides[0] for cells in predictions.grid_sizes[0])
+            plan = TargetPlan((height, width), strides, power_of_two=static)
+            targets = plan.apply(targets, predictions.boxes.shape[0])
+        elif compiled:
+            targets = pad_rows(targets, power_of_two=static)
+        targets = targets.to(device, non_blocking=True)
+        return targets if static or not compiled else targets.mark_dynamic()
 
     def _maps(self, raw: Any) -> Predictions:
         keys = (*self.task.maps.values(), "feats")
@@ -134,7 +150,14 @@ class Criterion:
         return Predictions(grid_sizes=tuple((x.shape[-2], x.shape[-1]) for x in raw["feats"]), **maps)
 
 
-def compiled_criterion(model: Any, *, compile: bool = False) -> Criterion:
+def compiled_criterion(
+    model: Any,
+    *,
+    compile: bool = False,
+    backend: str | Callable[..., Any] = "inductor",
+    mode: str | None = None,
+    dynamic: bool | None = None,
+) -> Criterion:
     """The criterion of a model, which returns what the model's own returns.
 
     `(preds, batch) -> (terms * B, items)`. The terms are, in this order: of detection box, cls, dfl; of pose box,
@@ -149,14 +172,20 @@ def compiled_criterion(model: Any, *, compile: bool = False) -> Criterion:
 
     Args:
         model: a model whose `model.model[-1]` is its head, on the device where it will train.
-        compile: run the loss as one compiled graph, forward and backward. Rows are padded to multiples of 16, so that
-            batches with other numbers of objects need no new graph.
+        compile: run the loss as one compiled graph, forward and backward, for every number of objects. A pass without
+            gradients, such as a validation, runs eagerly. Where the rows are on the host they are checked and planned
+            there (`TargetPlan`), before they go to the device; on a device, which must not be asked, they are only
+            padded, and there is room for every anchor in every row.
+        backend: as for `torch.compile`.
+        mode: as for `torch.compile`.
+        dynamic: as for `torch.compile`. False gives graphs for static shapes, as CUDA graphs want them: numbers of rows
+            and pages are rounded up to powers of two, each of which compiles anew.
 
     Returns:
         A callable `criterion(preds, batch)`; see `Criterion.__call__`. Call its `update()` after each epoch.
 
     Raises:
-        ValueError: for a model without such a head.
+        ValueError: for a model without such a head, or options of a compilation without `compile=True`.
 
     Example:
         >>> from types import SimpleNamespace
@@ -170,5 +199,7 @@ def compiled_criterion(model: Any, *, compile: bool = False) -> Criterion:
         >>> vector.shape, list(items)
         (torch.Size([3]), ['box_loss', 'cls_loss', 'dfl_loss'])
     """
+    compilation = Compilation(backend, mode, dynamic)
+    require(compile or compilation == Compilation(), "backend, mode, dynamic", "compile=True beside them", False)
     task = read_task(model)
-    return Criterion(task, torch.as_tensor(model.model[-1].stride).device, compile)
+    return Criterion(task, torch.as_tensor(model.model[-1].stride).device, compilation if compile else None)
