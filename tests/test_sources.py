@@ -349,7 +349,7 @@ def test_image_sizes_may_be_a_list_of_tensors_or_arrays():
     numpy = pytest.importorskip("numpy")
     one = image(boxes=torch.tensor([[0.0, 0, 32, 16]]), labels=torch.tensor([1]))
     for kind in (torch.tensor, numpy.array):
-        sizes = [kind([64, 64]), kind([32, 64])]
+        sizes: Any = [kind([64, 64]), kind([32, 64])]
         assert from_torchvision([one, one], sizes).boxes[:, 1].tolist() == [0.125, 0.25]
 
 
