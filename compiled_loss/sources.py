@@ -84,6 +84,7 @@ def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
     if batch.get("masks") is None:
         return targets
     masks, class_map = tensor_of(batch["masks"], "batch['masks']"), batch.get("sem_masks")
+    check_shape("batch['masks']", masks, ["B" if index_maps else "N", "H", "W"])
     if class_map is not None:
         class_map = whole_numbers(tensor_of(class_map, "batch['sem_masks']"), "batch['sem_masks']")
     maps = {"index_map": whole_numbers(masks, "batch['masks']")} if index_maps else {"masks": masks}
@@ -182,15 +183,19 @@ def from_coco(
         keep_crowd: keep crowd regions as ordinary objects.
         oriented: take oriented boxes, `rbox` (cx, cy, width, height, angle) in pixels and radians, in place of `bbox`.
         mask_size: (H, W) of `masks`, drawn from each annotation's `segmentation`: polygons or run lengths in pixels of
-            the image; without one a mask is empty. None draws none. Needs `pycocotools`.
+            the image; without one a mask is empty. None draws none. Polygons need `pycocotools`.
 
     Returns:
         Targets with the rows in image order.
 
     Raises:
-        ValueError: for no images, a missing key, an unknown category id, lengths that do not fit each other, or
+        ValueError: for no images, a missing key, values that are no numbers, an unknown category id, lengths that do
+            not fit each other, an `iscrowd` that is neither 0 nor 1, outlines that `check_segmentation` refuses, or
             what `Targets.validate` finds.
-        ImportError: for a `mask_size` without `pycocotools`.
+        ImportError: for polygons to be drawn without `pycocotools`.
+
+    Warns, once, where many boxes leave their image and all would be sound as corners (x1, y1, x2, y2), and of boxes
+    that all lie inside the first pixel.
 
     Example:
         >>> dog = {"bbox": [0, 0, 32, 16], "category_id": 18}

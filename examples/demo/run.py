@@ -108,7 +108,12 @@ def prepare(settings: Settings, console: Console) -> Run:
     step = make_step(settings, dataset.info, device)
     progress = Progress()
     if settings.resume:
-        progress = checkpoint.restore(checkpoint.read(Path(settings.resume)), step)
+        state = checkpoint.read(Path(settings.resume))
+        try:
+            progress = checkpoint.restore(state, step)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{settings.resume}: is not of this model and these classes ({reason})") from error
     end_to_end = "-end2end" if settings.head == "end2end" else ""
     out = _writable(Path(settings.out or f"runs/{settings.task}{end_to_end}-{dataset.info.name}"))
     parameters = sum(p.numel() for p in step.model.parameters())

@@ -165,3 +165,12 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_training(folder, tmp_
     (tmp_path / "file").write_text("")
     assert main([*TINY, "--data", str(folder), "--out", str(tmp_path / "file" / "run")]) == 2
     assert "cannot be written to" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_other_classes_is_refused_by_name(folder, tmp_path, capsys):
+    assert main([*TINY, "--data", str(folder), "--out", str(tmp_path)]) == 0
+    document = json.loads((folder / "labels.json").read_text())
+    document["categories"].append({"id": 9, "name": "other"})
+    (folder / "labels.json").write_text(json.dumps(document))
+    assert main(["--no-compile", "--workers", "0", "--resume", str(tmp_path / "checkpoint.pt")]) == 2
+    assert "checkpoint.pt: is not of this model and these classes" in capsys.readouterr().err
