@@ -34,6 +34,11 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) or (isinstance(value, numbers.Real) and not isinstance(value, bool))
 
 
+def are_numbers(values: Sequence[Any]) -> bool:
+    """Whether all are; outlines have many."""
+    return {int, float}.issuperset(map(type, values)) or all(is_number(x) for x in values)
+
+
 def is_list(value: Any) -> bool:
     """Whether this is a list or the like, and no text."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
@@ -75,7 +80,7 @@ def tensor_of(values: Any, name: str) -> Tensor:
 def flat_numbers(values: Any, name: str, form: str) -> Tensor:
     """`[n]` float64 on the host, from a flat list of numbers."""
     given = plain(values)
-    fits = is_list(given) and all(is_number(x) for x in given)
+    fits = is_list(given) and are_numbers(given)
     require(fits, name, f"numbers {form}", f"{values!r:.80}")
     try:
         return torch.tensor(given, dtype=torch.float64, device="cpu")
@@ -234,7 +239,7 @@ def look_like_corners(first: Tensor, boxes: Tensor) -> bool:
     if len(boxes) < _ENOUGH_BOXES:
         return False
     second = boxes[:, 2:]
-    ordered = (first >= 0) & (second >= first) & (second <= 1)
+    ordered = (first >= -_OUTSIDE) & (second >= first - _OUTSIDE) & (second <= 1 + _OUTSIDE)
     outside = ((boxes[:, :2] - 0.5).abs() + second / 2).amax(1) > 0.5 + _OUTSIDE
     return bool(ordered.all()) and bool(outside.double().mean() >= _LARGE_SHARE)
 

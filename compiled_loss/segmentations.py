@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import require
-from compiled_loss.reading import is_list, is_number, plain
+from compiled_loss.reading import are_numbers, is_list, is_number, plain
 
 # Image sizes that a corner may lie outside the image, as `Targets.validate` has it for boxes.
 _REACH = 4
@@ -108,7 +108,7 @@ def nearest(masks: Tensor, mask_size: tuple[int, int]) -> Tensor:
 def _polygons(segmentation: Any, image_size: tuple[int, int], name: str) -> list[list[float]]:
     polygons: list[Any] = [plain(polygon) for polygon in segmentation] if is_list(segmentation) else []
     fits = bool(polygons) and all(
-        is_list(polygon) and len(polygon) >= 6 and len(polygon) % 2 == 0 and all(is_number(x) for x in polygon)
+        is_list(polygon) and len(polygon) >= 6 and len(polygon) % 2 == 0 and are_numbers(polygon)
         for polygon in polygons
     )
     expected = "polygons, each numbers x, y of three points or more in one list, or a dict of run lengths"

@@ -497,7 +497,8 @@ def test_corners_read_as_centre_and_size_are_warned_of_once(monkeypatch):
         from_yolo(batch)
     assert told[0].filename == __file__
     from_yolo(batch)  # a warning would be an error
-    rows = [[{"bbox": box, "category_id": 0} for box in (CORNERS * 64).tolist()]]
+    whole = [[0, 0, 64, 64], [0, 30.3, 17.7, 64]]  # on the sides, give or take rounding
+    rows = [[{"bbox": box, "category_id": 0} for box in [*(CORNERS * 64).tolist(), *whole]]]
     with pytest.warns(UserWarning, match="from_coco: many boxes .*corners"):
         from_coco(rows, (64, 64))
 

@@ -174,8 +174,8 @@ def _row(
     crowd = is_crowd(annotation.get("iscrowd"), f"{where}: iscrowd")
     key = "rbox" if task == "obb" else "bbox"
     box = _box(annotation.get(key), key, where, picture)
-    upright = hulls(np.array([box]))[0] if task == "obb" else np.array([*box[:2], box[0] + box[2], box[1] + box[3]])
-    inside = (upright[:2] < (picture.width, picture.height)).all() and (upright[2:] > 0).all()
+    x1, y1, x2, y2 = hulls(np.array([box]))[0] if key == "rbox" else (*box[:2], box[0] + box[2], box[1] + box[3])
+    inside = x1 < picture.width and y1 < picture.height and x2 > 0 and y2 > 0
     reason = "without size" if min(box[2:4]) == 0 else "" if inside else "outside the picture"
     area = annotation.get("area")
     _require(area is None or is_number(area), f"{where}: area should be a number", area)
