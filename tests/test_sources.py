@@ -1,8 +1,5 @@
 """The label formats: the same objects give the same Targets, and what is wrong is named."""
 
-import re
-import warnings
-from enum import Enum
 from typing import Any
 
 import pytest
@@ -10,13 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiled_loss import reading
 from compiled_loss.sources import from_coco, from_torchvision, from_yolo
 from compiled_loss.targets import Targets
-
-
-def raises(*parts: str):
-    return pytest.raises(ValueError, match=".*".join(re.escape(part) for part in parts))
+from tests.labels import image, note, raises, yolo_batch
 
 
 @st.composite
@@ -86,17 +79,6 @@ def test_the_three_formats_agree_on_the_same_objects(images):
     agree(ours, from_yolo(yolo))
 
 
-def yolo_batch(**changes):
-    batch = {
-        "batch_idx": torch.tensor([0.0, 1.0, 1.0]),
-        "cls": torch.tensor([[3.0], [0.0], [1.0]]),
-        "bboxes": torch.full((3, 4), 0.5),
-        "keypoints": torch.full((3, 17, 3), 0.5),
-        "im_file": ["a.jpg", "b.jpg"],
-    }
-    return {key: value for key, value in (batch | changes).items() if value is not None}
-
-
 def test_yolo_rows_keep_their_order_and_promise_it_only_when_it_holds():
     assert from_yolo(yolo_batch()).is_sorted
     shuffled = from_yolo(yolo_batch(batch_idx=torch.tensor([1, 0, 1])))
@@ -137,11 +119,6 @@ def test_a_yolo_batch_without_objects_has_no_rows():
 def test_a_bad_yolo_batch_is_named(changes, parts):
     with raises(*parts):
         from_yolo(yolo_batch(**changes))
-
-
-def image(rows=2, **changes):
-    target = {"boxes": torch.tensor([[8.0, 8.0, 24.0, 40.0]]).repeat(rows, 1), "labels": torch.arange(rows)}
-    return {key: value for key, value in (target | changes).items() if value is not None}
 
 
 def test_torchvision_boxes_become_fractions_of_their_own_image():
@@ -193,11 +170,6 @@ def test_images_without_objects_give_no_rows(source):
 def test_a_bad_torchvision_target_is_named(targets, sizes, parts):
     with raises(*parts):
         from_torchvision(targets, sizes)
-
-
-def note(**changes):
-    annotation = {"bbox": [8, 16, 32, 16], "category_id": 1, "iscrowd": 0, "keypoints": [16, 32, 2, 0, 0, 0]}
-    return {key: value for key, value in (annotation | changes).items() if value is not None}
 
 
 def test_coco_annotations_become_rows_in_image_order():
@@ -284,239 +256,3 @@ def test_turned_boxes_of_another_form_are_named():
         from_coco([[{"bbox": [0, 0, 4, 4], "category_id": 1}]], (32, 32), oriented=True)
     with raises("annotations[0][0]['rbox']", "(cx, cy, width, height, angle)", "[0, 0, 4, 4]"):
         from_coco([[{"rbox": [0, 0, 4, 4], "category_id": 1}]], (32, 32), oriented=True)
-
-
-@pytest.mark.parametrize("flag", ["0", "1", "false", float("nan"), 2, [1], {}])
-def test_a_crowd_flag_that_is_neither_0_nor_1_is_named(flag):
-    with raises("annotations[0][1]['iscrowd']", "0 or 1"):
-        from_coco([[note(), note() | {"iscrowd": flag}]], (64, 64))
-
-
-@pytest.mark.parametrize(("flag", "rows"), [(0, 1), (1, 0), (0.0, 1), (1.0, 0), (False, 1), (True, 0), (None, 1)])
-def test_a_crowd_flag_may_be_a_number_of_any_kind(flag, rows):
-    numpy = pytest.importorskip("numpy")
-    for kind in (flag, numpy.array(flag)[()], numpy.array(flag), torch.tensor(0 if flag is None else flag)):
-        assert len(from_coco([[note() | {"iscrowd": kind}]], (64, 64)).labels) == rows
-
-
-@pytest.mark.parametrize("ids", [[1, 5], (1, 5), torch.tensor([1, 5]), ["1", "5"]])
-def test_category_ids_may_be_any_list_of_numbers_or_texts(ids):
-    given = "5" if "5" in list(ids) else torch.tensor(5)
-    assert from_coco([[note(category_id=given)]], (64, 64), category_ids=ids).labels.tolist() == [1]
-
-
-@pytest.mark.parametrize(
-    ("annotation", "arguments", "parts"),
-    [
-        ({}, {"category_ids": [{"id": 1}]}, ["category_ids", "a list of ids", "{'id': 1}"]),
-        ({}, {"category_ids": 3}, ["category_ids", "a list of ids", "3"]),
-        ({}, {"category_ids": []}, ["category_ids", "a list of ids"]),
-        ({"category_id": [1]}, {"category_ids": [1]}, ["annotations[0][0]['category_id']", "one of the", "[1]"]),
-        ({"category_id": True}, {}, ["annotations[0][0]['category_id']", "a whole number", "True"]),
-        ({"category_id": 10**30}, {}, ["annotations[0][0]['category_id']", "a whole number"]),
-        ({"bbox": [True, 2, 3, 4]}, {}, ["annotations[0][0]['bbox']", "numbers", "True"]),
-        ({"bbox": [[1, 2, 3, 4]]}, {}, ["annotations[0][0]['bbox']", "numbers (x, y, width, height)"]),
-        ({"bbox": "1234"}, {}, ["annotations[0][0]['bbox']", "numbers", "'1234'"]),
-        ({"bbox": [10**400, 2, 3, 4]}, {}, ["annotations[0][0]['bbox']", "numbers"]),
-        ({"bbox": [float("nan"), 2, 3, 4]}, {}, ["Targets.boxes", "finite", "row 0"]),
-        ({"keypoints": [[1, 2, 2], [3, 4, 1]]}, {}, ["annotations[0][0]['keypoints']", "x, y, flag, in one list"]),
-        ({"keypoints": 7}, {}, ["annotations[0][0]['keypoints']", "x, y, flag", "7"]),
-        ({}, {"num_keypoints": 0}, ["num_keypoints", "at least 1", "0"]),
-        ({}, {"mask_size": (8, 0)}, ["mask_size", "at least 1", "0"]),
-    ],
-)
-def test_what_annotations_of_other_kinds_hold_is_named(annotation, arguments, parts):
-    with raises(*parts):
-        from_coco([[note() | annotation]], (64, 64), **arguments)
-
-
-@pytest.mark.parametrize("source", [from_coco, from_torchvision])
-@pytest.mark.parametrize("images", [None, 3, "images", {}])
-def test_images_that_are_no_list_are_named(source, images):
-    with raises("annotations" if source is from_coco else "targets", "a list of", type(images).__name__):
-        source(images, (64, 64))
-
-
-@pytest.mark.parametrize(
-    "sizes", ["64", ("64", "64"), (64, None), (float("nan"), 64), (True, 64), (10**400, 64), [[64, 64, 3]], None]
-)
-def test_image_sizes_of_other_kinds_are_named(sizes):
-    with raises("image_sizes: expected"):
-        from_torchvision([image()], sizes)
-
-
-def test_image_sizes_may_be_a_list_of_tensors_or_arrays():
-    numpy = pytest.importorskip("numpy")
-    one = image(boxes=torch.tensor([[0.0, 0, 32, 16]]), labels=torch.tensor([1]))
-    for kind in (torch.tensor, numpy.array):
-        sizes: Any = [kind([64, 64]), kind([32, 64])]
-        assert from_torchvision([one, one], sizes).boxes[:, 1].tolist() == [0.125, 0.25]
-
-
-def test_numbers_are_read_with_double_precision():
-    box = [[0.1, 0.2, 33.3, 16.7]]
-    t = from_coco([[note(bbox=box[0])]], (64, 64))
-    assert torch.equal(t.boxes, torch.tensor([[0.1 + 33.3 / 2, 0.2 + 16.7 / 2, 33.3, 16.7]]).double().div(64).float())
-
-
-def test_given_tensors_stay_where_they_are_whatever_the_default_device():
-    numpy = pytest.importorskip("numpy")
-    masked = note(segmentation=[[0, 0, 8, 0, 8, 8]], keypoints=None)
-    batch = yolo_batch(cls=[3, 0, 1], bboxes=numpy.full((3, 4), 0.5))
-    dicts = [image(masks=torch.zeros(2, 64, 64).bool())] * 2
-    torch.set_default_device("meta")
-    try:
-        for t in (
-            from_yolo(batch),
-            from_torchvision(dicts, (64, 64)),
-            from_coco([[note()], []], (64, 64)),
-            from_coco([[masked], []], (64, 64), mask_size=(8, 8), num_keypoints=2),
-        ):
-            assert all(x.device.type == "cpu" for x in t if isinstance(x, torch.Tensor))
-    finally:
-        torch.set_default_device(None)
-
-
-class Format(Enum):
-    """Stands for `torchvision.tv_tensors.BoundingBoxFormat`."""
-
-    XYXY = "XYXY"
-    XYWH = "XYWH"
-    CXCYWH = "CXCYWH"
-    XYWHR = "XYWHR"
-
-
-def labelled(values, **attributes):
-    """Stands for a tensor of `torchvision.tv_tensors`: a subclass with what it says of itself."""
-
-    class TVTensor(torch.Tensor):
-        pass
-
-    x = torch.tensor(values).as_subclass(TVTensor)
-    for name, value in attributes.items():
-        setattr(x, name, value)
-    return x
-
-
-@pytest.mark.parametrize(
-    ("form", "box"),
-    [
-        (Format.XYXY, [15.0, 20, 85, 80]),
-        (Format.XYWH, [15.0, 20, 70, 60]),
-        (Format.CXCYWH, [50.0, 50, 70, 60]),
-        ("xywh", [15.0, 20, 70, 60]),
-    ],
-)
-def test_boxes_that_say_their_format_are_read_in_it(form, box):
-    boxes = labelled([box], format=form, canvas_size=(100, 100))
-    t = from_torchvision([{"boxes": boxes, "labels": torch.tensor([0])}], (100, 100))
-    assert type(t.boxes) is torch.Tensor
-    torch.testing.assert_close(t.boxes, torch.tensor([[0.5, 0.5, 0.7, 0.6]]))
-
-
-def test_rotated_formats_are_refused_with_what_reads_them():
-    boxes = labelled([[1.0, 2, 3, 4, 5]], format=Format.XYWHR, canvas_size=(64, 64))
-    with raises("targets[0]['boxes']", "XYXY, XYWH or CXCYWH", "oriented=True", "XYWHR"):
-        from_torchvision([{"boxes": boxes, "labels": torch.tensor([0])}], (64, 64))
-
-
-@pytest.mark.parametrize("key", ["boxes", "keypoints"])
-def test_a_canvas_of_another_size_than_the_image_is_named(key):
-    values = {"boxes": [[8.0, 8, 24, 40]], "keypoints": [[[8.0, 8]]]}[key]
-    with raises(f"targets[0]['{key}']", "canvas_size (64, 32)", "(32, 64)"):
-        from_torchvision([image(1, **{key: labelled(values, canvas_size=(32, 64))})], (64, 32))
-
-
-def test_keypoints_without_flags_are_all_labelled():
-    points = labelled([[[16.0, 8], [32, 16]]], canvas_size=(32, 64))
-    t = from_torchvision([image(1, keypoints=points), image(0)], (32, 64))
-    assert t.keypoints is not None
-    assert t.keypoints.tolist() == [[[0.25, 0.25], [0.5, 0.5]]]
-    with raises("targets[1]['keypoints']", "[1, 2, 2]", "none for 1 boxes"):
-        from_torchvision([image(1, keypoints=points), image(1)], (32, 64))
-    with raises("targets[1]['keypoints']", "[1, 2, 2]", "(1, 2, 3)"):
-        from_torchvision([image(1, keypoints=points), image(1, keypoints=torch.zeros(1, 2, 3))], (32, 64))
-
-
-def test_crowds_of_torchvision_are_skipped_with_all_they_have_unless_asked_for():
-    masks = torch.zeros(2, 4, 8, dtype=torch.uint8)
-    masks[1, :, 4:] = 1
-    boxes = torch.tensor([[0.0, 0, 4, 4], [4, 0, 8, 4]])
-    one = image(boxes=boxes, masks=masks, iscrowd=torch.tensor([1, 0]), keypoints=torch.ones(2, 1, 3))
-    t = from_torchvision([one], (4, 8))
-    assert (t.labels.tolist(), t.boxes.tolist()) == ([1], [[0.75, 0.5, 0.5, 1.0]])
-    assert t.masks is not None
-    assert t.keypoints is not None
-    assert torch.equal(t.masks, masks[1:])
-    assert len(t.keypoints) == 1
-    assert from_torchvision([one], (4, 8), keep_crowd=True).labels.tolist() == [0, 1]
-    for flags, part in (([2, 0], "0 or 1 for each box"), ([1], "[2]"), ([0.5, 0], "whole"), (["1", 0], "numbers")):
-        with raises("targets[0]['iscrowd']", part):
-            from_torchvision([one | {"iscrowd": flags}], (4, 8))
-
-
-def test_torchvision_masks_are_joined_and_read_at_one_size():
-    wide, high = torch.zeros(1, 4, 8).bool(), torch.ones(2, 8, 4).bool()
-    wide[0, :, 4:] = True
-    images, sizes = (
-        [image(1, boxes=[[0, 0, 4, 4]], masks=wide), image(boxes=[[0, 0, 4, 4]] * 2, masks=high)],
-        [(4, 8), (8, 4)],
-    )
-    with raises("targets[1]['masks']", "masks of one size for all images, [4, 8]", "[8, 4]"):
-        from_torchvision(images, sizes)
-    masks = from_torchvision([*images, image(0)], [*sizes, (4, 4)], mask_size=(2, 2)).masks
-    assert masks is not None
-    assert masks.tolist() == [[[False, True]] * 2, [[True] * 2] * 2, [[True] * 2] * 2]
-    with raises("targets[1]", "masks, as other images have them", "none for 2 boxes"):
-        from_torchvision([images[0], image(2)], [(4, 8), (64, 64)])
-    with raises("targets[0]['masks']", "[1, 8, 4]", "(1, 4, 8)"):
-        from_torchvision([image(1, masks=wide)], (8, 4))
-    with raises("Targets.masks", "from 0 to 1", "255"):
-        from_torchvision([image(1, boxes=[[0, 0, 4, 4]], masks=wide.byte() * 255)], (4, 8))
-
-
-def test_angles_in_degrees_are_refused_and_a_full_turn_is_not():
-    full = 6.2831855
-    batch = {"batch_idx": [0, 0, -1], "cls": [0, 0, 0], "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.1, -full]] * 3)}
-    batch["bboxes"][2, 4] = 90.0  # padding may hold anything finite
-    assert from_yolo(batch).angles is not None
-    batch["bboxes"][1, 4] = 30.0
-    with raises("Targets.angles", "radians", "degrees", "30.0 in row 1"):
-        from_yolo(batch)
-    with raises("Targets.angles", "radians", "45.0 in row 0"):
-        from_coco([[{"rbox": [32, 24, 30, 10, 45.0], "category_id": 0}]], (48, 64), oriented=True)
-
-
-CORNERS = torch.tensor([[0.1, 0.2, 0.2, 0.3], [0.6, 0.5, 0.9, 0.7], [0.7, 0.8, 0.8, 0.9], [0.3, 0.7, 0.5, 0.9]])
-
-
-def test_corners_read_as_centre_and_size_are_warned_of_once(monkeypatch):
-    monkeypatch.setattr(reading, "_warned", set())
-    batch = {"batch_idx": torch.zeros(4), "cls": torch.zeros(4), "bboxes": CORNERS}
-    with pytest.warns(UserWarning, match=r"from_yolo: many boxes .*corners .*read as \(cx, cy, w, h\)") as told:
-        from_yolo(batch)
-    assert told[0].filename == __file__
-    from_yolo(batch)  # a warning would be an error
-    whole = [[0, 0, 64, 64], [0, 30.3, 17.7, 64]]  # on the sides, give or take rounding
-    rows = [[{"bbox": box, "category_id": 0} for box in [*(CORNERS * 64).tolist(), *whole]]]
-    with pytest.warns(UserWarning, match="from_coco: many boxes .*corners"):
-        from_coco(rows, (64, 64))
-
-
-def test_boxes_that_reach_out_as_crops_do_are_not_warned_of(monkeypatch):
-    monkeypatch.setattr(reading, "_warned", set())
-    x1, y1, x2, y2 = CORNERS.unbind(1)
-    sound = torch.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], 1)
-    moved = sound + torch.tensor([0.25, 0.25, 0, 0])
-    for boxes in (sound, moved, CORNERS[:3]):
-        from_yolo({"batch_idx": torch.zeros(len(boxes)), "cls": torch.zeros(len(boxes)), "bboxes": boxes})
-
-
-def test_fractions_where_pixels_belong_are_warned_of(monkeypatch):
-    monkeypatch.setattr(reading, "_warned", set())
-    labels = torch.zeros(4, dtype=torch.int64)
-    with pytest.warns(UserWarning, match="from_torchvision: all boxes lie inside the first pixel"):
-        from_torchvision([{"boxes": CORNERS, "labels": labels}], (64, 64))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        from_torchvision([{"boxes": CORNERS * 64, "labels": labels}], (64, 64))
