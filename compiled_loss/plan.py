@@ -145,7 +145,7 @@ class TargetPlan:
 
         def largest(counts: Tensor) -> int:
             """The most that a batch may need of something that the rows need so much of, with margin."""
-            of_images = torch.zeros(len(images), dtype=torch.int64).index_add(0, joined.batch_idx, counts)
+            of_images = counts.new_zeros(len(images)).index_add(0, joined.batch_idx, counts)
             most = int(of_images.topk(min(batch_size, len(images))).values.sum())
             return math.ceil(most * (1 + margin))
 
@@ -217,7 +217,8 @@ class TargetPlan:
         if planned is not None and count > planned:
             _warn_once(self, field, planned, count)
             planned = None
-        return torch.zeros(self._bucket(wished or count) if planned is None else planned, dtype=torch.int8)
+        size = self._bucket(wished or count) if planned is None else planned
+        return torch.zeros(size, dtype=torch.int8, device="cpu")
 
     def _fitting_rows(self, count: int) -> int | None:
         if self.rows is None:

@@ -8,17 +8,38 @@ Letters: B images, N rows of the batch, n rows of one image, K keypoints.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import check_shape, require
-from compiled_loss.reading import ImageSizes, boxes_of, field, sizes_of, tensor_of, whole_column, whole_numbers
-from compiled_loss.segmentations import draw
+from compiled_loss.checks import check_shape, require, whole_number
+from compiled_loss.reading import (
+    ImageSizes,
+    boxes_of,
+    class_of,
+    classes_of,
+    field,
+    is_crowd,
+    is_list,
+    keypoints_of,
+    look_like_corners,
+    look_like_fractions,
+    mask_size_of,
+    read_dict,
+    row_of,
+    sizes_of,
+    tensor_of,
+    warn_once,
+    whole_column,
+    whole_numbers,
+)
+from compiled_loss.segmentations import draw, nearest
 from compiled_loss.targets import Targets, out_of_order
+
+_CORNERS = "many boxes reach out of their image, and all would be sound as corners (x1, y1, x2, y2); they are read as"
+_FRACTIONS = "all boxes lie inside the first pixel of their image: are these fractions? Pixels are read"
 
 
 def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
@@ -36,7 +57,10 @@ def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
         Targets with the rows in the order given.
 
     Raises:
-        ValueError: for a missing key, a `batch_idx` or `cls` that is not whole, or what `Targets.validate` finds.
+        ValueError: for a missing key, a `batch_idx` or `cls` that is not whole, a map that numbers more rows than its
+            image has, or what `Targets.validate` finds.
+
+    Warns, once, where many boxes leave their image and all would be sound as corners (x1, y1, x2, y2).
 
     Example:
         >>> import torch
@@ -46,22 +70,30 @@ def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
         tensor([3, 5])
     """
     batch_idx, labels, boxes = (field(batch, key, "batch") for key in ("batch_idx", "cls", "bboxes"))
-    keypoints = batch.get("keypoints")
+    keypoints, boxes = batch.get("keypoints"), boxes_of(boxes, "batch['bboxes']", 4, 5)
     targets = _targets(
         whole_column(batch_idx, "batch['batch_idx']"),
         whole_column(labels, "batch['cls']"),
-        boxes_of(boxes, "batch['bboxes']", 4, 5),
+        boxes,
         None if keypoints is None else tensor_of(keypoints, "batch['keypoints']"),
     )
+    if boxes.shape[1] == 4:
+        real = targets.boxes[targets.batch_idx >= 0]
+        if look_like_corners(real[:, :2], real):
+            warn_once("from_yolo", f"{_CORNERS} (cx, cy, w, h)", stacklevel=3)
     if batch.get("masks") is None:
         return targets
     masks, class_map = tensor_of(batch["masks"], "batch['masks']"), batch.get("sem_masks")
-    return targets._replace(
-        **{"index_map": whole_numbers(masks, "batch['masks']")} if index_maps else {"masks": masks},
-        class_map=None
-        if class_map is None
-        else whole_numbers(tensor_of(class_map, "batch['sem_masks']"), "batch['sem_masks']"),
-    ).validate()
+    check_shape("batch['masks']", masks, ["B" if index_maps else "N", "H", "W"])
+    if class_map is not None:
+        class_map = whole_numbers(tensor_of(class_map, "batch['sem_masks']"), "batch['sem_masks']")
+    maps = {"index_map": whole_numbers(masks, "batch['masks']")} if index_maps else {"masks": masks}
+    targets = targets._replace(**maps, class_map=class_map).validate(len(masks) if index_maps else None)
+    if index_maps and masks.numel() > 0:
+        rows = torch.bincount(targets.batch_idx[targets.batch_idx >= 0], minlength=len(masks))
+        for i, (most, count) in enumerate(zip(masks.flatten(1).amax(1).tolist(), rows.tolist(), strict=True)):
+            require(most <= count, f"batch['masks'][{i}]", f"numbers up to the image's {count} rows", int(most))
+    return targets
 
 
 def from_torchvision(
@@ -69,23 +101,33 @@ def from_torchvision(
     image_sizes: ImageSizes,
     *,
     num_keypoints: int | None = None,
+    keep_crowd: bool = False,
+    mask_size: tuple[int, int] | None = None,
 ) -> Targets:
     """Targets from a list of dicts, one an image, as torchvision's detection models take them.
 
-    Labels are used as they are. Where class 0 is torchvision's background, subtract 1 from the labels first.
+    Labels are used as they are. Where class 0 is torchvision's background, subtract 1 from the labels first. Crowd
+    regions (`iscrowd` 1) are skipped unless `keep_crowd` is set.
 
     Args:
-        targets: per image `boxes` `[n, 4]`, (x1, y1, x2, y2) in pixels; `labels` `[n]`; optionally `keypoints`
-            `[n, K, 3]`, (x, y, flag) in pixels. Images without keypoints, where others have some, get zeros, flag 0.
+        targets: per image `boxes` `[n, 4]` in pixels, (x1, y1, x2, y2), or as the `format` of a `tv_tensors`
+            `BoundingBoxes` says, `XYXY`, `XYWH` or `CXCYWH`; `labels` `[n]`; optionally `keypoints` `[n, K, 3]`,
+            (x, y, flag) in pixels, or `[n, K, 2]`, all labelled; `masks` `[n, height, width]`, 0 or 1; and `iscrowd`
+            `[n]`. Images without keypoints, where others have flags, get zeros, flag 0. Other keys are ignored.
         image_sizes: (height, width) in pixels of every image, or a list with one for each.
         num_keypoints: K, so that a batch in which no image has keypoints still gets `[N, K, 3]` zeros; None takes K
             from the first image that has keypoints.
+        keep_crowd: keep crowd regions as ordinary objects.
+        mask_size: (H, W) at which the masks are read, at the nearest pixel; None leaves them as they are.
 
     Returns:
         Targets with the rows in image order.
 
     Raises:
-        ValueError: for no images, a missing key, shapes that do not fit each other, or what `Targets.validate` finds.
+        ValueError: for no images, a missing key, rotated boxes, a `canvas_size` that is not the image's, shapes that do
+            not fit each other, masks of several sizes without a `mask_size`, or what `Targets.validate` finds.
+
+    Warns, once, of boxes that all lie inside the first pixel.
 
     Example:
         >>> import torch
@@ -93,18 +135,26 @@ def from_torchvision(
         >>> from_torchvision([image], (64, 64)).boxes
         tensor([[0.2500, 0.1250, 0.5000, 0.2500]])
     """
-    tables = []
+    require(is_list(targets), "targets", "a list of dicts, one an image", type(targets).__name__)
+    sizes, mask_size = sizes_of(image_sizes, len(targets)), mask_size_of(mask_size)
+    tables, masks = [], []
     for i, target in enumerate(targets):
         name = f"targets[{i}]"
-        boxes = boxes_of(field(target, "boxes", name), f"{name}['boxes']", 4).double()
-        labels = whole_column(field(target, "labels", name), f"{name}['labels']")
-        keypoints = target.get("keypoints")
-        if keypoints is not None:
-            keypoints = tensor_of(keypoints, f"{name}['keypoints']")
-            check_shape(f"{name}['keypoints']", keypoints, ["n", "K", 3])
-        cxcywh = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
-        tables.append((name, labels, cxcywh, keypoints))
-    return _from_pixels("targets", tables, image_sizes, num_keypoints)
+        labels, boxes, keypoints, mask = read_dict(target, name, sizes[i], keep_crowd)
+        tables.append((name, labels, boxes, keypoints))
+        masks.append(mask if mask is None or mask_size is None else nearest(mask, mask_size))
+    done = _from_pixels("from_torchvision", "targets", tables, sizes, num_keypoints)
+    size = mask_size or next((mask.shape[1:] for mask in masks if mask is not None), None)
+    if size is None or all(mask is None for mask in masks):
+        return done
+    for i, (mask, (name, labels, *_)) in enumerate(zip(masks, tables, strict=True)):
+        if mask is None:
+            require(len(labels) == 0, name, "masks, as other images have them", f"none for {len(labels)} boxes")
+            masks[i] = torch.zeros(0, *size, dtype=torch.uint8, device=labels.device)
+        else:
+            expected = f"masks of one size for all images, {list(size)}; mask_size=(H, W) brings them there"
+            require(mask.shape[1:] == tuple(size), f"{name}['masks']", expected, list(mask.shape[1:]))
+    return done._replace(masks=torch.cat(masks)).validate()
 
 
 def from_coco(
@@ -133,15 +183,19 @@ def from_coco(
         keep_crowd: keep crowd regions as ordinary objects.
         oriented: take oriented boxes, `rbox` (cx, cy, width, height, angle) in pixels and radians, in place of `bbox`.
         mask_size: (H, W) of `masks`, drawn from each annotation's `segmentation`: polygons or run lengths in pixels of
-            the image; without one a mask is empty. None draws none. Needs `pycocotools`.
+            the image; without one a mask is empty. None draws none. Polygons need `pycocotools`.
 
     Returns:
         Targets with the rows in image order.
 
     Raises:
-        ValueError: for no images, a missing key, an unknown category id, lengths that do not fit each other, or
+        ValueError: for no images, a missing key, values that are no numbers, an unknown category id, lengths that do
+            not fit each other, an `iscrowd` that is neither 0 nor 1, outlines that `check_segmentation` refuses, or
             what `Targets.validate` finds.
-        ImportError: for a `mask_size` without `pycocotools`.
+        ImportError: for polygons to be drawn without `pycocotools`.
+
+    Warns, once, where many boxes leave their image and all would be sound as corners (x1, y1, x2, y2), and of boxes
+    that all lie inside the first pixel.
 
     Example:
         >>> dog = {"bbox": [0, 0, 32, 16], "category_id": 18}
@@ -149,88 +203,68 @@ def from_coco(
         >>> t.batch_idx, t.labels, t.boxes
         (tensor([1]), tensor([1]), tensor([[0.2500, 0.1250, 0.5000, 0.2500]]))
     """
-    classes = None if category_ids is None else {category: i for i, category in enumerate(category_ids)}
-    require(len(classes or ()) == len(category_ids or ()), "category_ids", "every id once", category_ids)
+    require(is_list(annotations), "annotations", "a list of annotations for each image", type(annotations).__name__)
+    classes, mask_size = classes_of(category_ids), mask_size_of(mask_size)
     tables, masks, sizes = [], [], sizes_of(image_sizes, len(annotations))
-    pair = mask_size is None or (isinstance(mask_size, Sequence) and len(mask_size) == 2)
-    require(pair, "mask_size", "(H, W), or None", mask_size)
+    key, form = ("rbox", "(cx, cy, width, height, angle)") if oriented else ("bbox", "(x, y, width, height)")
     for i, image in enumerate(annotations):
-        several = isinstance(image, Sequence) and all(isinstance(a, Mapping) for a in image)
+        several = is_list(image) and all(isinstance(a, Mapping) for a in image)
         require(several, f"annotations[{i}]", "a list of the image's annotations, each a dict", type(image).__name__)
-        kept = [(f"annotations[{i}][{j}]", a) for j, a in enumerate(image) if keep_crowd or not a.get("iscrowd", 0)]
-        labels = [_class_of(field(a, "category_id", name), classes, name) for name, a in kept]
-        key, form = ("rbox", "(cx, cy, width, height, angle)") if oriented else ("bbox", "(x, y, width, height)")
-        size = 5 if oriented else 4
-        rows = [tensor_of(field(a, key, name), f"{name}[{key!r}]").double() for name, a in kept]
-        for (name, a), row in zip(kept, rows, strict=True):
-            require(row.shape == (size,), f"{name}[{key!r}]", form, a[key])
-        boxes = torch.stack(rows) if rows else torch.zeros(0, size, dtype=torch.float64)
+        named = [(f"annotations[{i}][{j}]", a) for j, a in enumerate(image)]
+        crowd = [is_crowd(a.get("iscrowd"), f"{name}['iscrowd']") for name, a in named]
+        kept = [one for one, group in zip(named, crowd, strict=True) if keep_crowd or not group]
+        labels = [class_of(field(a, "category_id", name), classes, f"{name}['category_id']") for name, a in kept]
+        rows = [row_of(field(a, key, name), f"{name}[{key!r}]", form, 5 if oriented else 4) for name, a in kept]
+        boxes = torch.stack(rows) if rows else torch.zeros(0, 5 if oriented else 4, dtype=torch.float64, device="cpu")
         if not oriented:
-            boxes = torch.cat([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], dim=1)
-        keypoints = _coco_keypoints(kept, num_keypoints)
-        tables.append((f"annotations[{i}]", torch.tensor(labels, dtype=torch.int64), boxes, keypoints))
+            boxes[:, :2] += boxes[:, 2:] / 2
+        keypoints = keypoints_of(kept, num_keypoints)
+        tables.append((f"annotations[{i}]", torch.tensor(labels, dtype=torch.int64, device="cpu"), boxes, keypoints))
         if mask_size is not None:
             outlines = [(f"{name}['segmentation']", a.get("segmentation")) for name, a in kept]
             masks += [draw(outline, sizes[i], mask_size, name) for name, outline in outlines]
-    targets = _from_pixels("annotations", tables, image_sizes, num_keypoints)
+    targets = _from_pixels("from_coco", "annotations", tables, sizes, num_keypoints)
+    if not oriented:
+        corner = targets.boxes[:, :2] - targets.boxes[:, 2:] / 2
+        if look_like_corners(corner, targets.boxes):
+            warn_once("from_coco", f"{_CORNERS} {form}", stacklevel=3)
     if mask_size is None:
         return targets
-    none = torch.zeros(0, *mask_size, dtype=torch.uint8)
+    none = torch.zeros(0, *mask_size, dtype=torch.uint8, device="cpu")
     return targets._replace(masks=torch.stack(masks) if masks else none).validate()
 
 
-def _class_of(category: Any, classes: dict[int, int] | None, name: str) -> int:
-    if classes is None:
-        require(hasattr(category, "__index__"), f"{name}['category_id']", "a whole number", repr(category))
-        return operator.index(category)
-    require(category in classes, f"{name}['category_id']", f"one of the category_ids {list(classes)}", repr(category))
-    return classes[category]
-
-
-def _coco_keypoints(kept: list[tuple[str, Mapping[str, Any]]], num_keypoints: int | None) -> Tensor | None:
-    """`[n, K, 3]` pixels, zeros for annotations without keypoints; None when no annotation has any."""
-    flat = [(name, () if a.get("keypoints") is None else a["keypoints"]) for name, a in kept]
-    length = max((len(values) for _, values in flat), default=0) if num_keypoints is None else 3 * num_keypoints
-    if length == 0:
-        return None
-    for name, values in flat:
-        fits = len(values) in (0, length) and length % 3 == 0
-        require(fits, f"{name}['keypoints']", f"{length // 3} times x, y, flag", f"{len(values)} numbers")
-    zeros = torch.zeros(length, dtype=torch.float64)
-    rows = [tensor_of(x, f"{name}['keypoints']").double() if len(x) else zeros for name, x in flat]
-    return torch.stack(rows).reshape(len(rows), length // 3, 3) if rows else zeros.reshape(1, -1, 3)[:0]
-
-
 def _from_pixels(
+    source: str,
     argument: str,
-    tables: Sequence[
-        tuple[str, Tensor, Tensor, Tensor | None]
-    ],  # per image: name, labels, cxcywh (with an angle), keypoints
-    image_sizes: ImageSizes,
+    # Per image: name, labels, boxes (cx, cy, w, h, perhaps with an angle), keypoints.
+    tables: Sequence[tuple[str, Tensor, Tensor, Tensor | None]],
+    sizes: Sequence[tuple[int, int]],
     num_keypoints: int | None,
 ) -> Targets:
     """Normalise in float64, so that float32 rounds once, and join the images."""
     require(len(tables) > 0, argument, "at least one image", "none")
-    sizes = sizes_of(image_sizes, len(tables))
-    count = num_keypoints or next((k.shape[1] for *_, k in tables if k is not None), None)
+    shape = next((tuple(points.shape[1:]) for *_, points in tables if points is not None), None)
+    if num_keypoints is not None:
+        shape = whole_number("num_keypoints", num_keypoints), 3 if shape is None else shape[1]
     batch_idx, labels, boxes, keypoints = [], [], [], []
     for i, ((name, label, box, points), (height, width)) in enumerate(zip(tables, sizes, strict=True)):
-        require(len(label) == len(box), name, f"{len(box)} labels as boxes", len(label))
         batch_idx.append(torch.full_like(label, i))
         labels.append(label)
         boxes.append(box / box.new_tensor([width, height, width, height, 1])[: box.shape[1]])
-        if count is None:
+        if shape is None:
             continue
         if points is None:
-            points = box.new_zeros(len(box), count, 3)
-        check_shape(f"{name}['keypoints']", points, [len(box), count, 3])
-        keypoints.append(points.double() / box.new_tensor([width, height, 1]))
-    return _targets(
-        torch.cat(batch_idx),
-        torch.cat(labels),
-        torch.cat(boxes),
-        torch.cat(keypoints) if keypoints else None,
-    )
+            # Without flags zeros would be keypoints, in the corner of the image.
+            told = f"none for {len(box)} boxes"
+            require(shape[1] == 3 or len(box) == 0, f"{name}['keypoints']", [len(box), *shape], told)
+            points = box.new_zeros(len(box), *shape)
+        check_shape(f"{name}['keypoints']", points, [len(box), *shape])
+        keypoints.append(points.double() / box.new_tensor([width, height, 1])[: shape[1]])
+    if look_like_fractions(torch.cat([box[:, :4] for _, _, box, _ in tables])):
+        warn_once(source, _FRACTIONS, stacklevel=4)
+    points = torch.cat(keypoints) if keypoints else None
+    return _targets(torch.cat(batch_idx), torch.cat(labels), torch.cat(boxes), points)
 
 
 def _targets(batch_idx: Tensor, labels: Tensor, boxes: Tensor, keypoints: Tensor | None) -> Targets:

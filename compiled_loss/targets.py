@@ -5,6 +5,7 @@ Letters: B images, N rows, C classes, K keypoints, H by W pixels of a mask, what
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ _IN_REACH = (
     f"fractions of the image's width and height, at most {_REACH:g} image sizes outside the image "
     "(are these pixels? divide x by the width and y by the height)"
 )
+# Of an angle in radians, with room for rounding.
+_FULL_TURN = 2 * math.pi + 1e-3
 
 
 class Targets(NamedTuple):
@@ -213,6 +216,8 @@ def _check_values(targets: Targets, batch_size: int | None, num_classes: int | N
 
     if targets.angles is not None:
         check("angles", targets.angles, ~targets.angles.isfinite(), "finite numbers, radians")
+        far = (targets.angles.abs() > _FULL_TURN) & real
+        check("angles", targets.angles, far, "radians, at most a full turn (are these degrees? multiply by pi / 180)")
     if targets.masks is not None and targets.masks.numel() > 0:
         extremes = torch.stack(targets.masks.float().flatten(1).aminmax(dim=1), 1)  # [N, 2]
         check("masks", extremes, ~((extremes >= 0) & (extremes <= 1)).all(1), "values from 0 to 1")

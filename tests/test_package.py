@@ -44,6 +44,7 @@ FLOORS = {
 WITHIN_A_FLOOR = {
     ("targets", "checks"),
     ("geometry", "ragged"),
+    ("segmentations", "reading"),
     ("collate", "plan"),
     ("integrations", "plan"),
     ("integrations", "sources"),

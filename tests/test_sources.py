@@ -1,6 +1,5 @@
 """The label formats: the same objects give the same Targets, and what is wrong is named."""
 
-import re
 from typing import Any
 
 import pytest
@@ -10,10 +9,7 @@ from hypothesis import strategies as st
 
 from compiled_loss.sources import from_coco, from_torchvision, from_yolo
 from compiled_loss.targets import Targets
-
-
-def raises(*parts: str):
-    return pytest.raises(ValueError, match=".*".join(re.escape(part) for part in parts))
+from tests.labels import image, note, raises, yolo_batch
 
 
 @st.composite
@@ -44,6 +40,7 @@ def agree(a: Targets, b: Targets):
     assert a.is_sorted == b.is_sorted
 
 
+@pytest.mark.filterwarnings("ignore:from_")  # drawn at random, some look like corners
 @settings(deadline=None, max_examples=40)
 @given(pictures())
 def test_the_three_formats_agree_on_the_same_objects(images):
@@ -80,17 +77,6 @@ def test_the_three_formats_agree_on_the_same_objects(images):
     assert (ours.boxes.dtype, ours.labels.dtype, ours.batch_idx.dtype) == (torch.float32, torch.int64, torch.int64)
     agree(ours, from_torchvision(dicts, sizes, num_keypoints=3))
     agree(ours, from_yolo(yolo))
-
-
-def yolo_batch(**changes):
-    batch = {
-        "batch_idx": torch.tensor([0.0, 1.0, 1.0]),
-        "cls": torch.tensor([[3.0], [0.0], [1.0]]),
-        "bboxes": torch.full((3, 4), 0.5),
-        "keypoints": torch.full((3, 17, 3), 0.5),
-        "im_file": ["a.jpg", "b.jpg"],
-    }
-    return {key: value for key, value in (batch | changes).items() if value is not None}
 
 
 def test_yolo_rows_keep_their_order_and_promise_it_only_when_it_holds():
@@ -135,11 +121,6 @@ def test_a_bad_yolo_batch_is_named(changes, parts):
         from_yolo(yolo_batch(**changes))
 
 
-def image(rows=2, **changes):
-    target = {"boxes": torch.tensor([[8.0, 8.0, 24.0, 40.0]]).repeat(rows, 1), "labels": torch.arange(rows)}
-    return {key: value for key, value in (target | changes).items() if value is not None}
-
-
 def test_torchvision_boxes_become_fractions_of_their_own_image():
     t = from_torchvision([image(1), image(0), image(1)], [(64, 32), (1, 1), (32, 64)])
     assert t.batch_idx.tolist() == [0, 2]
@@ -177,8 +158,8 @@ def test_images_without_objects_give_no_rows(source):
         ([image()], (64, 64, 3), ["image_sizes", "one (height, width)", "3"]),
         ([image()], (0, 64), ["image_sizes", "positive", "(0, 64)"]),
         ([image(), image(boxes=torch.tensor([[8.0, 8, 24, 40], [9, 9, 3, 20]]))], (64, 64), ["negative size", "row 3"]),
-        ([image(keypoints=torch.zeros(2, 5, 2))], (64, 64), ["targets[0]['keypoints']", "[n, K, 3]", "(2, 5, 2)"]),
-        ([image(keypoints=torch.zeros(3, 5, 3))], (64, 64), ["targets[0]['keypoints']", "[2, 5, 3]", "(3, 5, 3)"]),
+        ([image(keypoints=torch.zeros(2, 5, 4))], (64, 64), ["targets[0]['keypoints']", "[2, K, 2 or 3]", "(2, 5, 4)"]),
+        ([image(keypoints=torch.zeros(3, 5, 3))], (64, 64), ["targets[0]['keypoints']", "[2, K, 2 or 3]", "(3, 5, 3)"]),
         (
             [image(keypoints=torch.zeros(2, 5, 3)), image(keypoints=torch.zeros(2, 6, 3))],
             (64, 64),
@@ -189,11 +170,6 @@ def test_images_without_objects_give_no_rows(source):
 def test_a_bad_torchvision_target_is_named(targets, sizes, parts):
     with raises(*parts):
         from_torchvision(targets, sizes)
-
-
-def note(**changes):
-    annotation = {"bbox": [8, 16, 32, 16], "category_id": 1, "iscrowd": 0, "keypoints": [16, 32, 2, 0, 0, 0]}
-    return {key: value for key, value in (annotation | changes).items() if value is not None}
 
 
 def test_coco_annotations_become_rows_in_image_order():

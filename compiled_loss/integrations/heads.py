@@ -79,7 +79,7 @@ def read_task(model: Any) -> Task:
         "num_classes": int(head.nc),
         "strides": _strides(head),
         "reg_max": int(head.reg_max),
-        "class_weights": None if weights is None else torch.as_tensor(weights).flatten(),
+        "class_weights": None if weights is None else torch.as_tensor(weights, device=device_of(head)).flatten(),
         **{f"{name}_gain": gains[name] for name in ("box", "cls", "dfl")},
     }
     side = "dfl" if head.reg_max > 1 else "l1"
@@ -129,4 +129,9 @@ def _head(model: Any) -> Any:
 
 
 def _strides(head: Any) -> tuple[float, ...]:
-    return tuple(torch.as_tensor(head.stride).tolist())
+    return tuple(torch.as_tensor(head.stride, device=device_of(head)).tolist())
+
+
+def device_of(head: Any) -> torch.device:
+    """The device of a head, whatever the default one is."""
+    return head.stride.device if isinstance(head.stride, torch.Tensor) else torch.device("cpu")

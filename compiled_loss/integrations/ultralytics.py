@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import require
-from compiled_loss.integrations.heads import Task, read_task
+from compiled_loss.integrations.heads import Task, device_of, read_task
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.losses.oriented import OrientedLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
@@ -42,7 +42,8 @@ class Criterion:
 
     def __init__(self, task: Task, device: torch.device, compilation: Compilation | None) -> None:
         self.task = task
-        self.loss = task.make_loss().to(device)
+        with device:
+            self.loss = task.make_loss().to(device)
         self.compilation = compilation
         self.updates = 0
         self._compile()
@@ -202,4 +203,4 @@ def compiled_criterion(
     compilation = Compilation(backend, mode, dynamic)
     require(compile or compilation == Compilation(), "backend, mode, dynamic", "compile=True beside them", False)
     task = read_task(model)
-    return Criterion(task, torch.as_tensor(model.model[-1].stride).device, compilation if compile else None)
+    return Criterion(task, device_of(model.model[-1]), compilation if compile else None)

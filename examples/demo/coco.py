@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from demo.rotated import corners
 class AveragePrecision(NamedTuple):
     """COCO's AP over thresholds 0.50 to 0.95, and at 0.50 and 0.75 alone: means over the classes that the truth has.
 
-    `ap_by_class` is that of each of them, by name.
+    `ap_by_class` is that of each of them, by name. Without an object to find there is no AP: NaN.
     """
 
     ap: float
@@ -35,8 +36,10 @@ def average_precision(info: Info, truth: Sequence[Labels], found: Sequence[Detec
     segments = first.rotated is not None or first.runs is not None
     kind = "keypoints" if first.keypoints is not None else "segm" if segments else "bbox"
     results = [row for i, detections in enumerate(found) for row in _results(i, detections, size)]
+    seen = sorted({int(c) for labels in truth for c in labels.classes[_counted(labels)]})
+    if not seen:
+        return AveragePrecision(math.nan, math.nan, math.nan, {})
     if not results:
-        seen = sorted({int(c) for labels in truth for c in labels.classes[~labels.crowd]})
         return AveragePrecision(0.0, 0.0, 0.0, {info.classes[c]: 0.0 for c in seen})
     reference = COCO(
         {
@@ -53,6 +56,12 @@ def average_precision(info: Info, truth: Sequence[Labels], found: Sequence[Detec
     by_class = {name: x for name, x in zip(info.classes, precision, strict=True) if x >= 0}
     ap, ap50, ap75 = (max(float(x), 0.0) for x in evaluation.stats[:3])
     return AveragePrecision(ap, ap50, ap75, by_class)
+
+
+def _counted(labels: Labels) -> np.ndarray:
+    """`[n]` bool: the objects that are to be found, of poses those with a labelled keypoint."""
+    real = ~labels.crowd
+    return real if labels.keypoints is None else real & (labels.keypoints[:, :, 2] > 0).any(1)
 
 
 def _annotations(truth: Sequence[Labels], size: int) -> list[dict]:

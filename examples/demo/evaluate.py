@@ -107,6 +107,8 @@ def _one_image(
     scores, boxes, keypoints, turned = (None if x is None else x[image].cpu().numpy() for x in decoded[:4])
     assert scores is not None
     assert boxes is not None
+    # What a diverged model gives is no outline.
+    scores = np.where(np.isfinite(boxes).all(1, keepdims=True), scores, 0)
 
     def overlaps(anchors: np.ndarray) -> np.ndarray:
         return iou(boxes[anchors]) if turned is None else rotated.overlaps(turned[anchors])

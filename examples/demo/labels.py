@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ COCO_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87
 MASK_STRIDE = 2
 
 
-class DataError(Exception):
+class DataError(ValueError):
     """The data cannot be used; the message names the file and what is wrong with it."""
 
 
@@ -95,12 +96,13 @@ class Labels:
 class Dataset(Protocol):
     """Pictures by index, a pure function of (index, epoch), so that a run can be resumed and planned.
 
-    `augmented` says whether a picture differs from epoch to epoch.
+    `augmented` says whether a picture differs from epoch to epoch, `notes` what somebody should know of the data.
     """
 
     info: Info
     size: int
     augmented: bool
+    notes: Sequence[str]
 
     def __len__(self) -> int: ...
 

@@ -8,6 +8,7 @@ import numpy as np
 from faster_coco_eval.core import mask as run_lengths
 from PIL import Image
 
+from compiled_loss.segmentations import decode_runs
 from demo.rotated import half_turn
 
 
@@ -59,10 +60,10 @@ class Placing(NamedTuple):
         return index_map
 
     def _mask(self, segmentation: Any) -> np.ndarray:
-        """Bool, of COCO polygons or of run lengths in pixels of the picture."""
+        """Bool, of COCO polygons or of run lengths in pixels of the picture, checked before."""
         if isinstance(segmentation, dict):
             height, width = segmentation["size"]
-            drawn = run_lengths.decode(run_lengths.segmToRle(segmentation, width, height))
+            drawn = decode_runs(segmentation, (height, width), "segmentation").numpy()
             return self.picture(Image.fromarray(drawn * 255), 0, Image.Resampling.BILINEAR) > 127
         polygons: Any = [np.array(flat, dtype=float).reshape(-1, 2) for flat in segmentation]
         polygons = [self.points(polygon).ravel().tolist() for polygon in polygons]

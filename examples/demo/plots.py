@@ -66,13 +66,14 @@ def predictions(
         _picture(lower, image)
         best = detections.take(detections.scores >= SHOWN_SCORE)
         # Found objects take the colour of the labelled one they lie nearest to.
-        nearest = np.abs(best.boxes[:, None] - labels.boxes).sum(-1).argmin(1)
+        apart = np.abs(best.boxes[:, None] - labels.boxes).sum(-1)
+        nearest = apart.argmin(1) if len(labels.boxes) else np.arange(len(best.boxes))
         if best.keypoints is not None:
             best = best._replace(keypoints=_with_flags(best.keypoints))
         _objects(lower, info, best, nearest, best.scores)
     panels[0, 0].set_ylabel("labelled", fontsize=12)
     panels[1, 0].set_ylabel(f"found (score ≥ {SHOWN_SCORE})", fontsize=12)
-    figure.suptitle(f"Held-out pictures: {info.name}", fontsize=13)
+    figure.suptitle(f"Held-out pictures: {info.name}", fontsize=13, parse_math=False)
     figure.savefig(path, dpi=110)
 
 
@@ -136,7 +137,7 @@ def _objects(
             left, top = outline.min(0)
             panel.text(
                 *(max(left, 0.01 * side), max(top, 0.055 * side) - 0.01 * side, " ".join(words)),
-                **{"fontsize": 6, "color": "black", "va": "bottom", "clip_on": True},
+                **{"fontsize": 6, "color": "black", "va": "bottom", "clip_on": True, "parse_math": False},
                 bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6},
             )
         if keypoints is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
@@ -36,6 +36,7 @@ class Rendered:
 
     info: Info
     augmented = False
+    notes: Sequence[str] = ()
 
     def __init__(self, size: int, length: int, seed: int = 0, split: int = 0):
         self.size, self.length, self.seed, self.split = size, length, seed, split

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from demo.batches import Batches, plan_run, stream
 from demo.console import Display
 from demo.detections import Detections
 from demo.engine import WARM_UP_STEPS, CompileLog, Interrupt, Progress, TrainingStep, learning_rate, train
-from demo.labels import Dataset, Info, Labels, image_tensor
+from demo.labels import DataError, Dataset, Info, Labels, image_tensor
 from demo.model import STRIDES, Detector
 from demo.optimizer import FlatAdamW
 from demo.settings import Settings
-from demo.tasks import TASKS, make_data, make_loss, make_model
+from demo.splits import training_and_held_out
+from demo.tasks import TASKS, make_loss, make_model
 
 RENDERED_TRAIN, RENDERED_HELD_OUT, RENDERED_STEPS = 2048, 200, 700
 FOLDER_EPOCHS = 40
@@ -82,7 +84,8 @@ def run(settings: Settings, console: Console) -> int:
             console.print(
                 f"\nInterrupted after step {this.progress.steps} of {this.steps}; nothing is lost. Go on with"
             )
-            console.print(f"  python examples/train.py --resume {this.out / 'checkpoint.pt'}", soft_wrap=True)
+            path = escape(str(this.out / "checkpoint.pt"))
+            console.print(f"  python examples/train.py --resume {path}", soft_wrap=True)
             return INTERRUPTED
         report(this, log.summary(), console)
     finally:
@@ -96,6 +99,8 @@ def prepare(settings: Settings, console: Console) -> Run:
     torch.manual_seed(settings.seed)
     device = _device(settings.device)
     dataset, held_out = _data(settings)
+    for note in (*dataset.notes, *held_out.notes):
+        console.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
     pictures = [held_out.sample(i) for i in range(len(held_out))]
     steps = _steps(settings, len(dataset))
     epochs = math.ceil(steps * settings.batch_size / len(dataset))
@@ -103,14 +108,20 @@ def prepare(settings: Settings, console: Console) -> Run:
     step = make_step(settings, dataset.info, device)
     progress = Progress()
     if settings.resume:
-        progress = checkpoint.restore(checkpoint.read(Path(settings.resume)), step)
+        state = checkpoint.read(Path(settings.resume))
+        try:
+            progress = checkpoint.restore(state, step)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{settings.resume}: is not of this model and these classes ({reason})") from error
     end_to_end = "-end2end" if settings.head == "end2end" else ""
-    out = Path(settings.out or f"runs/{settings.task}{end_to_end}-{dataset.info.name}")
+    out = _writable(Path(settings.out or f"runs/{settings.task}{end_to_end}-{dataset.info.name}"))
     parameters = sum(p.numel() for p in step.model.parameters())
     console.print(
-        f"{settings.task} on {dataset.info.name}: {len(dataset)} training and {len(pictures)} held-out pictures of "
-        f"{dataset.size}x{dataset.size}; a model of {parameters:,} parameters; {steps} steps of {settings.batch_size} "
-        f"pictures on {device}, each with {plan.rows} target rows and {plan.pages} pages of candidates"
+        f"{settings.task} on {escape(dataset.info.name)}: {len(dataset)} training and {len(pictures)} held-out "
+        f"pictures of {dataset.size}x{dataset.size}; a model of {parameters:,} parameters; {steps} steps of "
+        f"{settings.batch_size} pictures on {device}, each with {plan.rows} target rows and {plan.pages} pages of "
+        + "candidates"
         + (f", {plan.mask_tiles} tiles of mask pixels" if plan.mask_tiles else ""),
         highlight=False,
         soft_wrap=True,
@@ -145,7 +156,12 @@ def train_to_the_end(this: Run, log: CompileLog, console: Console) -> bool:
                 this.save()
             return not interrupt
 
-        train(this.step, batches, progress, this.schedule, after_step)
+        try:
+            train(this.step, batches, progress, this.schedule, after_step)
+        except DataError as error:
+            if progress.steps == first:
+                raise
+            raise DataError(f"{error}; the {progress.steps} steps so far are kept in {this.save()}") from error
     this.save()
     return progress.steps == this.steps
 
@@ -158,10 +174,13 @@ def report(this: Run, compiles: dict[str, int], console: Console) -> None:
     say = partial(console.print, highlight=False, soft_wrap=True)
     precision, found = evaluate.evaluate(averaged, info, this.held_out, device, settings.batch_size)
     results: dict[str, Any] = {"steps": this.steps, **precision._asdict()}
-    say(
-        f"{TASKS[settings.task].metric} on {len(found)} held-out pictures: [bold]{precision.ap:.3f}[/] "
-        f"(at 0.50: {precision.ap50:.3f}, at 0.75: {precision.ap75:.3f})"
-    )
+    # Kept at once: nothing that comes after may lose them.
+    _keep(this.out, results)
+    metric = f"{TASKS[settings.task].metric} on {len(found)} held-out pictures"
+    if math.isnan(precision.ap):
+        say(f"{metric}: there is none, no object is labelled there")
+    else:
+        say(f"{metric}: [bold]{precision.ap:.3f}[/] (at 0.50: {precision.ap50:.3f}, at 0.75: {precision.ap75:.3f})")
     if len(precision.ap_by_class) > 1:
         say("by class: " + ", ".join(f"{escape(name)} {ap:.3f}" for name, ap in precision.ap_by_class.items()))
     overflow = results["overflow"] = this.progress.overflow
@@ -182,9 +201,15 @@ def report(this: Run, compiles: dict[str, int], console: Console) -> None:
             f"step with the loss compiled inside: {1e3 * inside:.0f} ms; with the loss eager: {1e3 * outside:.0f} ms "
             f"({outside / inside:.2f}x)"
         )
+    _keep(this.out, results)
     paths = _draw(this, averaged, found)
-    (this.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    say("pictures: " + ", ".join(str(path) for path in paths))
+    say("pictures: " + escape(", ".join(str(path) for path in paths)))
+
+
+def _keep(out: Path, results: dict[str, Any]) -> None:
+    # JSON has no NaN.
+    known = {name: None if isinstance(x, float) and math.isnan(x) else x for name, x in results.items()}
+    (out / "results.json").write_text(json.dumps(known, indent=2) + "\n")
 
 
 def _draw(this: Run, model: Detector, found: Sequence[Detections]) -> list[Path]:
@@ -192,6 +217,7 @@ def _draw(this: Run, model: Detector, found: Sequence[Detections]) -> list[Path]
     paths = [this.out / f"{name}.png" for name in ("losses", "predictions", "assignment")]
     plots.losses(paths[0], progress.names, progress.losses)
     filled = [i for i, (_, labels) in enumerate(this.held_out) if len(labels.boxes) > 0][:6]
+    filled = filled or list(range(min(6, len(found))))
     plots.predictions(paths[1], info, [this.held_out[i] for i in filled], [found[i] for i in filled])
     image, labels = max(this.held_out, key=lambda pair: (len(pair[1].boxes) <= 6, len(pair[1].boxes)))
     with torch.no_grad():
@@ -207,7 +233,22 @@ def _draw(this: Run, model: Detector, found: Sequence[Detections]) -> list[Path]
 def _data(settings: Settings) -> tuple[Dataset, Dataset]:
     """Training and held-out pictures."""
     size = settings.image_size or (320 if settings.data else 128)
-    return make_data(settings.task, settings.data, size, (RENDERED_TRAIN, RENDERED_HELD_OUT), settings.seed)
+    if settings.data:
+        held_out = settings.val_fraction, settings.val_labels
+        return training_and_held_out(settings.data, size, settings.task, settings.seed, *held_out)
+    rendered = TASKS[settings.task].rendered
+    return rendered(size, RENDERED_TRAIN, settings.seed, 0), rendered(size, RENDERED_HELD_OUT, settings.seed, 1)
+
+
+def _writable(out: Path) -> Path:
+    """The folder, made and tried: better now than after hours of training."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written to ({error.strerror})") from error
+    return out
 
 
 def _steps(settings: Settings, pictures: int) -> int:

@@ -20,6 +20,8 @@ class Settings:
     task: str = "pose"
     head: str = "dense"
     data: str = ""
+    val_fraction: float = 0.0
+    val_labels: str = ""
     image_size: int = 0
     batch_size: int = 16
     steps: int = 0
@@ -46,6 +48,7 @@ class Settings:
 _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("batch_size", "a positive number", lambda x: x > 0),
     ("lr", "a positive number", lambda x: 0 < x < math.inf),
+    ("val_fraction", "a number from 0 up to 1", lambda x: 0 <= x < 1),
     ("image_size", "a multiple of 32", lambda x: x >= 0 and x % 32 == 0),
     ("steps", "0 or more", lambda x: x >= 0),
     ("epochs", "0 or more", lambda x: x >= 0),
@@ -73,6 +76,10 @@ def parse(arguments: list[str] | None = None) -> Settings:
     for name, expected, fits in _LIMITS:
         if not fits(getattr(settings, name)):
             raise DataError(f"--{name.replace('_', '-')}: expected {expected}, got {getattr(settings, name)}")
+    if (settings.val_fraction or settings.val_labels) and not settings.data:
+        raise DataError("--val-fraction and --val-labels are for a folder: --data FOLDER")
+    if settings.val_fraction and settings.val_labels:
+        raise DataError("--val-fraction and --val-labels: one or the other says which pictures are held out")
     return settings
 
 
@@ -85,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--task", choices=("detect", "pose", "obb", "segment"), help="default: pose")
     add("--head", choices=("dense", "end2end"), help="end2end: a second head that needs no suppression; default: dense")
     add("--data", metavar="FOLDER", help="FOLDER/labels.json and FOLDER/images/; default: rendered pictures")
+    add(
+        "--val-fraction",
+        type=float,
+        metavar="SHARE",
+        help="of a folder's pictures that is held out, where its images have no 'split'; default: 0.2",
+    )
+    add("--val-labels", metavar="FILE", help="labels of the held-out pictures, which are in FOLDER/images/ too")
     add("--image-size", type=int, help="side in pixels, a multiple of 32; default: 128 rendered, 320 for a folder")
     add("--batch-size", type=int, help="default: 16")
     add("--steps", type=int, help="default: 700 rendered, from --epochs for a folder")

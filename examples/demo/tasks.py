@@ -13,7 +13,6 @@ from compiled_loss import DetectionLoss, EndToEndLoss, OrientedLoss, PoseLoss, S
 from demo.blobs import Blobs
 from demo.boats import Boats
 from demo.figures import Figures
-from demo.folder import Folder
 from demo.labels import Dataset, Info
 from demo.model import STRIDES, Detector
 
@@ -55,14 +54,6 @@ TASKS = {
     "obb": Task(OrientedLoss, "AP of rotated boxes as polygons", Boats, field="angles", channels=lambda info: 1),
     "segment": Task(SegmentationLoss, "mask AP", Blobs, field="coefficients", channels=lambda info: PROTOTYPES),
 }
-
-
-def make_data(name: str, folder: str, size: int, lengths: tuple[int, int], seed: int) -> tuple[Dataset, Dataset]:
-    """Training and held-out pictures, of a folder or else rendered, so many of them."""
-    if folder:
-        return Folder(folder, "train", size, name, seed), Folder(folder, "val", size, name, seed)
-    rendered = TASKS[name].rendered
-    return rendered(size, lengths[0], seed, 0), rendered(size, lengths[1], seed, 1)
 
 
 def make_model(name: str, info: Info, end_to_end: bool) -> Detector:

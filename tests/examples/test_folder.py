@@ -1,6 +1,6 @@
 """Real data from a folder: fitted, augmented as announced, and refused with the file's name when bad."""
 
-import json
+import math
 
 import numpy as np
 import pytest
@@ -10,12 +10,7 @@ from demo.labels import DataError
 from demo.rotated import corners, hulls
 from PIL import Image, ImageDraw
 
-
-def edit(folder, change):
-    path = folder / "labels.json"
-    document = json.loads(path.read_text())
-    change(document)
-    path.write_text(json.dumps(document))
+from tests.examples.editing import edit
 
 
 def test_pictures_are_fitted_and_centred_with_their_labels(folder):
@@ -122,54 +117,6 @@ def test_of_masks_that_share_pixels_the_smaller_object_lies_above(folder):
     assert large.sum() == 1200 - 100
 
 
-def test_bad_folders_are_refused_with_the_name_of_the_file(folder, tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no such folder"):
-        Folder(tmp_path / "nowhere", "train", 64, "pose")
-    with pytest.raises(DataError, match=r"empty/labels\.json: missing"):
-        Folder(tmp_path / "empty", "train", 64, "pose")
-    (folder / "labels.json").write_text("{")
-    with pytest.raises(DataError, match=r"labels\.json: not valid JSON"):
-        Folder(folder, "train", 64, "pose")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda d: d.pop("annotations"), "list 'annotations'"),
-        (lambda d: d.update(categories=[]), "no categories"),
-        (lambda d: d["images"].clear(), "no image has split 'train'|not among the images"),
-        (lambda d: d["images"][0].pop("width"), "image 0 lacks width"),
-        (lambda d: d["annotations"][2].update(image_id=99), "annotation 2: image_id 99"),
-        (lambda d: d["annotations"][2].update(category_id=1), "annotation 2: category_id 1"),
-        (lambda d: d["annotations"][2].update(bbox=[1, 2, 0, 4]), "annotation 2: bbox"),
-        (lambda d: d["annotations"][2].update(keypoints=[1, 2, 2]), "annotation 2: expected 6 keypoint values, got 3"),
-        (lambda d: d["categories"][0].pop("keypoints"), "--task pose needs"),
-    ],
-)
-def test_bad_labels_are_refused_by_name(folder, change, message):
-    edit(folder, change)
-    with pytest.raises(DataError, match=message):
-        Folder(folder, "train", 64, "pose")
-
-
-@pytest.mark.parametrize(
-    ("task", "change", "message"),
-    [
-        ("obb", lambda a: a.pop("rbox"), "annotation 2: rbox should be"),
-        ("obb", lambda a: a.update(rbox=[1, 2, 3, 0, 0]), "annotation 2: rbox should be"),
-        ("segment", lambda a: a.pop("segmentation"), "annotation 2: segmentation should be polygons or run lengths"),
-        ("segment", lambda a: a.update(segmentation=[[1, 2, 3, 4]]), "annotation 2: segmentation should be"),
-        ("segment", lambda a: a.update(segmentation={"size": [1, 1]}), "annotation 2: segmentation should be"),
-    ],
-)
-def test_bad_labels_of_a_task_are_refused_by_name(folder, task, change, message):
-    edit(folder, lambda d: change(d["annotations"][2]))
-    with pytest.raises(DataError, match=message):
-        Folder(folder, "train", 64, task)
-    Folder(folder, "train", 64, "detect")
-
-
 def test_broken_missing_and_mislabelled_pictures_are_refused_by_name(folder):
     whole = (folder / "images" / "0.png").read_bytes()
     (folder / "images" / "0.png").write_bytes(whole[: len(whole) // 2])
@@ -181,3 +128,100 @@ def test_broken_missing_and_mislabelled_pictures_are_refused_by_name(folder):
     for index, message in enumerate(messages):
         with pytest.raises(DataError, match=message):
             data.sample(index)
+
+
+def test_boxes_without_size_and_outside_are_left_out_and_counted(folder):
+    def change(d):
+        d["annotations"][0]["bbox"] = [30, 10, 0, 30]
+        d["annotations"][1]["bbox"] = [96, 10, 20, 20]
+        d["annotations"][2]["bbox"] = [30, 10, 0.5, 30]
+        d["annotations"][3]["iscrowd"] = 1
+
+    edit(folder, change)
+    data = Folder(folder, "train", 64)
+    assert [len(data.labels(i).boxes) for i in range(4)] == [0, 0, 0, 1]
+    assert data.notes[0] == (
+        "train: annotations left out: 1 without size, 1 outside the picture, 1 smaller than a pixel at 64x64, "
+        "1 crowd regions (not learned, and not counted as missed)"
+    )
+    with pytest.raises(DataError, match="none of the 4 training pictures has an object of a pixel or more at 64x64"):
+        data.check()
+    assert Folder(folder, "val", 64).notes == []
+
+
+def test_rotated_boxes_without_size_are_left_out_whatever_the_upright_ones_say(folder):
+    def change(d):
+        d["annotations"][0]["rbox"] = [50, 25, 40, 0, 0.3]
+        d["annotations"][1]["rbox"] = [-50, 25, 40, 30, 0.3]
+        d["annotations"][2].pop("bbox")
+
+    edit(folder, change)
+    data = Folder(folder, "train", 64, "obb")
+    assert [len(data.labels(i).boxes) for i in range(4)] == [0, 0, 1, 1]
+    assert data.notes == ["train: annotations left out: 1 without size, 1 outside the picture"]
+
+
+@pytest.mark.parametrize("area", [None, 0, -1, 0.0, math.nan, math.inf])
+def test_an_area_that_says_nothing_is_that_of_the_box(folder, area):
+    edit(folder, lambda d: d["annotations"][0].update(area=area))
+    edit(folder, lambda d: d["annotations"][1].update(area=300))
+    data = Folder(folder, "train", 48, "pose")
+    assert data.labels(0).areas.tolist() == [300]  # 40 x 30, at half the size
+    assert data.labels(1).areas.tolist() == [75]
+
+
+@pytest.mark.parametrize("keypoints", [None, [], [None, math.nan, 0, 35, 15, 0]])
+def test_keypoints_without_labels_are_zeros(folder, keypoints):
+    edit(folder, lambda d: d["annotations"][0].update(keypoints=keypoints))
+    labels = Folder(folder, "train", 48, "pose").labels(0)
+    assert labels.keypoints is not None
+    assert not labels.keypoints.any()
+    labels.targets(48).validate()
+
+
+def test_a_pose_folder_without_a_labelled_keypoint_is_refused(folder):
+    edit(folder, lambda d: [a.pop("keypoints") for a in d["annotations"]])
+    with pytest.raises(DataError, match="none of the 4 training pictures has an object with a labelled keypoint"):
+        Folder(folder, "train", 48, "pose").check()
+
+
+def test_a_skeleton_joins_keypoints_counted_from_one(folder):
+    edit(folder, lambda d: d["categories"][0].update(skeleton=[[1, 2]]))
+    assert Folder(folder, "train", 48, "pose").info.limbs == ((0, 1),)
+    edit(folder, lambda d: d["categories"][0].update(skeleton=None))
+    assert Folder(folder, "train", 48, "pose").info.limbs == ()
+
+
+def test_classes_of_one_name_are_told_apart_by_their_ids(folder):
+    edit(folder, lambda d: d["categories"].extend([{"id": 9, "name": "thing"}, {"id": 8, "name": None}]))
+    assert Folder(folder, "train", 48).info.classes == ("thing (7)", "8", "thing (9)")
+
+
+def test_boxes_that_look_like_corners_are_noted(folder):
+    boxes = [[10, 10, 30, 30], [60, 30, 90, 60], [50, 40, 80, 50], [20, 30, 60, 60]]
+    edit(folder, lambda d: [a.update(bbox=box) for a, box in zip(d["annotations"], boxes, strict=False)])
+    assert "many boxes reach out of their picture" in Folder(folder, "train", 48).notes[0]
+
+
+def test_run_lengths_as_numbers_and_as_text_are_the_same_mask(folder):
+    square = np.zeros((64, 96), bool)
+    square[10:40, 30:70] = True
+    (code,) = encode(square[None])
+    flat = square.T.ravel()
+    turns = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff(np.concatenate([[0], turns, [flat.size]])).tolist()
+    masks = []
+    for runs in (counts, code["counts"].decode()):
+        edit(folder, lambda d, runs=runs: d["annotations"][0].update(segmentation={"size": [64, 96], "counts": runs}))
+        masks.append(Folder(folder, "train", 96, "segment").sample(0)[1].masks())
+    assert masks[0].sum() == 1200
+    assert np.array_equal(masks[0], masks[1])
+
+
+def test_a_picture_of_one_pixel_across_is_a_picture(folder):
+    Image.new("RGB", (1000, 1), (200, 200, 200)).save(folder / "images" / "0.png")
+    edit(folder, lambda d: d["images"][0].update(width=1000, height=1))
+    edit(folder, lambda d: d["annotations"][0].update(bbox=[0, 0, 500, 1]))
+    picture, labels = Folder(folder, "train", 64).sample(0)
+    assert picture.shape == (64, 64, 3)
+    assert len(labels.boxes) == 0
