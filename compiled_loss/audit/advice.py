@@ -59,6 +59,10 @@ _PLAIN = {
     ),
     "sync": (
         (r"index on the host", "make the index on the device, once, as a buffer"),
+        (r"(masked|index)_fill_? reads", "choose with torch.where, which takes a value of the device"),
+        (r"(lin|log)space_? reads", "start + (end - start) * torch.linspace(0, 1, steps, device=start.device)"),
+        (r"before it has arrived", "read it in a later step, or wait for it where waiting costs nothing"),
+        (r"check_errors", "leave check_errors out, and look at the returned info later"),
         (r"torch\.cond", "compute both sides and choose with torch.where"),
         (r"set to a number", "fill a slice, x[i:i + 1] = number, or choose with torch.where"),
         (r"number on the host", "give a Python number, or make it once, on the device, as a buffer"),

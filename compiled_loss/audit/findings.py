@@ -11,7 +11,7 @@ from pathlib import Path
 KINDS: Mapping[str, str] = {
     "graph-break": "torch.compile stops tracing here and splits the graph",
     "recompile": "another graph is compiled after warm-up",
-    "sync": "the host waits for a value of the device, or copies from its own memory to it",
+    "sync": "the host waits for a value of the device, reads a copy too early, or copies from its own memory to it",
     "dynamic-size": "a size depends on values, so the host has to wait for it",
     "device": "a tensor lives on the host while the inputs live on the device",
     "cudagraph": "CUDA graphs refuse this operator",

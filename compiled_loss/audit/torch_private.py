@@ -36,6 +36,10 @@ _INTERFACES = {
     "autocast dtype": "torch:get_autocast_dtype",
     "generator": "torch:Generator",
     "cond": "torch:cond",
+    "synchronize": "torch.cuda:synchronize",
+    "any synchronize": "torch.accelerator:synchronize",
+    "stream synchronize": "torch.cuda:Stream.synchronize",
+    "event synchronize": "torch.cuda:Event.synchronize",
     "aliasing": "torch.utils._python_dispatch:return_and_correct_aliasing",
 }
 

@@ -24,11 +24,11 @@ def find_device_faults(subject: Subject) -> Result:
 
     with restored(subject.state), traced_backward():
         try:
-            with simulation(report, subject.state) as simulated:
-                for i, batch in enumerate(subject.batches):
+            with simulation(report, subject.state, subject.device, subject.batches) as (simulated, batches):
+                for i, args in enumerate(batches):
                     current[:] = ["forward", i]
-                    args = simulated.batch(batch)
                     outputs = tensors_of(subject.function(*args))
+                    simulated.flights.land()  # what is returned on its way is the caller's to wait for
                     leaves = [x for x in tensors_of(args) + simulated.learnt() if x.requires_grad and x.is_leaf]
                     total = differentiable_sum(outputs) if subject.backward else None
                     if total is not None and leaves:
