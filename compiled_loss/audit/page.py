@@ -171,7 +171,9 @@ def _finding(number: int, found: Finding) -> str:
 
 
 def _source(place: Place) -> str:
-    """The lines around a place; the line alone where the file is gone or has changed since."""
+    """The lines around a place; the line alone where the file is gone or has changed since; none of what has no file."""
+    if not place.source:
+        return ""
     lines = {}
     for i in range(max(1, place.line - _AROUND), place.line + _AROUND + 1):
         lines[i] = linecache.getline(place.file, i)

@@ -42,7 +42,7 @@ def _findings(report: AuditReport, width: int) -> Iterator[Line]:
 def _finding(found: Finding, width: int) -> Iterator[Line]:
     backward = " in the backward" if found.phase == "backward" else ""
     yield f"{found.kind}{backward}  {found.place or ''}".rstrip(), "dim" if found.allowed else "bold red"
-    if found.place:
+    if found.place and found.place.source:
         yield f"    {found.place.source}"[:width], "cyan"
     yield from _wrapped("  what: ", found.message, width, "")
     yield from _wrapped("  do:   ", found.advice, width, "green")

@@ -55,7 +55,7 @@ def _finding(subject: Subject, broken: Break, batch: int) -> Finding:
 
 
 def _has_own_line(subject: Subject, broken: Break) -> bool:
-    return any(subject.finder.is_own(x.filename) for x in broken.stack)
+    return any(subject.finder.is_own(x.filename, x.name) for x in broken.stack)
 
 
 def _reason(broken: Break) -> tuple[str, str]:
