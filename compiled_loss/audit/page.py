@@ -171,7 +171,7 @@ def _finding(number: int, found: Finding) -> str:
 
 
 def _source(place: Place) -> str:
-    """The lines around a place; the line alone where the file is gone or has changed since; none of what has no file."""
+    """The lines around a place; the line alone where the file has gone or changed; nothing without a file."""
     if not place.source:
         return ""
     lines = {}
