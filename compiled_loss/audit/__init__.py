@@ -1,6 +1,18 @@
 """The graph-break audit: prove that a function is one graph, or name the lines that keep it from being so."""
 
-from compiled_loss.audit.findings import KINDS, AuditReport, Finding, Graph, Place, Stage
-from compiled_loss.audit.run import STAGES, audit
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compiled_loss.audit.findings import KINDS, AuditReport, Finding, Graph, Place, Stage
+    from compiled_loss.audit.run import STAGES, audit
 
 __all__ = ["KINDS", "STAGES", "AuditReport", "Finding", "Graph", "Place", "Stage", "audit"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for, torch with it: pytest imports the plugin in here in every session.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "run" if name in ("STAGES", "audit") else "findings"
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -73,5 +73,5 @@ def _file_name(test: str, number: int) -> str:
     A name has at most 255 bytes, and some file systems take `a` for `A`.
     """
     words = re.sub(r"[^\w.]+", "-", test).strip("-").encode()[-150:].decode(errors="ignore")
-    mark = hashlib.sha256(test.encode(errors="replace")).hexdigest()[:8]
-    return f"{words}-{mark}{f'-{number}' if number > 1 else ''}.html"
+    mark = zlib.crc32(test.encode(errors="replace"))
+    return f"{words}-{mark:08x}{f'-{number}' if number > 1 else ''}.html"
