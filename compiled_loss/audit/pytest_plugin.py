@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from compiled_loss.audit.findings import AuditReport
+    from compiled_loss.audit.report import AuditReport
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,9 +12,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 from compiled_loss.audit.arguments import calls_of, check, judged, matches, names_of
-from compiled_loss.audit.findings import AuditReport, Finding, Graph, Stage, merge
+from compiled_loss.audit.findings import Finding, Graph, Stage, merge
 from compiled_loss.audit.places import Finder
 from compiled_loss.audit.reach import State, reachable
+from compiled_loss.audit.report import AuditReport
 from compiled_loss.audit.stages.breaks import find_breaks
 from compiled_loss.audit.stages.compiled import CompiledRun, compare_numbers, find_cudagraph_refusals, find_recompiles
 from compiled_loss.audit.stages.device import find_device_faults

@@ -122,3 +122,11 @@ def test_what_is_held_on_another_device_than_the_inputs_stays_there():
     with simulation(lambda *_: None, reachable(function), torch.device("cpu"), []):
         assert isinstance(held["x"], SimulatedTensor)
         assert (held["device"], held["home"]) == (DEVICE, SECOND)
+
+
+def test_an_argument_on_another_device_than_the_others_is_a_copy_of_its_own():
+    x = torch.ones(3, requires_grad=True)
+    with simulation(lambda *_: None, reachable(torch.sin), SECOND, [(x,)]) as (_, [(given,)]):
+        assert not isinstance(given, SimulatedTensor)
+        assert given is not x
+        assert given.requires_grad

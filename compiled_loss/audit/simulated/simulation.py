@@ -31,8 +31,9 @@ class Simulation:
         return map_leaves(self._argument, batch)
 
     def _argument(self, x: Any) -> Any:
-        if isinstance(x, Tensor) and self.home.has(x.device):
-            return to_device(x)
+        if isinstance(x, Tensor):
+            own = x.detach().clone().requires_grad_(x.requires_grad)
+            return to_device(x) if self.home.has(x.device) else own
         return self.moved(x) if _may_move(x) else x
 
     def moved(self, value: Any) -> Any:
