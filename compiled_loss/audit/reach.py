@@ -20,8 +20,6 @@ from compiled_loss.audit.unseen import types_with_tensors
 
 # A walk stops here: data sets and caches are not looked through.
 _DEPTH, _LENGTH, _OBJECTS = 8, 1000, 20_000
-# What a class may hold for all its instances, and a call rebind; no function, no descriptor.
-_ATTRIBUTES = bool | int | float | complex | str | tuple | list | dict | set | collections.deque | None
 # Objects of libraries that hold no more than what their users put in.
 _HOLDERS = (
     *(types.SimpleNamespace, argparse.Namespace, threading.local),
@@ -128,7 +126,11 @@ class _Walk:
             self.bindings.append(generator)
         elif isinstance(value, types.BuiltinFunctionType):
             self.closed.append(value)
-        elif not isinstance(value, type | types.ModuleType):
+        elif isinstance(value, type):
+            for base in value.__mro__:
+                if not _is_library(base.__module__):
+                    self._attributes(name, base, depth)
+        elif not isinstance(value, types.ModuleType):
             self._object(name, value, depth)
 
     def _note(self, name: str, tensor: Tensor) -> None:
@@ -210,10 +212,16 @@ class _Walk:
             if isinstance(key, str) and hasattr(value, key):
                 # A frozen dataclass has a `__setattr__` that refuses.
                 self.bind(_join(name, key), attribute(value, key, object.__setattr__), depth)
-        for key, x in list(vars(kind).items()):
+        self._attributes(name, kind, depth)
+        for x in list(vars(kind).values()):
+            x = x.fget if isinstance(x, property) else getattr(x, "__func__", x)  # of a static or a class method
             if isinstance(x, types.FunctionType):
                 self.look(name, x, None, depth)
-            elif not key.startswith("__") and isinstance(x, _ATTRIBUTES | Tensor | nn.Module | torch.device):
+
+    def _attributes(self, name: str, kind: type, depth: int) -> None:
+        """What a class holds for all its instances; it may also be no more than a place for names."""
+        for key, x in list(vars(kind).items()):
+            if not key.startswith("__") and not hasattr(type(x), "__get__"):
                 self.bind(_join(name, key), attribute(kind, key, type.__setattr__), depth)
 
 

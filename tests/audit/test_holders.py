@@ -72,6 +72,10 @@ def variable(x: Any) -> Any:
     return made
 
 
+def of_class(x: Any) -> Any:
+    return type("Settings", (), {"x": types.SimpleNamespace(x=x)})()
+
+
 def deep(x: Any) -> Any:
     return {"a": [types.SimpleNamespace(b=types.MappingProxyType({"c": (x, frozenset([1]))}))]}
 
@@ -106,6 +110,10 @@ HOLDERS: dict[str, Holder] = {
     "ContextVar": (variable, lambda h: h.get()),
     "local": (lambda x: with_attribute(threading.local(), x), lambda h: h.x),
     "a distribution": (lambda x: torch.distributions.Normal(x, 1.0, validate_args=False), lambda h: h.loc),
+    "an attribute of a class": (of_class, lambda h: h.x.x),
+    "a class that holds names": (lambda x: type("Names", (), {"x": (x,)}), lambda h: h.x[0]),
+    "a static method": (lambda x: type("Has", (), {"get": staticmethod(lambda: x)})(), lambda h: h.get()),
+    "a property": (lambda x: type("Has", (), {"x": property(lambda _: x)})(), lambda h: h.x),
     "several in each other": (deep, lambda h: h["a"][0].b["c"][0]),
 }
 

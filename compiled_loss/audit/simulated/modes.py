@@ -94,7 +94,7 @@ class Operators(TorchDispatchMode):
             self.flights.report("device", f"a tensor is put on {wanted}, the inputs live on {self.home.device}")
         # A copy back to the device comes after the one from it, wherever the host is.
         queued = later and (bool(on_device) or (wanted is not None and stays))
-        if reads_memory(func) and not queued:
+        if on_host and not queued and reads_memory(func):
             for x in on_host:
                 self.flights.check(x)
         if on_device:
