@@ -1,43 +1,23 @@
 """Detection losses that compile: one graph, no sync, no recompile, the same numbers everywhere."""
 
-from compiled_loss import sources
-from compiled_loss.assign.candidates import Candidates
-from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.task_aligned import assign_task_aligned
-from compiled_loss.collate import collate
-from compiled_loss.losses.detection import DetectionLoss
-from compiled_loss.losses.end_to_end import EndToEndLoss
-from compiled_loss.losses.oriented import OrientedLoss
-from compiled_loss.losses.pose import PoseLoss
-from compiled_loss.losses.residual_pose import ResidualPoseLoss
-from compiled_loss.losses.segmentation import SegmentationLoss
-from compiled_loss.plan import TargetPlan
-from compiled_loss.ragged import Filled, fill, unfill
-from compiled_loss.rows import pad_rows
-from compiled_loss.targets import Targets
-from compiled_loss.types import Assignment, DenseAssignment, EndToEndOutput, LossOutput, Predictions
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Assignment",
-    "Candidates",
-    "DenseAssignment",
-    "DetectionLoss",
-    "EndToEndLoss",
-    "EndToEndOutput",
-    "Filled",
-    "LossOutput",
-    "OrientedLoss",
-    "PoseLoss",
-    "Predictions",
-    "ResidualPoseLoss",
-    "SegmentationLoss",
-    "TargetPlan",
-    "Targets",
-    "assign_task_aligned",
-    "collate",
-    "fill",
-    "pad_rows",
-    "sources",
-    "to_dense",
-    "unfill",
-]
+if TYPE_CHECKING:
+    from compiled_loss.api import *  # noqa: F403
+    from compiled_loss.api import __all__ as __all__
+
+
+def __getattr__(name: str) -> Any:
+    # torch is loaded with the first public name, not by every pytest session, which imports the plugin in here.
+    if name != "__all__" and name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    api = importlib.import_module("compiled_loss.api")
+    globals().update({x: getattr(api, x) for x in api.__all__}, __all__=api.__all__)
+    if name not in globals():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__getattr__("__all__")]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from compiled_loss.collate import collate
+from compiled_loss.collation import collate
 from compiled_loss.plan import TargetPlan
 from compiled_loss.rows import pad_rows
 from compiled_loss.targets import Targets

@@ -23,6 +23,7 @@ FLOORS = {
     "checks": 0,
     "numerics": 0,
     "ragged": 1,
+    "pages": 1,
     "grid": 1,
     "geometry": 1,
     "assign": 2,
@@ -33,19 +34,22 @@ FLOORS = {
     "reading": 1,
     "segmentations": 1,
     "plan": 5,
-    "collate": 5,
+    "collation": 5,
     "sources": 5,
     "integrations": 5,
     "audit": 5,
     "exporting": 5,
-    "__init__": 6,
+    "api": 6,
+    "__init__": 7,
     "__main__": 7,
 }
 WITHIN_A_FLOOR = {
     ("targets", "checks"),
+    ("pages", "ragged"),
     ("geometry", "ragged"),
+    ("geometry", "pages"),
     ("segmentations", "reading"),
-    ("collate", "plan"),
+    ("collation", "plan"),
     ("integrations", "plan"),
     ("integrations", "sources"),
     ("exporting", "audit"),
@@ -95,7 +99,7 @@ def test_importing_the_package_loads_torch_and_nothing_else():
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
         return {module.split(".")[0] for module in json.loads(out.stdout)}
 
-    extra = loaded("compiled_loss") - loaded("torch") - set(sys.stdlib_module_names)
+    extra = loaded("compiled_loss.api") - loaded("torch") - set(sys.stdlib_module_names)
     assert extra == {"compiled_loss"}
 
 
@@ -103,6 +107,18 @@ def test_every_public_name_exists_and_the_list_is_sorted():
     assert compiled_loss.__all__ == sorted(compiled_loss.__all__)
     for name in compiled_loss.__all__:
         assert hasattr(compiled_loss, name)
+
+
+def test_a_public_name_is_no_other_modules_name():
+    # Importing a module puts it in the place of whatever its package calls by that name.
+    modules = {path.stem if path.parent == PACKAGE else path.parent.name for path in MODULES}
+    assert {x for x in modules & {*compiled_loss.__all__} if not inspect.ismodule(getattr(compiled_loss, x))} == set()
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'DetectionLos'"):
+        compiled_loss.DetectionLos  # noqa: B018
+    assert {"DetectionLoss", "__all__"} <= {*dir(compiled_loss)}
 
 
 def public_objects() -> dict[str, object]:

@@ -35,6 +35,18 @@ _GRAPH_BREAKS = (
     ),
 )
 _RECOMPILES = (
+    (
+        r"graphs of their own for 0 and 1",
+        "no line is at fault: pad the rows on the host so that there are never 0 or 1, or warm up with that size",
+    ),
+    (
+        r"do not bring about",
+        "no line is at fault: let the warm-up batches have two sizes of at least 2, or mark the dimension dynamic",
+    ),
+    (
+        r"takes the size for the number",
+        "keep the size out of loops, lists and Python numbers, or pad on the host to few sizes",
+    ),
     (r"no earlier batch had reached", "remove the graph break before it, or let a warm-up batch take this path"),
     (
         r"size mismatch|\.size\(\)|\.shape",
@@ -59,6 +71,10 @@ _PLAIN = {
     ),
     "sync": (
         (r"index on the host", "make the index on the device, once, as a buffer"),
+        (r"(masked|index)_fill_? reads", "choose with torch.where, which takes a value of the device"),
+        (r"(lin|log)space_? reads", "start + (end - start) * torch.linspace(0, 1, steps, device=start.device)"),
+        (r"before it has arrived", "read it in a later step, or wait for it where waiting costs nothing"),
+        (r"check_errors", "leave check_errors out, and look at the returned info later"),
         (r"torch\.cond", "compute both sides and choose with torch.where"),
         (r"set to a number", "fill a slice, x[i:i + 1] = number, or choose with torch.where"),
         (r"number on the host", "give a Python number, or make it once, on the device, as a buffer"),

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from compiled_loss.audit.findings import AuditReport
+from compiled_loss.audit.report import AuditReport
 from compiled_loss.audit.run import STAGES, audit
 from compiled_loss.audit.text import render
 

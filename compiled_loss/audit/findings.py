@@ -1,17 +1,12 @@
-"""What an audit says: findings with their places, stages with their outcome, and the report that holds them."""
+"""What an audit finds: findings with their places, stages with their outcome, and both together."""
 
-from __future__ import annotations
-
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 KINDS: Mapping[str, str] = {
     "graph-break": "torch.compile stops tracing here and splits the graph",
     "recompile": "another graph is compiled after warm-up",
-    "sync": "the host waits for a value of the device, or copies from its own memory to it",
+    "sync": "the host waits for a value of the device, reads a copy too early, or copies from its own memory to it",
     "dynamic-size": "a size depends on values, so the host has to wait for it",
     "device": "a tensor lives on the host while the inputs live on the device",
     "cudagraph": "CUDA graphs refuse this operator",
@@ -97,14 +92,8 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class AuditReport:
-    """All that an audit found; truthless on purpose: ask `ok`.
-
-    Example:
-        >>> report = AuditReport("step", "2.13.0", "cpu", 3, (), (Stage("breaks", "clean"),), ())
-        >>> report.ok
-        True
-    """
+class Audited:
+    """All that an audit found, and what follows from it."""
 
     function: str
     torch_version: str
@@ -136,37 +125,9 @@ class AuditReport:
         looked = any(x.outcome in ("clean", "findings") and x.name not in ("eager", "allowances") for x in self.stages)
         return looked and not self.failures and not self.incomplete
 
-    def raise_if_failed(self) -> None:
-        """Raise unless `ok`.
-
-        Raises:
-            AssertionError: with the report as its text.
-        """
-        if not self.ok:
-            raise AssertionError(f"\n{self}")
-
     def counts(self) -> dict[str, int]:
         """Findings by kind, the allowed ones left out."""
         return {kind: n for kind in KINDS if (n := sum(x.kind == kind for x in self.failures))}
-
-    def to_json(self) -> str:
-        """The whole report as JSON; an infinite error is null."""
-        errors = {name: x if math.isfinite(x) else None for name, x in self.largest_errors.items()}
-        values = asdict(self) | {"ok": self.ok, "counts": self.counts(), "largest_errors": errors}
-        return json.dumps(values, indent=2, allow_nan=False)
-
-    def to_html(self, path: str | Path) -> Path:
-        """Write the report as one self-contained page, with the source around each finding."""
-        from compiled_loss.audit.page import render  # noqa: PLC0415  (this module is the lower one)
-
-        path = Path(path)
-        path.write_text(render(self), encoding="utf-8")
-        return path
-
-    def __str__(self) -> str:
-        from compiled_loss.audit.text import render  # noqa: PLC0415  (this module is the lower one)
-
-        return "\n".join(line for line, _ in render(self))
 
 
 def merge(findings: list[Finding]) -> list[Finding]:

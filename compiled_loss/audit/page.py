@@ -5,7 +5,7 @@ import linecache
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from compiled_loss.audit.findings import KINDS, AuditReport, Finding, Place
+from compiled_loss.audit.findings import KINDS, Audited, Finding, Place
 
 _AROUND = 5  # lines of source shown before and after
 _MARKS = {"clean": "ok", "findings": "found", "incomplete": "stopped", "skipped": "skipped", "off": "off"}
@@ -83,7 +83,7 @@ details details{margin-left:.25rem}th,td{padding:.6rem .5rem}th:first-child{padd
 """
 
 
-def render(report: AuditReport) -> str:
+def render(report: Audited) -> str:
     """The page's text."""
     findings = sorted(report.findings, key=lambda x: (bool(x.allowed), list(KINDS).index(x.kind)))
     body = [
@@ -103,7 +103,7 @@ def render(report: AuditReport) -> str:
     )
 
 
-def _head(report: AuditReport, findings: Sequence[Finding]) -> str:
+def _head(report: Audited, findings: Sequence[Finding]) -> str:
     word, style, reasons = _verdict(report)
     first = {x.kind: i for i, x in reversed(list(enumerate(findings))) if not x.allowed}
     items = [
@@ -117,7 +117,7 @@ def _head(report: AuditReport, findings: Sequence[Finding]) -> str:
     )
 
 
-def _verdict(report: AuditReport) -> tuple[str, str, list[str]]:
+def _verdict(report: Audited) -> tuple[str, str, list[str]]:
     """The word, its colour, and what else it rests on."""
     allowed = len(report.findings) - len(report.failures)
     reasons = [f"{allowed} allowed"] if allowed else []
@@ -134,7 +134,7 @@ def _verdict(report: AuditReport) -> tuple[str, str, list[str]]:
     return "Passed", "green", reasons or ["Nothing was found"]
 
 
-def _stages(report: AuditReport) -> str:
+def _stages(report: Audited) -> str:
     colours = {"clean": "green", "findings": "red", "incomplete": "amber"}
     return _table(
         "Stages",
@@ -171,7 +171,9 @@ def _finding(number: int, found: Finding) -> str:
 
 
 def _source(place: Place) -> str:
-    """The lines around a place; the line alone where the file is gone or has changed since."""
+    """The lines around a place; the line alone where the file has gone or changed; nothing without a file."""
+    if not place.source:
+        return ""
     lines = {}
     for i in range(max(1, place.line - _AROUND), place.line + _AROUND + 1):
         lines[i] = linecache.getline(place.file, i)
@@ -209,7 +211,7 @@ def _words(found: Finding) -> str:
     return f"<details><summary>In torch's own words</summary>{words}</details>"
 
 
-def _graphs(report: AuditReport) -> str:
+def _graphs(report: Audited) -> str:
     return _table(
         "Compiled graphs",
         {"Function": "", "Phase": "", "Operators": "num", "Seconds": "num", "Batch": "num"},
@@ -221,7 +223,7 @@ def _graphs(report: AuditReport) -> str:
     )
 
 
-def _errors(report: AuditReport) -> str:
+def _errors(report: Audited) -> str:
     return _table(
         "Largest errors",
         {"Tensor": "", "Error, of the largest entry": "num"},

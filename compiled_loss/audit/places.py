@@ -28,6 +28,9 @@ _TORCH = _folders(Path(torch.__file__).parent)
 _HERE = _folders(Path(__file__).parent)
 _STANDARD = _folders(sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
 _LIBRARIES = _folders(*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib"))
+_NO_FILES = ("<frozen", "<eval_with_key", "<attrs generated", "<__array_function__")
+# What `exec` runs is the user's own, but for the methods that dataclasses write.
+_TEXT, _WRITTEN = "<string>", {f"__{x}__" for x in ("init", "repr", "eq", "lt", "le", "gt", "ge", "hash", "setattr")}
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 
 
@@ -37,16 +40,16 @@ class Finder:
     def __init__(self, packages: Iterable[str] = ()) -> None:
         self.own = tuple(f"/{name.replace('.', '/')}" for name in packages)
 
-    def is_own(self, file: str) -> bool:
+    def is_own(self, file: str, function: str = "") -> bool:
         """Whether a file is the user's: not torch, not the audit, not the standard library, not installed."""
-        if self._is_machinery(file):
+        if self._is_machinery(file, function):
             return False
         return not file.startswith(_LIBRARIES) or any(f"{x}/" in file or file.endswith(f"{x}.py") for x in self.own)
 
     def locate(self, frames: Iterable[traceback.FrameSummary]) -> tuple[Place | None, tuple[Place, ...]]:
         """The innermost own line (else the innermost of a library), and all lines, outermost first."""
-        trace = tuple(_place(x) for x in frames if not self._is_machinery(x.filename))
-        own = [x for x in trace if self.is_own(x.file)]
+        trace = tuple(_place(x) for x in frames if not self._is_machinery(x.filename, x.name))
+        own = [x for x in trace if self.is_own(x.file, x.function)]
         return (own or trace or [None])[-1], trace
 
     def here(self, frame: FrameType | None = None) -> tuple[Place | None, tuple[Place, ...]]:
@@ -80,9 +83,9 @@ class Finder:
         return self.of_code(code) if code else (None, ())
 
     @staticmethod
-    def _is_machinery(file: str) -> bool:
+    def _is_machinery(file: str, function: str) -> bool:
         standard = file.startswith(_STANDARD) and not file.startswith(_LIBRARIES)
-        return standard or file.startswith((*_TORCH, *_HERE, "<frozen", "<eval_with_key")) or file == "<string>"
+        return standard or file.startswith((*_TORCH, *_HERE, *_NO_FILES)) or (file == _TEXT and function in _WRITTEN)
 
 
 def below_audit(frames: Iterable[traceback.FrameSummary]) -> list[traceback.FrameSummary]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from compiled_loss.audit.findings import AuditReport
+    from pathlib import Path
+
+    from compiled_loss.audit.report import AuditReport
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,6 +37,8 @@ def graph_audit(request: pytest.FixtureRequest) -> Callable[..., AuditReport]:
             graph_audit(my_loss, [(predictions, targets)])
     """
 
+    pages = itertools.count(1)
+
     def run(function: Callable[..., Any], batches: Iterable[Any], *, check: bool = True, **options: Any) -> AuditReport:
         __tracebackhide__ = True
         from compiled_loss.audit.run import audit  # noqa: PLC0415  (loaded by the tests that audit)
@@ -43,16 +48,30 @@ def graph_audit(request: pytest.FixtureRequest) -> Callable[..., AuditReport]:
             report = audit(function, batches, **options)
         if not check or report.ok:
             return report
-        folder = request.config.getoption("--graph-audit-html")
-        if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            page = report.to_html(Path(folder) / _file_name(request.node.nodeid))
-            pytest.fail(f"{report}\npage: {page}", pytrace=False)
-        pytest.fail(f"{report}", pytrace=False)
+        told = str(report)
+        if folder := request.config.getoption("--graph-audit-html"):
+            # Where pytest was started, whatever folder the test works in.
+            path = request.config.invocation_params.dir / folder / _file_name(request.node.nodeid, next(pages))
+            told += f"\npage: {_written(report, path)}"
+        pytest.fail(told, pytrace=False)
 
     return run
 
 
-def _file_name(test: str) -> str:
-    """A test's id as the name of a file."""
-    return re.sub(r"[^\w.]+", "-", test).strip("-")[-200:] + ".html"
+def _written(report: AuditReport, path: Path) -> str:
+    """Where the page is; why there is none, where it cannot be written, which must not hide the report."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return str(report.to_html(path))
+    except OSError as error:
+        return f"not written: {error}"
+
+
+def _file_name(test: str, number: int) -> str:
+    """A test's id as the name of a file: its readable part, and what tells it from ids that read the same.
+
+    A name has at most 255 bytes, and some file systems take `a` for `A`.
+    """
+    words = re.sub(r"[^\w.]+", "-", test).strip("-").encode()[-150:].decode(errors="ignore")
+    mark = zlib.crc32(test.encode(errors="replace"))
+    return f"{words}-{mark:08x}{f'-{number}' if number > 1 else ''}.html"

@@ -1,21 +1,31 @@
 """What a function can reach and change: modules, optimizers, tensors, and the places that hold them."""
 
+import argparse
 import collections
 import contextlib
+import contextvars
 import functools
+import gc
+import itertools
 import sys
+import threading
 import types
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from compiled_loss.audit.slots import Slot, attribute, default, item, state_of_generator
+from compiled_loss.audit.slots import Slot, arguments, attribute, default, item, member, state_of_generator, variable
+from compiled_loss.audit.unseen import types_with_tensors
 
 # A walk stops here: data sets and caches are not looked through.
 _DEPTH, _LENGTH, _OBJECTS = 8, 1000, 20_000
-# What a class may hold for all its instances, and a call rebind; no function, no descriptor.
-_ATTRIBUTES = bool | int | float | complex | str | tuple | list | dict | set | collections.deque | None
+# Objects of libraries that hold no more than what their users put in.
+_HOLDERS = (
+    *(types.SimpleNamespace, argparse.Namespace, threading.local),
+    *(collections.UserDict, collections.UserList, collections.ChainMap),
+)
+_OPEN = ("torch.optim", "torch.distributions")
 _LIBRARIES = {"torch", "torchgen", "functorch", "numpy", "builtins", "triton", *sys.stdlib_module_names}
 
 
@@ -28,7 +38,9 @@ class State(NamedTuple):
         slots: places of tensors and devices; a plain tensor attribute of a module is none, as it follows no `.to`.
         bindings: what a call may rebind outside of containers: globals, closures, attributes of classes, `__slots__`;
             and the states of random generators.
-        containers: dicts, lists and deques whose contents may be rebound, and sets.
+        containers: dicts, lists and deques whose contents may be rebound, sets and arrays of objects.
+        unseen: types of arguments that hold tensors which the walk has not come to.
+        closed: types of other things that do, and that are not looked into.
     """
 
     modules: list[nn.Module]
@@ -36,6 +48,8 @@ class State(NamedTuple):
     slots: list[Slot]
     bindings: list[Slot]
     containers: list[Any]
+    unseen: list[str]
+    closed: list[str]
 
     def learnt(self) -> dict[str, Tensor]:
         """Leaves that collect a gradient, by name."""
@@ -52,7 +66,8 @@ def reachable(function: Any, batches: Any = ()) -> State:
     walk.look("self" if isinstance(function, nn.Module) else "", function)
     for i, x in enumerate(batches):
         walk.look(f"args{i}", x)
-    return State(walk.modules, walk.tensors, walk.slots, walk.bindings, walk.containers)
+    unseen, closed = (types_with_tensors(x, walk.seen) for x in (batches, walk.closed))
+    return State(walk.modules, walk.tensors, walk.slots, walk.bindings, walk.containers, unseen, closed)
 
 
 class _Walk:
@@ -62,6 +77,7 @@ class _Walk:
         self.slots: list[Slot] = []
         self.bindings: list[Slot] = []
         self.containers: list[Any] = []
+        self.closed: list[Any] = []
         self.seen: dict[int, Any] = {}
 
     def look(self, name: str, value: Any, place: Slot | None = None, depth: int = 0) -> None:
@@ -83,32 +99,65 @@ class _Walk:
 
     def _enter(self, name: str, value: Any, depth: int) -> None:
         if isinstance(value, Tensor):
-            self.tensors[name or "tensor"] = value
+            self._note(name or "tensor", value)
         elif isinstance(value, functools.partial):
-            for i, x in enumerate((value.func, value.args, value.keywords)):
-                self.look(f"{name}.{i}", x, None, depth)
+            self.look(f"{name}.0", value.func, None, depth)
+            self.look(f"{name}.1", value.args, arguments(value), depth)
+            self.look(f"{name}.2", value.keywords, None, depth)
         elif isinstance(value, types.MethodType):
             self.look(name, value.__self__, None, depth)
             self.look(name, value.__func__, None, depth)
         elif isinstance(value, types.FunctionType):
             self._function(name, value, depth)
-        elif isinstance(value, dict | list | tuple | set | collections.deque):
+        elif isinstance(value, types.MappingProxyType):  # of a mapping that somebody may change
+            self.look(name, gc.get_referents(value)[0], None, depth)
+        elif isinstance(value, contextvars.ContextVar):
+            self.bind(name, variable(value), depth)
+        elif isinstance(value, dict | list | tuple | set | frozenset | collections.deque):
             self._container(name, value, depth)
+            if not _is_library(type(value).__module__):
+                self._object(name, value, depth)
+        elif _is_array_of_objects(value):
+            self._array(name, value, depth)
         elif isinstance(value, torch.jit.ScriptModule):  # what it holds is out of Python's reach
-            self.tensors |= {_join(name, key): x for key, x in value.state_dict(keep_vars=True).items()}
+            for key, x in value.state_dict(keep_vars=True).items():
+                self._note(_join(name, key), x)
         elif generator := state_of_generator(value):
             self.bindings.append(generator)
-        elif not isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
+        elif isinstance(value, types.BuiltinFunctionType):
+            self.closed.append(value)
+        elif isinstance(value, type):
+            for base in value.__mro__:
+                if not _is_library(base.__module__):
+                    self._attributes(name, base, depth)
+        elif not isinstance(value, types.ModuleType):
             self._object(name, value, depth)
+
+    def _note(self, name: str, tensor: Tensor) -> None:
+        """Two closures may call different tensors by one name."""
+        names = (name if i == 1 else f"{name} ({i})" for i in itertools.count(1))
+        self.tensors[next(x for x in names if x not in self.tensors)] = tensor
 
     def _container(self, name: str, value: Any, depth: int) -> None:
         if len(value) > _LENGTH:
             return
-        if not isinstance(value, tuple):
+        if not isinstance(value, tuple | frozenset):
             self.containers.append(value)
         for key, x in list(value.items() if isinstance(value, dict) else enumerate(value)):
-            fixed = isinstance(value, tuple | set)
-            self.look(_join(name, key), x, None if fixed else item(value, key, x), depth)
+            place = None
+            if isinstance(value, set):
+                place = member(value, x)
+            elif not isinstance(value, tuple | frozenset):
+                place = item(value, key, x)
+            self.look(_join(name, key), x, place, depth)
+
+    def _array(self, name: str, value: Any, depth: int) -> None:
+        if value.size > _LENGTH:
+            return
+        self.containers.append(value)
+        for i in range(value.size):
+            key = tuple(int(x) for x in sys.modules["numpy"].unravel_index(i, value.shape))
+            self.look(_join(name, i), value[key], item(value, key, value[key]), depth)
 
     def _function(self, name: str, function: types.FunctionType, depth: int) -> None:
         if _is_library(function.__module__):
@@ -141,7 +190,8 @@ class _Walk:
         if isinstance(value, nn.Module):
             self.modules.append(value)
         kind = type(value)
-        if _is_library(kind.__module__) and not isinstance(value, nn.Module) and not _is_of_optimizers(kind):
+        if _is_library(kind.__module__) and not isinstance(value, (nn.Module, *_HOLDERS)) and not _is_open(kind):
+            self.closed.append(value)
             return
         held = getattr(value, "__dict__", None)
         if held is not None:
@@ -162,18 +212,34 @@ class _Walk:
             if isinstance(key, str) and hasattr(value, key):
                 # A frozen dataclass has a `__setattr__` that refuses.
                 self.bind(_join(name, key), attribute(value, key, object.__setattr__), depth)
-        for key, x in list(vars(kind).items()):
+        self._attributes(name, kind, depth)
+        for x in list(vars(kind).values()):
+            x = x.fget if isinstance(x, property) else getattr(x, "__func__", x)  # of a static or a class method
             if isinstance(x, types.FunctionType):
                 self.look(name, x, None, depth)
-            elif not key.startswith("__") and isinstance(x, _ATTRIBUTES | Tensor | nn.Module | torch.device):
+
+    def _attributes(self, name: str, kind: type, depth: int) -> None:
+        """What a class holds for all its instances; it may also be no more than a place for names."""
+        for key, x in list(vars(kind).items()):
+            if not key.startswith("__") and not hasattr(type(x), "__get__"):
                 self.bind(_join(name, key), attribute(kind, key, type.__setattr__), depth)
 
 
 def _follows_the_device(name: str, value: Any) -> bool:
-    """Whether a value is another one on another device; the text "cpu" is a device where its name says so."""
+    """Whether a value is another one on another device; the text "cpu" is a device where its name says so.
+
+    What cannot be changed, as a tuple, is another one where something in it is.
+    """
     if isinstance(value, str):
         return value == "cpu" and "device" in name.lower()
+    if isinstance(value, tuple | frozenset):
+        return any(_follows_the_device("", x) for x in value)
     return isinstance(value, Tensor | torch.device)
+
+
+def _is_array_of_objects(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray) and value.dtype == object
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -191,5 +257,5 @@ def _is_library(module: str | None) -> bool:
     return (module or "").split(".")[0] in _LIBRARIES or (module or "").startswith("compiled_loss.audit.")
 
 
-def _is_of_optimizers(kind: type) -> bool:
-    return kind.__module__.startswith("torch.optim")
+def _is_open(kind: type) -> bool:
+    return kind.__module__.startswith(_OPEN)

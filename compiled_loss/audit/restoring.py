@@ -66,6 +66,9 @@ def _keep(x: Tensor) -> Callable[[], None]:
 
 def _put_back(container: Any, content: Any) -> None:
     """Give a container its content back, if it has another."""
+    if hasattr(container, "dtype"):  # an array of objects
+        container[...] = content
+        return
     if isinstance(container, set):
         same = container == content
     else:

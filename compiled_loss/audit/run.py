@@ -12,9 +12,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 from compiled_loss.audit.arguments import calls_of, check, judged, matches, names_of
-from compiled_loss.audit.findings import AuditReport, Finding, Graph, Stage, merge
+from compiled_loss.audit.findings import Finding, Graph, Stage, merge
 from compiled_loss.audit.places import Finder
-from compiled_loss.audit.reach import reachable
+from compiled_loss.audit.reach import State, reachable
+from compiled_loss.audit.report import AuditReport
 from compiled_loss.audit.stages.breaks import find_breaks
 from compiled_loss.audit.stages.compiled import CompiledRun, compare_numbers, find_cudagraph_refusals, find_recompiles
 from compiled_loss.audit.stages.device import find_device_faults
@@ -98,14 +99,15 @@ def audit(
         note = "compiled already: what is compiled was looked at" if plain is not function else ""
         if compiled:
             note = f"compiled in place, but called plainly here: {', '.join({type(x).__name__ for x in compiled})}"
-        subject = Subject(plain, calls, state, finder, backward, warmup, backend, dynamic, tolerance, note)
+        device = _device_of(calls, state)
+        options = (backward, warmup, backend, dynamic, tolerance, note)
+        subject = Subject(plain, calls, state, finder, *options, device=device)
         stages, findings, graphs, errors = _run_stages(subject, off, allowed, exportable, progress)
     unused = [name for name in allowed if not any(matches(name, x) for x in findings)]
     if unused:
         stages.append(Stage("allowances", "clean", f"matched nothing: {', '.join(unused)}"))
-    device = next((str(x.device) for batch in calls for x in tensors_of(batch)), "cpu")
     name = getattr(plain, "__qualname__", type(plain).__qualname__)
-    return AuditReport(name, torch.__version__, device, len(calls), tuple(findings), tuple(stages), graphs, errors)
+    return AuditReport(name, torch.__version__, str(device), len(calls), tuple(findings), tuple(stages), graphs, errors)
 
 
 def _run_stages(
@@ -176,6 +178,14 @@ def _stage(name: str, result: Result, findings: list[Finding], seconds: float) -
 def _others(batches: list[Any]) -> list[Any]:
     """What is no tensor among the arguments."""
     return [x for x in pytree.tree_leaves(batches) if not isinstance(x, torch.Tensor)]
+
+
+def _device_of(calls: list[Any], state: State) -> torch.device:
+    """Where the arguments live, else what the function holds."""
+    held = sorted(state.tensors, key=lambda name: not name.startswith("args"))
+    return next(
+        (x.device for x in (*tensors_of(calls), *map(state.tensors.get, held)) if x is not None), torch.device("cpu")
+    )
 
 
 def _placed(found: Finding, subject: Subject) -> Finding:

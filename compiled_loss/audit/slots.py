@@ -1,6 +1,7 @@
 """Places that hold a value, each with how to read and set it."""
 
 import contextlib
+import contextvars
 import functools
 import random
 import types
@@ -33,6 +34,37 @@ def item(held: Any, key: Any, value: Any) -> Slot:
 def attribute(owner: Any, key: str, put: Callable[[Any, str, Any], None]) -> Slot:
     """An attribute, set by `put(owner, key, value)`."""
     return Slot(getattr(owner, key), functools.partial(getattr, owner, key), functools.partial(put, owner, key))
+
+
+def member(held: set[Any], value: Any) -> Slot:
+    """A member of a set."""
+    now = [value]
+
+    def get() -> Any:
+        if now[0] not in held:
+            raise LookupError("the set has lost this member")
+        return now[0]
+
+    def put(new: Any) -> None:
+        held.discard(now[0])
+        held.add(new)
+        now[0] = new
+
+    return Slot(value, get, put)
+
+
+def arguments(function: functools.partial[Any]) -> Slot:
+    """The arguments that a partial function holds."""
+
+    def put(value: Any) -> None:
+        function.__setstate__((function.func, value, function.keywords, vars(function)))  # type: ignore[attr-defined]
+
+    return Slot(function.args, lambda: function.args, put)
+
+
+def variable(held: contextvars.ContextVar[Any]) -> Slot:
+    """The value of a context variable."""
+    return Slot(held.get(), held.get, held.set)
 
 
 def default(function: types.FunctionType, index: int) -> Slot:

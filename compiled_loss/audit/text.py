@@ -4,7 +4,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 
-from compiled_loss.audit.findings import KINDS, AuditReport, Finding
+from compiled_loss.audit.findings import KINDS, Audited, Finding
 
 _MARKS = {"clean": "ok", "findings": "FOUND", "incomplete": "STOPPED", "skipped": "-", "off": "off"}
 _STYLES = {"clean": "green", "findings": "red", "incomplete": "yellow", "skipped": "dim", "off": "dim"}
@@ -12,13 +12,13 @@ _STYLES = {"clean": "green", "findings": "red", "incomplete": "yellow", "skipped
 Line = tuple[str, str]  # (text, style)
 
 
-def render(report: AuditReport, width: int | None = None) -> list[Line]:
+def render(report: Audited, width: int | None = None) -> list[Line]:
     """Lines of at most `width` columns; None asks the terminal."""
     width = max(40, width or min(shutil.get_terminal_size((100, 24)).columns, 120))
     return [*_head(report), ("", ""), *_stages(report, width), *_findings(report, width), *_verdict(report)]
 
 
-def _head(report: AuditReport) -> Iterator[Line]:
+def _head(report: Audited) -> Iterator[Line]:
     yield f"audit of {report.function}", "bold"
     yield (
         f"{report.batches} batch{'es' * (report.batches != 1)} on {report.device}, torch {report.torch_version}",
@@ -26,14 +26,14 @@ def _head(report: AuditReport) -> Iterator[Line]:
     )
 
 
-def _stages(report: AuditReport, width: int) -> Iterator[Line]:
+def _stages(report: Audited, width: int) -> Iterator[Line]:
     for stage in report.stages:
         time = f"{stage.seconds:5.1f} s" if stage.seconds else " " * 7
         line = f"{_MARKS[stage.outcome]:>7}  {stage.name:<11}{time}  "
         yield from _wrapped(line, stage.note, width, _STYLES[stage.outcome])
 
 
-def _findings(report: AuditReport, width: int) -> Iterator[Line]:
+def _findings(report: Audited, width: int) -> Iterator[Line]:
     for found in sorted(report.findings, key=lambda x: (bool(x.allowed), list(KINDS).index(x.kind))):
         yield "", ""
         yield from _finding(found, width)
@@ -42,7 +42,7 @@ def _findings(report: AuditReport, width: int) -> Iterator[Line]:
 def _finding(found: Finding, width: int) -> Iterator[Line]:
     backward = " in the backward" if found.phase == "backward" else ""
     yield f"{found.kind}{backward}  {found.place or ''}".rstrip(), "dim" if found.allowed else "bold red"
-    if found.place:
+    if found.place and found.place.source:
         yield f"    {found.place.source}"[:width], "cyan"
     yield from _wrapped("  what: ", found.message, width, "")
     yield from _wrapped("  do:   ", found.advice, width, "green")
@@ -56,7 +56,7 @@ def _finding(found: Finding, width: int) -> Iterator[Line]:
         yield from _wrapped("  allowed: ", found.allowed, width, "yellow")
 
 
-def _verdict(report: AuditReport) -> Iterator[Line]:
+def _verdict(report: Audited) -> Iterator[Line]:
     yield "", ""
     counts = ", ".join(f"{n} {kind}" for kind, n in report.counts().items())
     allowed = len(report.findings) - len(report.failures)

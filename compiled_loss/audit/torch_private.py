@@ -7,7 +7,6 @@ it is then reported as incomplete instead of passing in silence.
 import contextlib
 import importlib
 import logging
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from types import CodeType
@@ -24,6 +23,7 @@ _INTERFACES = {
     "tracing": "torch._guards:TracingContext.extract_stack",
     "callbacks": "torch._dynamo.callback:callback_handler",
     "counters": "torch._dynamo.utils:counters",
+    "fixed sizes": "torch.fx.experimental.symbolic_shapes:ShapeEnv._set_replacement",
     "guard reasons": "torch._dynamo.convert_frame:get_and_maybe_log_recompilation_reasons",
     "inductor": "torch._inductor.compile_fx:compile_fx",
     "inductor graph": "torch._inductor.compile_fx:compile_fx_inner",
@@ -36,22 +36,16 @@ _INTERFACES = {
     "autocast dtype": "torch:get_autocast_dtype",
     "generator": "torch:Generator",
     "cond": "torch:cond",
+    "synchronize": "torch.cuda:synchronize",
+    "any synchronize": "torch.accelerator:synchronize",
+    "stream synchronize": "torch.cuda:Stream.synchronize",
+    "event synchronize": "torch.cuda:Event.synchronize",
     "aliasing": "torch.utils._python_dispatch:return_and_correct_aliasing",
 }
 
 
 class MissingInterfaceError(RuntimeError):
     """This version of torch lacks something that a stage of the audit reads."""
-
-
-class Break(NamedTuple):
-    """One graph break as the tracer tells it."""
-
-    error: BaseException
-    reason: str
-    stack: list[Any]  # FrameSummary, outermost first: from the traced frame inwards
-    callers: list[Any]  # the same of what runs meanwhile, down to the traced frame's caller
-    skips_frame: bool  # the rest of the function runs untraced
 
 
 class Compile(NamedTuple):
@@ -96,41 +90,6 @@ def replaced(name: str, make: Callable[[Any], Any]) -> Iterator[None]:
         yield
     finally:
         setattr(owner, last, original)
-
-
-@contextlib.contextmanager
-def collect_breaks() -> Iterator[list[Break]]:
-    """List every graph break while the block runs, those in loops, on first lines and in skipped frames too."""
-    found: list[Break] = []
-    soft = probe("unsupported"), probe("user error")
-    extract_stack = probe("tracing")
-
-    def spy_on_breaks(original: Any) -> Any:
-        def log_graph_break(self: Any, code_options: Any, reason: str, exc: Any) -> None:
-            if not getattr(exc, "logged", False):
-                stack = getattr(exc, "real_stack", None)
-                skips = "Skipping the function" in reason
-                stack = list(extract_stack() if stack is None else stack)
-                found.append(Break(exc, reason, stack, traceback.extract_stack(), skips))
-            original(self, code_options, reason=reason, exc=exc)
-
-        return log_graph_break
-
-    def spy_on_frames(original: Any) -> Any:
-        def convert(self: Any, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return original(self, *args, **kwargs)
-            except soft as error:
-                if not getattr(error, "logged", False):
-                    stack = list(getattr(error, "real_stack", None) or [])
-                    found.append(Break(error, str(error), stack, traceback.extract_stack(), True))
-                    error.logged = True  # type: ignore[union-attr]
-                raise
-
-        return convert
-
-    with replaced("breaks", spy_on_breaks), replaced("frames", spy_on_frames):
-        yield found
 
 
 @contextlib.contextmanager

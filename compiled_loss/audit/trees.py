@@ -63,7 +63,9 @@ def is_plain(x: Any) -> bool:
 
 
 def _fields(x: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(x) if hasattr(x, field.name)]
+    """Names of all that it holds: its fields, and what was set besides."""
+    fields = [field.name for field in dataclasses.fields(x) if hasattr(x, field.name)]
+    return [*fields, *(name for name in getattr(x, "__dict__", ()) if name not in fields)]
 
 
 def _is_dataclass(x: Any) -> bool:

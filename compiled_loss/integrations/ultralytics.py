@@ -82,7 +82,7 @@ class Criterion:
         branches = self.predictions(preds)
         # A validation pass without gradients would be another graph, compiled for the model's copy too.
         compiled = self.compilation is not None and torch.is_grad_enabled()
-        run = self.loss if compiled else self.loss.forward
+        run: Callable[..., Any] = self.loss if compiled else self.loss.forward
         out = run(*branches, self._planned(self.targets(batch), branches[0], compiled))
         vector = torch.stack([out.terms[name] for name in self.task.names])
         reported = out.items if self.task.end_to_end else out.terms

@@ -15,7 +15,7 @@ from compiled_loss.audit.stages.subject import Subject
 from tests.audit.zoo import Doubled
 
 MODE = ["default"]
-# A line of no file counts as torch's own: nobody is to blame for it.
+# As if it stood in a file of torch's: nobody is to blame for it.
 WAIT = """
 def wait(x):
     if MODE[0] == "warn":
@@ -25,7 +25,7 @@ def wait(x):
     return x
 """
 torchs_own: dict[str, Any] = {"MODE": MODE, "warnings": warnings}
-exec(WAIT, torchs_own)
+exec(compile(WAIT, torch.__file__, "exec"), torchs_own)
 wait = torchs_own["wait"]
 
 

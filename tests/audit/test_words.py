@@ -1,7 +1,9 @@
 """The words of a finding: which line, which cause, which advice."""
 
+import dataclasses
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +57,51 @@ def test_the_cause_of_a_failed_compile_is_told():
 )
 def test_a_message_is_cut_to_what_says_something(text, told):
     assert first_line(text) == told
+
+
+WRITTEN = """
+def reads(x):
+    y = x * 2
+    return y * y.sum().item()
+
+
+def calls(x):
+    y = x.sin()
+    return reads(y)
+
+
+def branches_on_its_size(x):
+    y = x.sin()
+    if y.shape[0] > 20:
+        return y.sum()
+    return y.cos().sum()
+"""
+
+
+@pytest.mark.parametrize("file", ["<string>", "<generated>", "no/such/file.py"])
+def test_functions_from_exec_keep_their_lines(file, tmp_path):
+    own: dict[str, Any] = {}
+    exec(compile(WRITTEN, file, "exec"), own)
+    report = audit(own["calls"], vectors(), backend="aot_eager")
+    assert {x.name for x in report.findings} == {"sync@reads:4", "graph-break@reads:4"}
+    assert {str(x.place) for x in report.findings} == {f"{file}:4"}
+    assert f"{file}:4" in report.to_html(tmp_path / "page.html").read_text().replace("&lt;", "<").replace("&gt;", ">")
+    sizes = [torch.randn(n) for n in (7, 5, 9, 40)]
+    report = audit(own["branches_on_its_size"], sizes, backend="aot_eager")
+    assert [x.name for x in report.findings] == ["recompile@branches_on_its_size:14"]
+
+
+def test_a_method_that_dataclasses_wrote_is_not_the_users():
+    @dataclasses.dataclass
+    class Pair:
+        x: Any
+
+    def compares(x):
+        same = Pair(x.sum()) == Pair(x.mean())
+        return x * same
+
+    report = audit(compares, vectors(), backend="aot_eager", skip=["breaks", "recompiles", "numbers", "cudagraphs"])
+    assert [x.place.source for x in report.findings if x.place] == ["same = Pair(x.sum()) == Pair(x.mean())"]
 
 
 @pytest.mark.parametrize("package", ["torchvision", "torch_geometric"])

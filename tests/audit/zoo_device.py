@@ -105,6 +105,21 @@ def chooses_a_number_of_the_host(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, torch.tensor(0.0))  # fault: sync
 
 
+@FAULTY.add()
+def fills_a_mask_with_a_value_of_the_device(x: Tensor) -> Tensor:
+    return x.masked_fill(x > 0, x.detach().min())  # fault: sync
+
+
+@FAULTY.add(vectors(3, 3, learnt=False))
+def fills_entries_with_a_value_of_the_device(x: Tensor) -> Tensor:
+    return x.index_fill(0, x.argsort()[:1], x.min())  # fault: sync
+
+
+@FAULTY.add(lambda: [torch.eye(3) + 1 for _ in range(2)])
+def asks_for_errors_of_an_inverse(a: Tensor) -> Tensor:
+    return torch.linalg.inv_ex(a, check_errors=True)[0]  # fault: sync
+
+
 @FAULTY.add(lambda: [(torch.randn(3), torch.rand(3))] * 2)
 def draws_with_deviations(mean: Tensor, deviations: Tensor) -> Tensor:
     return torch.normal(mean, deviations)  # fault: sync

@@ -143,6 +143,33 @@ def recompile_for_a_branch_on_a_size(x: Tensor) -> Tensor:
     return x.cos().sum()
 
 
+@FAULTY.add(vectors(7, 5, 9, 40))
+def recompile_for_a_branch_after_other_uses_of_a_size(x: Tensor) -> Tensor:
+    y = x.sin()
+    if y.shape[0] > 20:  # fault: recompile
+        y = y.cos()
+    return y.sum()
+
+
+def _sum_of_rows(x: Tensor) -> Tensor:
+    y = x * 2
+    return torch.stack(y.split(1)).sum()  # fault: recompile
+
+
+@FAULTY.add(vectors(7, 5, 9))
+def recompile_for_a_size_that_a_helper_fixes(x: Tensor) -> Tensor:
+    return _sum_of_rows(x.sin())
+
+
+@FAULTY.add(lambda: [{"x": torch.randn(n, 3)} for n in (7, 5, 9)])
+def recompile_for_a_loop_over_rows(batch: dict[str, Tensor]) -> Tensor:
+    y = batch["x"].sin()
+    total = y.sum() * 0
+    for row in y:  # fault: recompile
+        total = total + row.max()
+    return total
+
+
 @FAULTY.add(lambda: [torch.randn(3, requires_grad=learnt) for learnt in (False, False, True)])
 def recompile_for_gradients(x: Tensor) -> Tensor:  # fault: recompile
     return x.sin()

@@ -182,7 +182,8 @@ def test_rows_on_the_host_are_checked_before_they_are_compiled_away():
 
 
 def test_options_of_a_compilation_without_one_are_refused():
-    for options in ({"backend": "aot_eager"}, {"mode": "max-autotune"}, {"dynamic": True}):
+    given: list[dict[str, Any]] = [{"backend": "aot_eager"}, {"mode": "max-autotune"}, {"dynamic": True}]
+    for options in given:
         with pytest.raises(ValueError, match="backend, mode, dynamic: expected compile=True"):
             compiled_criterion(stand_in(), **options)
 

@@ -10,8 +10,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compiled_loss.audit.simulated.rules import faults_of, is_mask
-from compiled_loss.audit.simulated.tensor import DEVICE, SimulatedTensor, wrapped
+from compiled_loss.audit.simulated.rules import FACTORIES, arrives_later, faults_of, is_mask, reads_memory
+from compiled_loss.audit.simulated.tensor import Home, SimulatedTensor, wrapped
 from compiled_loss.audit.torch_private import probe
 
 _aten = torch.ops.aten
@@ -23,6 +23,7 @@ _READS = {
     Tensor.__array__: "numpy",
     Tensor.__repr__: "printing",
     Tensor.__format__: "formatting",
+    Tensor.__reduce_ex__: "pickling",
 }
 _MAKES = {
     torch.tensor: "tensor",
@@ -36,12 +37,43 @@ _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8)
 Report = Callable[[str, str], None]  # (kind, what happened)
 
 
+class Flights:
+    """Memory of the host that copies are on their way to, which nobody has waited for."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._storages: dict[int, Any] = {}  # kept, so that no other memory takes the place of theirs
+
+    def report(self, kind: str, message: str) -> None:
+        """Whatever waits for the device waits for them too."""
+        if kind in ("sync", "dynamic-size"):
+            self.land()
+        self._report(kind, message)
+
+    def land(self) -> None:
+        """All have arrived."""
+        self._storages.clear()
+
+    def depart(self, x: Tensor) -> None:
+        """A copy to this tensor was sent."""
+        storage = x.untyped_storage()
+        self._storages[storage._cdata] = storage
+
+    def check(self, x: Tensor) -> None:
+        """Report a tensor that is read now, once."""
+        if not self._storages or isinstance(x, SimulatedTensor) or x.layout is not torch.strided:
+            return
+        if self._storages.pop(x.untyped_storage()._cdata, None) is not None:
+            self._report("sync", "a copy to the host is read before it has arrived: nothing waits for it")
+
+
 class Operators(TorchDispatchMode):
     """Every operator; `resident` are plain tensors that count as being on the device."""
 
-    def __init__(self, report: Report, resident: list[Tensor]) -> None:
+    def __init__(self, flights: Flights, home: Home, resident: list[Tensor]) -> None:
         super().__init__()
-        self.report = report
+        self.flights = flights
+        self.home = home
         self.resident = {id(x): x for x in resident}
 
     @classmethod
@@ -55,20 +87,32 @@ class Operators(TorchDispatchMode):
         on_device = [x for x in tensors if self._is_on_device(x)]
         on_host = [x for x in tensors if not self._is_on_device(x)]
         wanted = kwargs.get("device")
-        moves = wanted is not None and torch.device(wanted).type != DEVICE.type
+        stays = wanted is None or self.home.is_simulated(wanted)
+        moves = wanted is not None and torch.device(wanted).type == "cpu"
+        later = arrives_later(func, args, kwargs)
+        if not stays and not moves:
+            self.flights.report("device", f"a tensor is put on {wanted}, the inputs live on {self.home.device}")
+        # A copy back to the device comes after the one from it, wherever the host is.
+        queued = later and (bool(on_device) or (wanted is not None and stays))
+        if on_host and not queued and reads_memory(func):
+            for x in on_host:
+                self.flights.check(x)
         if on_device:
             for kind, message in faults_of(func, args, kwargs, on_host, moves=moves):
-                self.report(kind, message)
-        elif on_host and wanted is not None and not moves and not kwargs.get("non_blocking"):
-            self.report("sync", "a tensor of the host's memory is copied to the device")
+                self.flights.report(kind, message)
+        elif on_host and wanted is not None and stays and not later and func.overloadpacket not in FACTORIES:
+            self.flights.report("sync", "a tensor of the host's memory is copied to the device")
         plain_args, plain_kwargs = pytree.tree_map_only(SimulatedTensor, lambda x: x.held, (args, kwargs))
         if wanted is not None:
             plain_kwargs["device"] = torch.device("cpu")
         result = func(*plain_args, **plain_kwargs)
-        stays = (bool(on_device) and not moves) or (wanted is not None and not moves)
         if func in (_aten.copy_.default, _aten.set_.source_Tensor):
             stays = self._is_on_device(args[0])
+        elif wanted is None:
+            stays = bool(on_device) and (func.overloadpacket not in FACTORIES or "out" in kwargs)
         if not stays:
+            if later and on_device:
+                self.flights.depart(result)
             return result
         result = pytree.tree_map_only(Tensor, wrapped, result)
         if any(isinstance(x, SimulatedTensor) for x in tensors):
@@ -82,13 +126,17 @@ class Operators(TorchDispatchMode):
 class Functions(TorchFunctionMode):
     """What does not reach an operator: memory read as Python or NumPy values, and constants made from them."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, flights: Flights, home: Home) -> None:
         super().__init__()
-        self.report = report
+        self.flights = flights
+        self.report = flights.report
+        self.home = home
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _READS and isinstance(args[0], SimulatedTensor):
+        if func in _READS and not isinstance(args[0], SimulatedTensor):
+            self.flights.check(args[0])
+        elif func in _READS:
             self.report("sync", f"all values are read by the host ({_READS[func]})")
             return func(args[0].held.detach(), *args[1:], **kwargs)
         if func in _MAKES:
@@ -112,7 +160,7 @@ class Functions(TorchFunctionMode):
         if first and isinstance(args[0], SimulatedTensor):
             self.report("sync", "new_tensor copies values from the host")
             return wrapped(func(args[0].held, *args[1:], **kwargs))
-        if isinstance(data, Tensor) or device is None or torch.device(device).type != DEVICE.type:
+        if isinstance(data, Tensor) or device is None or not self.home.is_simulated(device):
             return func(*args, **kwargs)
         self.report("sync", f"{_MAKES[func]}(..., device=...) copies values from the host")
         return wrapped(func(*args, **kwargs | {"device": "cpu"}))

@@ -33,11 +33,27 @@ _WAITS = {
     _aten.histc: "histc",
     _aten.segment_reduce: "segment_reduce",
     _aten._to_sparse: "to_sparse",
+    _aten.cholesky: "cholesky",
+    _aten.cholesky_inverse: "cholesky_inverse",
+    _aten.linalg_pinv: "pinv",
+    _aten._ctc_loss: "ctc_loss",
+}
+# Arguments that the host has to know: a tensor of the device in their place is read by it.
+_READ_ARGUMENTS = {
+    **dict.fromkeys((_aten.masked_fill, _aten.masked_fill_, _aten.index_fill, _aten.index_fill_), ("value",)),
+    **dict.fromkeys((_aten.linspace, _aten.logspace), ("start", "end")),
+    _aten.normal: ("std",),  # whose sign is checked
+}
+# Operators that make a tensor where they are told to, whatever their arguments are.
+FACTORIES = (_aten.linspace, _aten.logspace)
+_SHAPES_ALONE = {
+    *(_aten.empty_like, _aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.rand_like, _aten.randn_like),
+    *(_aten.new_empty, _aten.new_zeros, _aten.new_ones, _aten.new_full, _aten.new_empty_strided),
 }
 # Operators that take a single number from the host, as most of those do that torch itself calls pointwise.
 _TAKES_NUMBERS = {
     *(_aten.fill, _aten.fill_, _aten.floor_divide, _aten.floor_divide_, _aten.rsub),
-    _aten.binary_cross_entropy_with_logits,
+    *(_aten.binary_cross_entropy_with_logits, *FACTORIES),
 }
 # Pointwise ones whose tensors have to be on one device, as a GPU has told of each.
 _ONE_DEVICE = {
@@ -80,10 +96,16 @@ def _waits(func: Any, args: Any, kwargs: Any, host: set[int], moves: bool) -> It
         yield "sync", "a value is read by the host"
     elif packet in _WAITS:
         yield "sync", f"{_WAITS[packet]} waits for values"
-    elif packet is _aten.normal and _is_on_device(_given(func, args, kwargs).get("std"), host):
-        yield "sync", "normal checks its standard deviations"
+    elif packet is _aten.isin and _sorts(_given(func, args, kwargs)):
+        yield "sync", "isin looks for unique values and waits for their number"
     elif packet is _aten._to_copy and moves and not kwargs.get("non_blocking"):
         yield "sync", "a tensor is copied to the host"
+    given = _given(func, args, kwargs)
+    read = [name for name in _READ_ARGUMENTS.get(packet, ()) if _is_on_device(given.get(name), host)]
+    if read:
+        yield "sync", f"{packet.__name__} reads its {' and its '.join(read)} on the host"
+    if given.get("check_errors") is True:
+        yield "sync", "errors are looked for on the host (check_errors=True)"
 
 
 def _mixtures(func: Any, args: Any, kwargs: Any, on_host: list[Tensor], host: set[int]) -> Iterator[Fault]:
@@ -104,6 +126,26 @@ def _mixtures(func: Any, args: Any, kwargs: Any, on_host: list[Tensor], host: se
         yield "device", f"a tensor on the host is written with values of the device in {packet.__name__}"
     elif any(x.dim() for x in on_host) or (on_host and not _takes_numbers(func, args, kwargs, host)):
         yield "device", f"a tensor on the host meets tensors of the device in {packet.__name__}"
+
+
+def arrives_later(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether a copy goes on after the call has returned."""
+    return func.overloadpacket in (_aten._to_copy, _aten.copy_) and bool(_given(func, args, kwargs).get("non_blocking"))
+
+
+def reads_memory(func: Any) -> bool:
+    """Whether an operator looks at its tensors' values: not if it makes views, or others of the same shape."""
+    if func.overloadpacket in _SHAPES_ALONE:
+        return False
+    return not any(x.alias_info is not None and not x.alias_info.is_write for x in func._schema.arguments)
+
+
+def _sorts(given: dict[str, Any]) -> bool:
+    """Whether `isin` sorts, as it does for many elements to look for."""
+    elements, wanted = given.get("elements"), given.get("test_elements")
+    if not isinstance(elements, Tensor) or not isinstance(wanted, Tensor) or given.get("assume_unique"):
+        return False
+    return wanted.numel() >= 10 * elements.numel() ** 0.145
 
 
 def _is_on_device(x: Any, host: set[int]) -> bool:

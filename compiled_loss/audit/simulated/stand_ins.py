@@ -15,6 +15,7 @@ from compiled_loss.audit.torch_private import replaced
 def stand_ins(report: Callable[[str, str], None]) -> Iterator[None]:
     """Run the block with autocast, generators and `torch.cond` taking the simulated device for the CPU.
 
+    Calls that wait for the device are reported.
     `torch.cond` waits, compiled too: the host has to know which of the branches it is to launch.
     """
     with contextlib.ExitStack() as stack:
@@ -22,6 +23,8 @@ def stand_ins(report: Callable[[str, str], None]) -> Iterator[None]:
             stack.enter_context(replaced(name, _on_cpu))
         stack.enter_context(replaced("generator", _generators_on_cpu))
         stack.enter_context(replaced("cond", partial(_chosen_by_value, report)))
+        for name in ("synchronize", "any synchronize", "stream synchronize", "event synchronize"):
+            stack.enter_context(replaced(name, partial(_waits, report)))
         yield
 
 
@@ -46,6 +49,14 @@ def _generators_on_cpu(original: Any) -> Any:
             return original(_known(device))
 
     return Generator
+
+
+def _waits(report: Callable[[str, str], None], original: Callable[..., Any]) -> Callable[..., Any]:
+    def synchronize(*args: Any, **kwargs: Any) -> Any:
+        report("sync", "the host waits for the device")
+        return original(*args, **kwargs)
+
+    return synchronize
 
 
 def _chosen_by_value(report: Callable[[str, str], None], original: Callable[..., Any]) -> Callable[..., Any]:

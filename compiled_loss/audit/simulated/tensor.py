@@ -1,6 +1,6 @@
 """The tensors of the simulated device."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,4 +40,21 @@ def wrapped(x: Tensor) -> Tensor:
 
 def to_device(x: Tensor) -> Tensor:
     """A leaf on the simulated device with the values of `x`."""
-    return wrapped(x.detach().clone()).requires_grad_(x.requires_grad)
+    return wrapped(x.detach().to("cpu", copy=True)).requires_grad_(x.requires_grad)
+
+
+class Home(NamedTuple):
+    """Where the inputs live, which the simulated device stands for."""
+
+    device: torch.device
+
+    def has(self, device: Any) -> bool:
+        """Whether that is the device's name; `cuda` is the current one."""
+        named = torch.device(device)
+        if named.type == self.device.type and named.type != "cpu" and named.index is None:
+            named = torch.device(named.type, torch.accelerator.current_device_index())
+        return named.type == DEVICE.type or named == self.device
+
+    def is_simulated(self, device: Any) -> bool:
+        """The same within the simulation, where the CPU is the host in any case."""
+        return torch.device(device).type != "cpu" and self.has(device)

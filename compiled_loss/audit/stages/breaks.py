@@ -7,7 +7,8 @@ from compiled_loss.audit.places import below_audit
 from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import call
-from compiled_loss.audit.torch_private import Break, collect_breaks, isolated_compile, own_compile_state
+from compiled_loss.audit.torch_private import isolated_compile, own_compile_state
+from compiled_loss.audit.watching import Break, collect_breaks
 
 _SKIPPED = "the rest of this function ran outside any graph and was not looked at for further breaks"
 _OPTIMIZER = "torch.optim breaks around every step() on purpose, which is not counted"
@@ -55,7 +56,7 @@ def _finding(subject: Subject, broken: Break, batch: int) -> Finding:
 
 
 def _has_own_line(subject: Subject, broken: Break) -> bool:
-    return any(subject.finder.is_own(x.filename) for x in broken.stack)
+    return any(subject.finder.is_own(x.filename, x.name) for x in broken.stack)
 
 
 def _reason(broken: Break) -> tuple[str, str]:

@@ -1,8 +1,5 @@
 """One compile with the real backend over all batches: recompiles, numbers, what CUDA graphs refuse, and sizes."""
 
-import linecache
-import re
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +10,7 @@ from compiled_loss.audit.findings import Finding, Graph
 from compiled_loss.audit.places import Finder
 from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.compare import compare, tolerance_of
+from compiled_loss.audit.stages.guards import FixedSizes, Where, cause_of
 from compiled_loss.audit.stages.precision import tolerances_of
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import Outcome, call
@@ -23,6 +21,8 @@ from compiled_loss.audit.torch_private import (
     own_compile_state,
     probe,
 )
+from compiled_loss.audit.trees import tensors_of
+from compiled_loss.audit.watching import collect_fixed_sizes
 
 _LAZY = "LAZY_BACKWARD"
 VISIBLE = ("inductor", "aot_eager")  # backends whose graphs are looked at
@@ -42,12 +42,13 @@ class CompiledRun:
         self.raised = 0.0  # the largest tolerance that a number is given for that
         self.stopped = ""
         self.broken = False
+        self.fixed: FixedSizes = {}
         self._batch = 0
 
     def run(self) -> "CompiledRun":
         """Compile and run every batch."""
         subject, outcomes = self.subject, list[Outcome]()
-        with own_compile_state(subject.backend), restored(subject.state):
+        with own_compile_state(subject.backend), restored(subject.state), collect_fixed_sizes() as self.fixed:
             compiled = isolated_compile(subject.function, backend=self._backend(), dynamic=subject.dynamic)
             for i, batch in enumerate(subject.batches):
                 self._batch = i
@@ -81,17 +82,29 @@ class CompiledRun:
     def _recompile(self, compiled: Compile) -> Finding:
         finder = self.subject.finder
         detail = "\n".join(compiled.guards)
+        where: Where = (None, ())
         if compiled.guards:
-            message = "compiled again: " + "; ".join(dict.fromkeys(map(_guard, compiled.guards)))
+            file = compiled.code.co_filename if compiled.code else ""
+            message, where = cause_of(compiled.guards, self.fixed, self._small_sizes(), finder, file)
         elif compiled.trigger == _LAZY:
             message = "the backward was compiled when it was first called"
         else:
             message = "compiled a part of the function that no earlier batch had reached"
-        where = finder.of_text(_line_of_guard(compiled.guards))
         if where[0] is None:
             where = finder.of_code(compiled.code) if compiled.code else finder.of_function(self.subject.function)
         phase = "backward" if compiled.trigger == _LAZY else "forward"
         return finding("recompile", message, where, self._batch, phase=phase, detail=detail)
+
+    def _small_sizes(self) -> set[int]:
+        """Sizes of 0 or 1 in this batch where those before it had others."""
+        shapes = [[x.shape for x in tensors_of(batch)] for batch in self.subject.batches[: self._batch + 1]]
+        *before, now = [dict(enumerate(x)) for x in shapes]
+        return {
+            n
+            for i, shape in now.items()
+            for d, n in enumerate(shape)
+            if n < 2 and all(n != x[i][d] for x in before if i in x and d < len(x[i]))
+        }
 
     def _backend(self) -> Callable[..., Any] | str:
         """The backend with an eye on every graph it compiles."""
@@ -134,27 +147,6 @@ class CompiledRun:
             if why:
                 where = self.subject.finder.of_text(node.meta.get("stack_trace") or "")
                 self.refused.append(finding("cudagraph", f"{node.target} {why}", where, self._batch, phase=phase))
-
-
-def _guard(text: str) -> str:
-    """The condition that failed, without the number of the graph and torch's remarks."""
-    return text.partition("\n")[0].partition("#")[0].split(": ", 1)[-1].strip()
-
-
-def _line_of_guard(guards: tuple[str, ...]) -> str:
-    """The line that asked for the newest guard, as a printed stack tells it; empty if torch does not say."""
-    for guard in guards:
-        if "User stack trace" in guard:
-            return guard
-        # Sizes: "# source # the end of/its/path.py:12 in name"
-        if found := re.search(r"# (?P<path>\S+\.py):(?P<line>\d+) in (?P<name>\w+)", guard):
-            files = (x for x in list(linecache.cache) + list(_files()) if x.endswith(found["path"]))
-            return f'File "{next(files, "")}", line {found["line"]}, in {found["name"]}'
-    return ""
-
-
-def _files() -> list[str]:
-    return [file for x in list(sys.modules.values()) if (file := getattr(x, "__file__", None))]
 
 
 def _function_of(nodes: list[Any], finder: Finder) -> str:

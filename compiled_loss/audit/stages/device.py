@@ -2,7 +2,7 @@
 
 from compiled_loss.audit.findings import Finding
 from compiled_loss.audit.restoring import restored
-from compiled_loss.audit.simulated.simulation import batch_on_device, simulation
+from compiled_loss.audit.simulated.simulation import simulation
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import differentiable_sum
 from compiled_loss.audit.torch_private import forward_trace, traced_backward
@@ -24,12 +24,12 @@ def find_device_faults(subject: Subject) -> Result:
 
     with restored(subject.state), traced_backward():
         try:
-            with simulation(report, subject.state) as learnt:
-                for i, batch in enumerate(subject.batches):
+            with simulation(report, subject.state, subject.device, subject.batches) as (simulated, batches):
+                for i, args in enumerate(batches):
                     current[:] = ["forward", i]
-                    args = batch_on_device(batch)
                     outputs = tensors_of(subject.function(*args))
-                    leaves = [x for x in tensors_of(args) + learnt if x.requires_grad and x.is_leaf]
+                    simulated.flights.land()  # what is returned on its way is the caller's to wait for
+                    leaves = [x for x in tensors_of(args) + simulated.learnt() if x.requires_grad and x.is_leaf]
                     total = differentiable_sum(outputs) if subject.backward else None
                     if total is not None and leaves:
                         current[0] = "backward"

@@ -20,7 +20,12 @@ def run_eagerly(subject: Subject) -> Result:
     if hidden:
         names = ", ".join(sorted(f"{x.__module__}.{x.__qualname__}" for x in hidden))
         return Result([], stopped=f"returns {names}, in which tensors stay unseen: return containers or dataclasses")
+    if subject.state.unseen:
+        names = ", ".join(subject.state.unseen)
+        return Result([], stopped=f"is given {names}, in which tensors stay unseen: give containers or dataclasses")
     notes = [subject.note] if subject.note else []
+    if subject.state.closed:
+        notes.append(f"holds {', '.join(subject.state.closed)}, in which tensors stay unseen")
     if subject.backward and not any(x.differentiable for x in subject.expected):
         notes.append(_NO_BACKWARD)
     return Result([], note="; ".join(notes))

@@ -24,8 +24,17 @@ def confirm_on_gpu(subject: Subject) -> Result:
     """Run under the sync debug mode, then capture the forward in a CUDA graph and replay it."""
     if not torch.cuda.is_available():
         return Result([], skipped="no CUDA device here; the simulated device stands in for it")
-    if not all(x.is_cuda for batch in subject.batches for x in tensors_of(batch)):
+    devices = {x.device for batch in subject.batches for x in tensors_of(batch)}
+    devices |= {x.device for name, x in subject.state.tensors.items() if name.startswith("args")}
+    if {x.type for x in devices} != {"cuda"}:
         return Result([], skipped="the batches are not on a CUDA device")
+    if len(devices) > 1:
+        return Result([], skipped=f"the batches are on several devices: {', '.join(sorted(map(str, devices)))}")
+    with torch.cuda.device(devices.pop()):  # streams and graphs are those of the current device
+        return _confirm(subject)
+
+
+def _confirm(subject: Subject) -> Result:
     found: list[Finding] = []
     for i, batch in enumerate(subject.batches):
         with restored(subject.state):

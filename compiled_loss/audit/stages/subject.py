@@ -4,11 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
+
 from compiled_loss.audit.advice import advise
 from compiled_loss.audit.findings import Finding, Graph, Place
 from compiled_loss.audit.places import Finder
 from compiled_loss.audit.reach import State
 from compiled_loss.audit.state import Outcome
+
+_HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Subject:
         tolerance: largest error, relative to the largest entry; None goes by dtype.
         note: what to say of how it is run.
         expected: what each batch gives eagerly.
+        device: where the batches are.
     """
 
     function: Callable[..., Any]
@@ -40,6 +45,7 @@ class Subject:
     tolerance: float | None
     note: str = ""
     expected: list[Outcome] = field(default_factory=list)
+    device: torch.device = _HOST
 
 
 class Result(NamedTuple):

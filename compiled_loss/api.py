@@ -1,0 +1,43 @@
+"""The public names, all in one place: `compiled_loss` takes them from here when the first is asked for."""
+
+import compiled_loss.sources as sources
+from compiled_loss.assign.candidates import Candidates
+from compiled_loss.assign.dense import to_dense
+from compiled_loss.assign.task_aligned import assign_task_aligned
+from compiled_loss.collation import collate
+from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.end_to_end import EndToEndLoss
+from compiled_loss.losses.oriented import OrientedLoss
+from compiled_loss.losses.pose import PoseLoss
+from compiled_loss.losses.residual_pose import ResidualPoseLoss
+from compiled_loss.losses.segmentation import SegmentationLoss
+from compiled_loss.plan import TargetPlan
+from compiled_loss.ragged import Filled, fill, unfill
+from compiled_loss.rows import pad_rows
+from compiled_loss.targets import Targets
+from compiled_loss.types import Assignment, DenseAssignment, EndToEndOutput, LossOutput, Predictions
+
+__all__ = [
+    "Assignment",
+    "Candidates",
+    "DenseAssignment",
+    "DetectionLoss",
+    "EndToEndLoss",
+    "EndToEndOutput",
+    "Filled",
+    "LossOutput",
+    "OrientedLoss",
+    "PoseLoss",
+    "Predictions",
+    "ResidualPoseLoss",
+    "SegmentationLoss",
+    "TargetPlan",
+    "Targets",
+    "assign_task_aligned",
+    "collate",
+    "fill",
+    "pad_rows",
+    "sources",
+    "to_dense",
+    "unfill",
+]
