@@ -86,6 +86,28 @@ def stack_planes(*coordinates: Tensor) -> Tensor:
     return torch.stack(torch.broadcast_tensors(*coordinates)).movedim(0, -1)
 
 
+def pick(x: Tensor, *index: Tensor) -> Tensor:
+    """`x[index]`, with an index for every dimension; they broadcast against each other.
+
+    Where memory allows by one flat index, which eager torch follows many times faster than several. Bounds are those of
+    the whole tensor then: an index beyond its own dimension reads a neighbour.
+
+    Example:
+        >>> pick(torch.arange(6).view(2, 3), torch.tensor([[0], [1]]), torch.tensor([2, 0]))
+        tensor([[2, 0],
+                [5, 3]])
+    """
+    if not x.is_contiguous():
+        return x[index]
+    flat = index[0]
+    for size, inner in zip(x.shape[1:], index[1:], strict=True):
+        flat = flat * size + inner
+    # Of a vector ONNX Runtime is quickest with an index of any shape, eager torch with a selection.
+    if torch.compiler.is_exporting():
+        return x.view(-1)[flat]
+    return x.view(-1).index_select(0, flat.flatten()).view(flat.shape)
+
+
 def masked(x: Tensor, mask: Tensor) -> Tensor:
     """`x` where the mask holds, else 0, in the value and in the gradient, NaN and inf included.
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss.numerics import stack_planes
+from compiled_loss.numerics import pick, stack_planes
 from compiled_loss.pages import PAGE, Layout
 
 # A candidate's distance to each side must exceed this, in pixels.
@@ -65,8 +65,10 @@ class Candidates(NamedTuple):
 
     def take(self, x: Tensor) -> Tensor:
         """`[G, S, ...]` of `[B, A, ...]` predictions; of the coordinates `[B, A, k]` of a box each is contiguous."""
-        flat, places = self.image[:, None] * x.shape[1] + self.anchor, x.flatten(0, 1)
-        return stack_planes(*(plane[flat] for plane in places.unbind(-1))) if x.dim() == 3 else places[flat]
+        places = self.image[:, None] * x.shape[1] + self.anchor
+        if x.dim() != 3:
+            return x.flatten(0, 1)[places]
+        return stack_planes(*(pick(plane, places) for plane in x.flatten(0, 1).unbind(-1)))
 
     def of_rows(self, x: Tensor) -> Tensor:
         """`[G, 1, ...]` of something of each row `[N, ...]`; 0 on empty pages."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
 from compiled_loss.assign.top_k import first_top_k
-from compiled_loss.numerics import add_epsilon, power
+from compiled_loss.numerics import add_epsilon, pick, power
 from compiled_loss.types import Assignment
 
 EPS = 1e-9
@@ -85,10 +85,11 @@ def assign_task_aligned(
     rows, layout = batch_idx.shape[0], candidates.layout
     real = (batch_idx >= 0) & (batch_idx < batch)
     image = torch.where(real, batch_idx, 0).long()
-    # A negative class id must fail like one that is too large, instead of counting from the end.
-    labels = torch.where(real, torch.where(labels < 0, num_classes, labels), 0).long()
+    # A class id that is none must fail, instead of reading another class or image.
+    known = (labels >= 0) & (labels < num_classes)
+    labels = torch.where(real, torch.where(known, labels, batch * num_classes), 0).long()
 
-    logits = scores[candidates.image[:, None], candidates.of_rows(labels), candidates.anchor]
+    logits = pick(scores, candidates.image[:, None], candidates.of_rows(labels), candidates.anchor)
     overlaps = overlap(candidates, logits)
     # A broken prediction has no overlap and is never picked.
     overlaps = torch.where(candidates.inside & (overlaps > 0) & overlaps.isfinite(), overlaps, 0.0)
@@ -98,10 +99,10 @@ def assign_task_aligned(
     nowhere = batch * num_anchors
     flat = torch.where(overlaps > 0, candidates.image[:, None] * num_anchors + candidates.anchor, nowhere)
     selection = _Selection(
-        flat=torch.where(valid, flat.flatten()[entry], nowhere),
+        flat=torch.where(valid, pick(flat.flatten(), entry), nowhere),
         row=torch.arange(rows, device=scores.device)[:, None].expand(rows, top_k).flatten(),
         valid=valid,
-        overlap=overlaps.flatten()[entry],
+        overlap=pick(overlaps.flatten(), entry),
     )
     held = _resolve_conflicts(selection, flat, overlaps, layout.group, nowhere + 1)
 

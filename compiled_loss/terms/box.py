@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.grid import Sides, decode_distances
-from compiled_loss.numerics import at_least_float32, masked
+from compiled_loss.numerics import at_least_float32, masked, pick
 from compiled_loss.types import Assignment
 
 
@@ -97,11 +97,11 @@ class _ReadSides(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         bins = logits.shape[1] // 4
         side = torch.arange(4, device=logits.device)[:, None]
-        decoded, peak, mass = (x[image, side, anchor] for x in (decoded, peaks, masses))  # [4, P]
+        decoded, peak, mass = (pick(x, image, side, anchor) for x in (decoded, peaks, masses))  # [4, P]
         target = _between_bins(distances, bins)
         low = target.floor()
         share, channel = target - low, side * bins + low.long()
-        below, above = (logits[image, channel + i, anchor].to(mass.dtype) - peak for i in (0, 1))
+        below, above = (pick(logits, image, channel + i, anchor).to(mass.dtype) - peak for i in (0, 1))
         # A bin of weight 0 may be impossible, and 0 times -inf is NaN.
         error = mass.log() - (1 - share) * below - torch.where(share > 0, share * above, 0.0)
         return torch.where(valid, decoded, 0.0).T, torch.where(valid, error.mean(0), 0.0)
@@ -117,21 +117,44 @@ class _ReadSides(torch.autograd.Function):
             ctx.saved_tensors,
         )
         bins = logits.shape[1] // 4
-        # Empty slots write once more what the first positive does; without positives all write the last slot's zeros.
-        first = torch.cat([valid, valid.new_ones(1)]).int().argmax().clamp(max=valid.shape[0] - 1)
-        source = torch.where(valid, torch.arange(valid.shape[0], device=valid.device), first)
-        image, anchor, valid, of_error = (x[source] for x in (image, anchor, valid, of_error))
         side = torch.arange(4, device=logits.device)[:, None]
-        # A stack is computed once, where its parts would be anew for each of the bins.
-        decoded, peak, mass = torch.stack([x[image, side, anchor] for x in (decoded, peaks, masses)])[:, :, None]
-        image, anchor = torch.stack([image, anchor])
         bin = torch.arange(bins, device=logits.device)[:, None]
-        weight = (1 - (_between_bins(distances[source], bins)[:, None] - bin).abs()).clamp(min=0)
-        channel = side[:, None] * bins + bin
-        share = (logits[image, channel, anchor].to(mass.dtype) - peak).exp() / mass  # [4, R, P]
-        gradient = share * ((bin - decoded) * of_distances[source].T[:, None] + of_error / 4) - weight * of_error / 4
-        gradient = torch.where(valid, gradient, 0.0).to(logits.dtype)
-        return torch.zeros_like(logits).index_put((image, channel, anchor), gradient), *[None] * 7
+        decoded, peak, mass = (pick(x, image, side, anchor) for x in (decoded, peaks, masses))  # [4, P]
+        # Of bin j it is `softmax_j (slope j + base) - weight_j share`.
+        share = (of_error / 4).expand_as(decoded)
+        slope, target = of_distances.T / mass, _between_bins(distances, bins)
+        base = share / mass - decoded * slope
+        if torch.compiler.is_compiling():
+            # Every anchor's logits are read and written once more, in order: a compiled loop over them all takes no
+            # longer than some thousand positives that jump about, and that time does not grow with them.
+            place = torch.where(valid, (image * 4 + side) * logits.shape[2] + anchor, peaks.numel())
+            slope, base, share, target = (
+                peaks.new_full((peaks.numel() + 1,), -1.0)
+                .index_copy(0, place.flatten(), x.flatten())[:-1]
+                .view(peaks.shape)[:, :, None]
+                for x in (slope, base, share, target)
+            )
+            shifted = logits.unflatten(1, (4, bins)).to(peaks.dtype) - peaks[:, :, None]
+            gradient = torch.where(target >= 0, _of_bins(shifted, slope, base, share, target, bin), 0.0)
+            return gradient.to(logits.dtype).view(logits.shape), *[None] * 7
+        channel = side[:, None] * bins + bin  # [4, R, 1]
+        peak, slope, base, share, target = (x[:, None] for x in (peak, slope, base, share, target))  # [4, 1, P]
+        shifted = pick(logits, image, channel, anchor).to(mass.dtype) - peak
+        gradient = torch.where(valid, _of_bins(shifted, slope, base, share, target, bin), 0.0).to(logits.dtype)
+        return _write(logits, image, channel, anchor, valid, gradient), *[None] * 7
+
+
+def _of_bins(shifted: Tensor, slope: Tensor, base: Tensor, share: Tensor, target: Tensor, bin: Tensor) -> Tensor:
+    """The gradient of bins' logits, less their peak."""
+    return shifted.exp() * (slope * bin + base) - (1 - (target - bin).abs()).clamp(min=0) * share
+
+
+def _write(like: Tensor, image: Tensor, channel: Tensor, anchor: Tensor, valid: Tensor, values: Tensor) -> Tensor:
+    """`[B, C, A]` zeros with values at their places, those of empty slots 0."""
+    if not like.is_contiguous():
+        return torch.zeros_like(like).index_put((image, channel, anchor), values, accumulate=True)
+    place = torch.where(valid, (image * like.shape[1] + channel) * like.shape[2] + anchor, like.numel())
+    return like.new_zeros(like.numel() + 1).index_copy_(0, place.flatten(), values.flatten())[:-1].view(like.shape)
 
 
 def _between_bins(distances: Tensor, bins: int) -> Tensor:

@@ -1,79 +1,22 @@
 """The criterion for models of every kind, on stand-ins that have the attributes it reads."""
 
-import copy
-import pickle
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch._dynamo.testing import CompileCounterWithBackend
+from torch import nn
 
 from compiled_loss import DetectionLoss, EndToEndLoss, PoseLoss, Predictions, Targets
-from compiled_loss.integrations.ultralytics import Criterion, compiled_criterion
+from compiled_loss.integrations.ultralytics import compiled_criterion
 from tests.golden.cases import FAMILIES, Case, load_cases
-from tests.reference.batches import Batch, Raw, make_batch, make_predictions
-from tests.reference.end_to_end import Pair, branches_of
+from tests.integrations.stand_ins import arguments, example, stand_in, stand_in_of
+from tests.reference.batches import make_batch, make_predictions
 from tests.reference.flow import LearntDensity
 from tests.reference.mask_batches import add_mask_predictions, add_masks
 from tests.reference.masks import row_masks
 
 CASES = [case for family in FAMILIES for case in load_cases(family) if not case.ties]
-KEYS = {
-    "boxes": "boxes",
-    "scores": "scores",
-    "keypoints": "kpts",
-    "angles": "angle",
-    "keypoint_sigmas": "kpts_sigma",
-    "coefficients": "mask_coefficient",
-}
-
-
-def stand_in(num_classes: int = 3, reg_max: int = 16, kpt_shape: Any = None, **attributes: Any) -> Any:
-    head = SimpleNamespace(nc=num_classes, reg_max=reg_max, stride=torch.tensor([8.0, 16.0, 32.0]), **attributes)
-    if kpt_shape is not None:
-        head.kpt_shape = kpt_shape
-    return SimpleNamespace(model=[nn.Identity(), head], args=SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, pose=12.0))
-
-
-def stand_in_of(case: Case) -> Any:
-    """A model with the case's head."""
-    raw = next(x for _, x in branches_of(case.raw))
-    given: dict[str, Any] = {"kpt_shape": [case.num_keypoints, case.keypoint_dims]} if case.num_keypoints else {}
-    if raw.angles is not None:
-        given["ne"] = 1
-    if raw.coefficients is not None:
-        given |= {"nm": 4, "proto": SimpleNamespace(semseg=1) if case.mask_overlap else SimpleNamespace()}
-    if raw.keypoint_sigmas is not None:
-        given["flow_model"] = LearntDensity()
-    if case.shares is not None:
-        given["one2one_cv2"] = 1
-    model = stand_in(case.num_classes, case.reg_max, **given)
-    if case.class_weights is not None:
-        model.class_weights = torch.tensor(case.class_weights).reshape(1, 1, -1)
-    model.args.overlap_mask = case.batch.masks is None or not case.batch.masks.is_floating_point()
-    model.args.epochs = 100
-    return model
-
-
-def arguments(batch: Batch, raw: Raw | Pair) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    made = {prefix[:-1]: maps_of(x) for prefix, x in branches_of(raw)}
-    rows = {"batch_idx": batch.batch_idx.float(), "cls": batch.labels[:, None].float(), "bboxes": batch.boxes}
-    given = {"keypoints": batch.keypoints, "masks": batch.masks, "sem_masks": batch.class_map}
-    return made.get("", made), rows | {key: x for key, x in given.items() if x is not None}
-
-
-def maps_of(raw: Raw) -> dict[str, Any]:
-    preds: dict[str, Any] = {key: getattr(raw, name) for name, key in KEYS.items() if getattr(raw, name) is not None}
-    if raw.prototypes is not None:
-        preds["proto"] = raw.prototypes if raw.semantic is None else (raw.prototypes, raw.semantic)
-    return preds | {"feats": [torch.zeros(raw.boxes.shape[0], 1, *size) for size in raw.grid_sizes]}
-
-
-def example(seed: int = 1, counts: tuple[int, ...] = (4, 0, 3)) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    batch = make_batch(seed, counts=counts, size=(64, 96))
-    return arguments(batch, make_predictions(seed, batch))
 
 
 @pytest.mark.parametrize("case", CASES, ids=repr)
@@ -134,71 +77,6 @@ def test_gains_come_from_the_models_args_and_default_where_missing():
     assert compiled_criterion(model).loss.box_gain == 7.5
 
 
-def test_compiled_it_gives_the_same_numbers_and_one_graph_serves_every_number_of_rows():
-    eager = compiled_criterion(stand_in())
-    counter = CompileCounterWithBackend("aot_eager")
-    compiled = compiled_criterion(stand_in(), compile=True, backend=counter)
-    torch._dynamo.reset()
-    for seed, counts in enumerate([(4, 0, 3), (0, 0, 0), (1, 0, 0), (0, 17, 0), (30, 1, 40)]):
-        preds, rows = example(seed, counts)
-        leaves = [preds["boxes"].requires_grad_(), preds["scores"].requires_grad_()]
-        vector, items = compiled(preds, rows)
-        expected, expected_items = eager(preds, rows)
-        torch.testing.assert_close(vector, expected)
-        torch.testing.assert_close(items, expected_items)
-        for ours, right in zip(*(torch.autograd.grad(v.sum(), leaves) for v in (vector, expected)), strict=True):
-            torch.testing.assert_close(ours, right)
-    assert counter.frame_count == 1
-
-
-def test_a_pass_without_gradients_is_eager_and_the_same():
-    counter = CompileCounterWithBackend("aot_eager")
-    compiled = compiled_criterion(stand_in(), compile=True, backend=counter)
-    preds, rows = example()
-    with torch.no_grad():
-        vector, items = compiled(preds, rows)
-    assert counter.frame_count == 0
-    expected, expected_items = compiled_criterion(stand_in())(preds, rows)
-    torch.testing.assert_close(vector, expected)
-    torch.testing.assert_close(items, expected_items)
-
-
-def test_static_shapes_come_in_powers_of_two_and_each_compiles_once():
-    counter = CompileCounterWithBackend("aot_eager")
-    compiled = compiled_criterion(stand_in(), compile=True, backend=counter, dynamic=False)
-    eager = compiled_criterion(stand_in())
-    torch._dynamo.reset()
-    for seed, counts in enumerate([(4, 0, 3), (2, 0, 0), (9, 0, 6), (20, 0, 3), (9, 9, 9)]):
-        preds, rows = example(seed, counts)
-        torch.testing.assert_close(compiled(preds, rows)[0], eager(preds, rows)[0])
-    assert counter.frame_count == 2  # of 16 and of 32 rows
-
-
-def test_rows_on_the_host_are_checked_before_they_are_compiled_away():
-    preds, rows = example()
-    compiled = compiled_criterion(stand_in(), compile=True, backend="aot_eager")
-    with pytest.raises(ValueError, match=r"Targets\.batch_idx: .* got 3 in row 0"):
-        compiled(preds, rows | {"batch_idx": torch.full_like(rows["batch_idx"], 3.0)})
-
-
-def test_options_of_a_compilation_without_one_are_refused():
-    given: list[dict[str, Any]] = [{"backend": "aot_eager"}, {"mode": "max-autotune"}, {"dynamic": True}]
-    for options in given:
-        with pytest.raises(ValueError, match="backend, mode, dynamic: expected compile=True"):
-            compiled_criterion(stand_in(), **options)
-
-
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))], ids=["copy", "pickle"])
-def test_a_copied_or_pickled_criterion_is_still_compiled_and_equal(duplicate):
-    preds, rows = example()
-    criterion = compiled_criterion(stand_in(), compile=True, backend="aot_eager")
-    other = duplicate(criterion)
-    assert isinstance(other, Criterion)
-    assert other.loss is not criterion.loss
-    assert other.loss._compiled_call_impl is not None
-    torch.testing.assert_close(other(preds, rows)[0], compiled_criterion(stand_in())(preds, rows)[0])
-
-
 def test_a_criterion_kept_on_a_model_leaves_its_state_dict_alone():
     model: Any = nn.Linear(2, 2)
     model.criterion = compiled_criterion(stand_in())
@@ -251,28 +129,6 @@ def test_index_maps_of_any_type_give_the_same_loss_as_stacked_masks_without_over
     stacked = row_masks(batch.masks, batch.batch_idx.tolist())
     for masks in (stacked.float(), stacked.bool()):
         torch.testing.assert_close(compiled_criterion(model)(preds, rows | {"masks": masks})[0], expected)
-
-
-def test_compiled_an_end_to_end_mask_head_is_one_graph_whatever_the_epoch():
-    model = stand_in(2, 1, nm=3, proto=SimpleNamespace(semseg=1), one2one_cv2=1)
-    model.args.epochs = 5
-    counter = CompileCounterWithBackend("aot_eager")
-    eager, compiled = compiled_criterion(model), compiled_criterion(model, compile=True, backend=counter)
-    torch._dynamo.reset()
-    for seed, counts in enumerate([(4, 0, 3), (0, 0, 0), (0, 17, 1)]):
-        batch = add_masks(seed, make_batch(seed, counts=counts, size=(64, 96), num_classes=2), num_classes=2)
-        options: dict[str, Any] = {"num_classes": 2}
-        branches = [
-            add_mask_predictions(
-                i, batch, make_predictions(i, batch, reg_max=1, **options), nm=3, semantic=True, **options
-            )
-            for i in (seed, seed + 50)
-        ]
-        preds, rows = arguments(batch, Pair(*branches))
-        torch.testing.assert_close(compiled(preds, rows)[0], eager(preds, rows)[0])
-        compiled.update()
-        eager.update()
-    assert counter.frame_count == 1
 
 
 def test_a_model_without_a_detection_head_raises():
