@@ -148,24 +148,17 @@ def find_cells(
     boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
     boxes = enlarge_small_sides(boxes, strides[min(1, len(strides) - 1)])
     real = torch.cat([real, real.new_zeros(1)])
-    low, high = boxes.T.chunk(2)
-    areas, columns, anchors, finer = [], [], [], 0
-    for (height, width), stride in zip(grid_sizes, strides, strict=True):
-        (x, y), (across, down) = _cells(low, high, stride, (width, height))
-        areas.append(torch.where(real, across * down, 0))
-        columns.append(across.clamp(min=1))
-        anchors.append(finer + y * width + x)
-        finer = finer + height * width
+    (x, y), (across, down) = _cells(*boxes.T.chunk(2), grid_sizes, strides)  # [L, N + 1] each
+    areas = torch.where(real, across * down, 0)
     if levels is not None:
-        levels = torch.cat([levels, levels.new_zeros(1, levels.shape[1])])
-        allowed = [torch.where(level, area, 0) for level, area in zip(levels.unbind(1), areas, strict=True)]
-        some = torch.stack(allowed).sum(0) > 0
-        areas = [torch.where(some, part, area) for part, area in zip(allowed, areas, strict=True)]
-    starts = [torch.zeros_like(areas[0])]
-    for area in areas:
-        starts.append(starts[-1] + area)
-    # A stack is computed once, where its parts would be anew for every candidate.
-    return Cells(torch.stack(starts[:-1]), torch.stack(columns), torch.stack(anchors), torch.stack(starts)[-1])
+        allowed = torch.where(torch.cat([levels, levels.new_zeros(1, levels.shape[1])]).T, areas, 0)
+        areas = torch.where(allowed.sum(0) > 0, allowed, areas)
+    anchors, finer = [], 0
+    for i, (height, width) in enumerate(grid_sizes):
+        anchors.append(finer + y[i] * width + x[i])
+        finer = finer + height * width
+    ends = areas.cumsum(0, dtype=torch.int32)
+    return Cells(ends - areas, across.clamp(min=1), torch.stack(anchors), ends[-1])
 
 
 def list_candidates(
@@ -196,8 +189,9 @@ def list_candidates(
     row = layout.group
     column = torch.arange(PAGE, dtype=torch.int32, device=row.device)
     slot = layout.begin[:, None] + column
-    of_pages = torch.stack([*cells.start, *cells.columns, *cells.anchor])[:, row].unflatten(0, (3, -1))
-    starts, columns, anchors = (x[..., None].unbind(0) for x in of_pages.unbind(0))
+    # A stack is computed once, where its parts would be anew for every candidate.
+    of_pages = torch.stack(cells[:3])[:, :, row, None]
+    starts, columns, anchors = (x.unbind(0) for x in of_pages.unbind(0))
     # Of the slot's own level: overwritten level by level.
     local, width, first, length = slot, columns[0], anchors[0], torch.full_like(slot, grid_sizes[0][1])
     for i in range(1, len(grid_sizes)):
@@ -214,18 +208,22 @@ def list_candidates(
     return Candidates(layout, image, anchor.long(), inside)
 
 
-def _cells(low: Tensor, high: Tensor, stride: int, sizes: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """First cell along x and y, and number of cells, whose centres lie strictly between two coordinates `[2, N]`.
+def _cells(
+    low: Tensor, high: Tensor, grid_sizes: Sequence[tuple[int, int]], strides: Sequence[int]
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """First cell and number of cells, `[L, N]` along x and along y, with centres strictly between coordinates `[2, N]`.
 
     The quotients are off by less than a cell; testing the cell found with the very comparison that
     defines a candidate makes the result exact for any stride.
     """
-    first = (low / stride - 0.5).floor().clamp(-1.0, _FARTHEST)
-    first = torch.where((first + 0.5) * stride - low > MARGIN, first, first + 1).clamp(min=0)
-    last = (high / stride - 0.5).ceil().clamp(-1.0, _FARTHEST)
-    last = torch.where(high - (last + 0.5) * stride > MARGIN, last, last - 1)
-    last = torch.stack([x.clamp(max=size - 1) for x, size in zip(last.unbind(0), sizes, strict=True)])
-    count = last - first + 1
+    step = torch.stack([low.new_full((1, 1), stride) for stride in strides])
+    first = (low / step - 0.5).floor().clamp(-1.0, _FARTHEST)
+    first = torch.where((first + 0.5) * step - low > MARGIN, first, first + 1).clamp(min=0)
+    last = (high / step - 0.5).ceil().clamp(-1.0, _FARTHEST)
+    last = torch.where(high - (last + 0.5) * step > MARGIN, last, last - 1)
+    sizes = [size for height, width in grid_sizes for size in (width, height)]
+    last = torch.stack([x.clamp(max=size - 1) for x, size in zip(last.flatten(0, 1), sizes, strict=True)])
+    count = last.view_as(first) - first + 1
     # A NaN or reversed side compares False and counts no cell.
     some = count > 0
-    return torch.where(some, first, 0).int(), torch.where(some, count, 0).int()
+    return torch.where(some, first, 0).int().unbind(1), torch.where(some, count, 0).int().unbind(1)
