@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.candidates import find_cells
 from compiled_loss.assign.rotated import rotated_reach
 from compiled_loss.checks import check_strides, require, whole_number
-from compiled_loss.geometry.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.geometry.pixels import box_pixels
 from compiled_loss.pages import pages_of
 from compiled_loss.rows import join_images, map_rows, next_power_of_two, pad_rows, rounded_rows
@@ -188,19 +187,20 @@ class TargetPlan:
         return tuple((-(-height // s), -(-width // s)) for s in self.strides)
 
     def _pages(self, targets: Targets, margin: float = 0.0) -> Tensor:
-        """`[N]` pages that each row needs, an upper bound under rounding."""
-        boxes = targets.boxes
-        height, width = self.image_size
-        pixels = boxes.float() * boxes.new_tensor([width, height, width, height], dtype=torch.float32)
+        """`[N]` pages that suffice for each row: an interval of length l holds at most `floor(l / s) + 1` anchors."""
+        boxes, (height, width) = targets.boxes.float(), self.image_size
         # Short sides are enlarged here already: after that the slack counts for them too.
-        sides = (pixels[:, 2:] * (1 + margin)).clamp(min=self.strides[:2][-1])
-        upright = torch.cat([pixels[:, :2], sides], dim=1)
+        sides = boxes[:, 2:] * boxes.new_tensor([width, height]) * (1 + margin)
+        sides = sides.clamp(min=self.strides[:2][-1])
         if targets.angles is not None:
-            turned = torch.cat([upright, targets.angles.float()[:, None]], dim=1)
-            upright = xyxy_to_cxcywh(rotated_reach(turned, self.strides))
-        grown = cxcywh_to_xyxy(upright + upright.new_tensor([0, 0, 1, 1]) * 2 * _SLACK * max(self.image_size))
-        real = targets.batch_idx >= 0
-        return pages_of(find_cells(grown, real, self._grid_sizes, self.strides).counts[:-1])
+            turned = torch.cat([boxes[:, :2] * boxes.new_tensor([width, height]), sides], 1)
+            reach = rotated_reach(torch.cat([turned, targets.angles.float()[:, None]], 1), self.strides)
+            sides = reach[:, 2:] - reach[:, :2]
+        sides = sides + 2 * _SLACK * max(self.image_size)
+        cells = (sides / boxes.new_tensor(self.strides)[:, None, None]).floor() + 1  # [L, N, 2]
+        grids = boxes.new_tensor([(columns, rows) for rows, columns in self._grid_sizes])
+        anchors = torch.minimum(cells, grids[:, None]).prod(2).sum(0)
+        return pages_of(torch.where(targets.batch_idx >= 0, anchors, 0))
 
     def _bucket(self, count: int) -> int:
         """The least bucket that holds `count`: a power of two, or steps of a sixteenth of one."""

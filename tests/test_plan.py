@@ -145,7 +145,7 @@ def test_an_anchor_on_the_side_of_an_enlarged_box_is_planned_for(monkeypatch):
 
     monkeypatch.setattr("compiled_loss.plan.pages_of", spy)
     TargetPlan(SIZE, STRIDES).apply(t)
-    assert seen[0].tolist() == [9 + 1 + 1]
+    assert seen[0].tolist() == [9 + 4 + 1]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_candidates_of_hard_batches_equal_a_plain_search(layout, grids, strides)
 
 
 quarters = st.integers(-80, 600).map(lambda q: q / 4)
-turns = st.one_of(st.integers(-4, 4).map(lambda q: q * math.pi / 4), st.floats(-7, 7, width=32))
+turns = st.one_of(st.integers(-4, 4).map(lambda q: q * math.pi / 4), st.floats(-6.25, 6.25, width=32))
 
 
 @settings(deadline=None, max_examples=150)
