@@ -90,7 +90,8 @@ def pick(x: Tensor, *index: Tensor) -> Tensor:
     """`x[index]`, with an index for every dimension; they broadcast against each other.
 
     Where memory allows by one flat index, which eager torch follows many times faster than several. Bounds are those of
-    the whole tensor then: an index beyond its own dimension reads a neighbour.
+    the whole tensor then: an index beyond its own dimension reads a neighbour, so a caller that does not know its
+    indices moves them beyond the whole tensor.
 
     Example:
         >>> pick(torch.arange(6).view(2, 3), torch.tensor([[0], [1]]), torch.tensor([2, 0]))

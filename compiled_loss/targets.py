@@ -165,6 +165,7 @@ def check_structure(targets: Targets, argument: str) -> None:
         size = getattr(targets, name)
         if isinstance(size, Tensor):
             check_shape(f"{argument}.{name}", size, ["pages"])
+            require(size.shape[0] >= 1, f"{argument}.{name}", "at least one page", 0)
         else:
             whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
             require(size is None or whole, f"{argument}.{name}", "None, a positive integer or a tensor [pages]", size)

@@ -72,6 +72,7 @@ def test_every_floating_dtype_is_accepted(dtype):
         ({"keypoints": torch.zeros(3, 5, 3, device="meta")}, ["Targets.keypoints", "device cpu", "meta"]),
         ({"pages": 0}, ["Targets.pages", "positive integer", "0"]),
         ({"pages": 2.5}, ["Targets.pages", "positive integer", "2.5"]),
+        ({"pages": torch.zeros(0)}, ["Targets.pages", "at least one page", "0"]),
         ({"pages": torch.zeros(3, 2)}, ["Targets.pages", "[pages]", "(3, 2)"]),
     ],
 )

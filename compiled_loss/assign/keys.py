@@ -20,7 +20,7 @@ def to_keys(x: Tensor, index: Tensor) -> Tensor:
 
     Args:
         x: finite float32, 0 or more.
-        index: integer, 0 or more and below 2^25.
+        index: integer, 0 or more and below 2^31; below 2^25 in exported graphs.
 
     Returns:
         keys of the shape that both broadcast to, more than 0 where x is.

@@ -90,7 +90,7 @@ def assign_task_aligned(
     labels = torch.where(real, torch.where(known, labels, batch * num_classes), 0).long()
 
     logits = pick(scores, candidates.image[:, None], candidates.of_rows(labels), candidates.anchor)
-    overlaps = overlap(candidates, logits)
+    overlaps = overlap(candidates, logits).float()
     # A broken prediction has no overlap and is never picked.
     overlaps = torch.where(candidates.inside & (overlaps > 0) & overlaps.isfinite(), overlaps, 0.0)
 
@@ -146,7 +146,7 @@ def _best_slots(aligned: Tensor, held: _Selection, rows: int, keep: int) -> tupl
     slots = aligned.shape[0]
     slot = torch.arange(slots, device=aligned.device)
     # An anchor won from another row may have no alignment, and is still held.
-    left = torch.where(held.valid, to_keys(torch.where(aligned > 0, aligned, 1e-45), held.flat), 0)
+    left = torch.where(held.valid, to_keys(aligned.clamp(min=torch.finfo(torch.float32).tiny), held.flat), 0)
     best = []
     for _ in range(keep):
         leads = (left > 0) & (left == largest_keys(left, held.row, rows)[held.row])

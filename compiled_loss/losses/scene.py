@@ -47,6 +47,7 @@ def check_inputs(
     require(isinstance(targets, Targets), "targets", "Targets", type(targets).__name__)
     check_shape("predictions.boxes", predictions.boxes, ["B", 4 * reg_max, "A"])
     batch, _, anchors = predictions.boxes.shape
+    require(batch >= 1 and anchors >= 1, "predictions.boxes", "at least one image and one anchor", (batch, anchors))
     check_shape("predictions.scores", predictions.scores, [batch, num_classes, anchors])
     check_floating("predictions.boxes", predictions.boxes)
     check_floating("predictions.scores", predictions.scores)

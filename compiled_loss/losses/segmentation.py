@@ -116,10 +116,12 @@ class SegmentationLoss(DetectionLoss):
 
         def overlap(candidates: Candidates, logits: Tensor) -> Tensor:
             first = of_boxes(candidates, logits)
-            first = torch.where(candidates.inside & (first > 0), first, 0.0)
+            # A candidate whose box is broken must not be picked for its mask.
+            sound = candidates.inside & first.isfinite()
+            first = torch.where(sound & (first > 0), first, 0.0)
             aligned = alignment(logits, first, self.alpha, self.beta)
             # Candidates without overlap come after the others, by their anchor, and before what is none.
-            ranked = torch.where(candidates.inside, aligned.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+            ranked = torch.where(sound, aligned.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
             best, entry = first_top_k(ranked, candidates.layout, 3 * self.top_k)
             page, valid, entry = entry.flatten() // PAGE, (best > 0).flatten(), entry.flatten()
             image, anchor = candidates.image[page], candidates.anchor.flatten()[entry]

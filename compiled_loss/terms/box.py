@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss.grid import Sides, decode_distances
+from compiled_loss.grid import Sides, decode_distances, decode_sides
 from compiled_loss.numerics import at_least_float32, masked, pick
 from compiled_loss.types import Assignment
 
@@ -71,9 +71,10 @@ def read_sides(
         (tensor([[1.5000, 1.5000, 1.5000, 1.5000]]), tensor([1.3863]))
     """
     image, anchor, _, valid = assignment[:4]
-    # The tracer makes an instance of a function that needs no gradient, and torch warns of that. Export and forward
-    # mode differentiate what is inside a function of one's own, here all anchors' decoding.
-    if torch.is_grad_enabled() and logits.requires_grad and not torch.compiler.is_exporting():
+    # The tracer makes an instance of a function that needs no gradient, and torch warns of that; forward mode needs no
+    # such function. An export differentiates what is inside of one, here all anchors' decoding.
+    plain = distances.requires_grad or torch.compiler.is_exporting()
+    if torch.is_grad_enabled() and logits.requires_grad and not plain:
         return _ReadSides.apply(logits, *sides, image, anchor, valid, distances)
     positives = masked(at_least_float32(logits[image, :, anchor]), valid).unflatten(-1, (4, -1))
     return masked(decode_distances(positives), valid), masked(distribution_focal(positives, distances), valid)
@@ -117,6 +118,9 @@ class _ReadSides(torch.autograd.Function):
             ctx.saved_tensors,
         )
         bins = logits.shape[1] // 4
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # A second derivative goes through what the logits were decoded to.
+            decoded, peaks, masses = decode_sides(at_least_float32(logits).unflatten(1, (4, bins)), 2)
         side = torch.arange(4, device=logits.device)[:, None]
         bin = torch.arange(bins, device=logits.device)[:, None]
         decoded, peak, mass = (pick(x, image, side, anchor) for x in (decoded, peaks, masses))  # [4, P]
@@ -136,7 +140,7 @@ class _ReadSides(torch.autograd.Function):
             )
             shifted = logits.unflatten(1, (4, bins)).to(peaks.dtype) - peaks[:, :, None]
             gradient = torch.where(target >= 0, _of_bins(shifted, slope, base, share, target, bin), 0.0)
-            return gradient.to(logits.dtype).view(logits.shape), *[None] * 7
+            return gradient.to(logits.dtype).reshape(logits.shape), *[None] * 7
         channel = side[:, None] * bins + bin  # [4, R, 1]
         peak, slope, base, share, target = (x[:, None] for x in (peak, slope, base, share, target))  # [4, 1, P]
         shifted = pick(logits, image, channel, anchor).to(mass.dtype) - peak
@@ -154,7 +158,7 @@ def _write(like: Tensor, image: Tensor, channel: Tensor, anchor: Tensor, valid: 
     if not like.is_contiguous():
         return torch.zeros_like(like).index_put((image, channel, anchor), values, accumulate=True)
     place = torch.where(valid, (image * like.shape[1] + channel) * like.shape[2] + anchor, like.numel())
-    return like.new_zeros(like.numel() + 1).index_copy_(0, place.flatten(), values.flatten())[:-1].view(like.shape)
+    return values.new_zeros(like.numel() + 1).scatter(0, place.flatten(), values.reshape(-1))[:-1].view(like.shape)
 
 
 def _between_bins(distances: Tensor, bins: int) -> Tensor:
