@@ -221,9 +221,11 @@ def _cells(
     first = torch.where((first + 0.5) * step - low > MARGIN, first, first + 1).clamp(min=0)
     last = (high / step - 0.5).ceil().clamp(-1.0, _FARTHEST)
     last = torch.where(high - (last + 0.5) * step > MARGIN, last, last - 1)
-    sizes = [size for height, width in grid_sizes for size in (width, height)]
-    last = torch.stack([x.clamp(max=size - 1) for x, size in zip(last.flatten(0, 1), sizes, strict=True)])
-    count = last.view_as(first) - first + 1
+    ends = [
+        torch.stack([x.clamp(max=columns - 1), y.clamp(max=rows - 1)])
+        for (x, y), (rows, columns) in zip(last.unbind(0), grid_sizes, strict=True)
+    ]
+    count = torch.stack(ends) - first + 1
     # A NaN or reversed side compares False and counts no cell.
     some = count > 0
     return torch.where(some, first, 0).int().unbind(1), torch.where(some, count, 0).int().unbind(1)
