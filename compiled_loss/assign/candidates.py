@@ -148,7 +148,8 @@ def find_cells(
     boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
     boxes = enlarge_small_sides(boxes, strides[min(1, len(strides) - 1)])
     real = torch.cat([real, real.new_zeros(1)])
-    (x, y), (across, down) = _cells(*boxes.T.chunk(2), grid_sizes, strides)  # [L, N + 1] each
+    low, high = boxes.T.chunk(2)
+    (x, y), (across, down) = _cells(low, high, grid_sizes, strides)  # [L, N + 1] each
     areas = torch.where(real, across * down, 0)
     if levels is not None:
         allowed = torch.where(torch.cat([levels, levels.new_zeros(1, levels.shape[1])]).T, areas, 0)
