@@ -51,6 +51,16 @@ def pages_of(counts: Tensor, width: int = PAGE) -> Tensor:
     return (counts.long() + (width - 1)) // width
 
 
+def number_of(planned: Tensor | int) -> int:
+    """Of planned pages, given as a number or as the length of a tensor.
+
+    Example:
+        >>> number_of(5), number_of(torch.zeros(8))
+        (5, 8)
+    """
+    return planned.shape[0] if isinstance(planned, Tensor) else planned
+
+
 def capacity(planned: Tensor | int | None, needed: Tensor) -> int | None:
     """How many pages to make room for, where that is known.
 
@@ -68,7 +78,7 @@ def capacity(planned: Tensor | int | None, needed: Tensor) -> int | None:
         (3, 5, 8)
     """
     if planned is not None:
-        return planned.shape[0] if isinstance(planned, Tensor) else planned
+        return number_of(planned)
     if needed.device.type != "cpu" or torch.compiler.is_compiling():
         return None
     try:

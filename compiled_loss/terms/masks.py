@@ -11,7 +11,7 @@ from compiled_loss.geometry.masks import SLOTS_OF_AN_IMAGE, MaskTargets
 from compiled_loss.geometry.pixels import Tiles, box_pixels, inside_pixels, list_tiles
 from compiled_loss.geometry.products import product
 from compiled_loss.numerics import binary_cross_entropy, masked, total
-from compiled_loss.pages import Pages, capacity, lay_out, pages_of, paginate
+from compiled_loss.pages import Pages, capacity, lay_out, number_of, pages_of, paginate
 from compiled_loss.types import Assignment
 
 
@@ -144,8 +144,7 @@ def mask_overflow(
     boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
     pages = paginate(assignment.row, assignment.valid, boxes.shape[0] - 1, slots_per_row)
     counts = box_pixels(boxes[pages.group], size).number
-    room = tiles.shape[0] if isinstance(tiles, Tensor) else tiles
-    return (~lay_out(counts, room).fits).sum()
+    return (~lay_out(counts, number_of(tiles)).fits).sum()
 
 
 def _entropy(logits: Tensor, true: Tensor, inside: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.golden.oracle import KEYS, Head
-from tests.reference.batches import KINDS, LAYOUTS, Batch, Raw, make_batch, make_predictions
+from tests.golden.oracle import Head
+from tests.reference.batches import KEYS, KINDS, LAYOUTS, Batch, Raw, make_batch, make_predictions
 from tests.reference.end_to_end import BRANCHES, Pair
 from tests.reference.mask_batches import add_mask_predictions, add_masks, with_masks
 from tests.reference.masks import nearest

@@ -13,21 +13,12 @@ from torch import Tensor
 from ultralytics import YOLO  # pyright: ignore[reportMissingImports]
 from ultralytics.nn import tasks  # pyright: ignore[reportMissingImports]
 
-from tests.reference.batches import Batch, Raw
+from tests.reference.batches import KEYS, Batch, Raw
 from tests.reference.end_to_end import BRANCHES, Pair, branches_of
 from tests.reference.rotated import counted, pixel_rboxes
 
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5, "pose": 12.0, "kobj": 1.0, "rle": 1.0, "angle": 1.0}
 EPOCHS = 100
-# What the oracle calls each map of a head.
-KEYS = {
-    "boxes": "boxes",
-    "scores": "scores",
-    "keypoints": "kpts",
-    "angles": "angle",
-    "keypoint_sigmas": "kpts_sigma",
-    "coefficients": "mask_coefficient",
-}
 
 
 class Head(NamedTuple):

@@ -7,18 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.golden.cases import Case
-from tests.reference.batches import Batch, Raw, make_batch, make_predictions
+from tests.reference.batches import KEYS, Batch, Raw, make_batch, make_predictions
 from tests.reference.end_to_end import Pair, branches_of
 from tests.reference.flow import LearntDensity
-
-KEYS = {
-    "boxes": "boxes",
-    "scores": "scores",
-    "keypoints": "kpts",
-    "angles": "angle",
-    "keypoint_sigmas": "kpts_sigma",
-    "coefficients": "mask_coefficient",
-}
 
 
 def stand_in(num_classes: int = 3, reg_max: int = 16, kpt_shape: Any = None, **attributes: Any) -> Any:

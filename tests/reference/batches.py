@@ -31,6 +31,17 @@ class Batch(NamedTuple):
     class_map: Tensor | None = None  # [B, H, W] class of every pixel
 
 
+# What a model's head calls each map of `Raw`.
+KEYS = {
+    "boxes": "boxes",
+    "scores": "scores",
+    "keypoints": "kpts",
+    "angles": "angle",
+    "keypoint_sigmas": "kpts_sigma",
+    "coefficients": "mask_coefficient",
+}
+
+
 class Raw(NamedTuple):
     """Raw predictions of a head."""
 
