@@ -3,11 +3,15 @@
 import compiled_loss.sources as sources
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.task_aligned import assign_task_aligned
+from compiled_loss.assign.parts import Assigner, Pairs
+from compiled_loss.assign.regions import InBox
+from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.collation import collate
+from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.losses.oriented import OrientedLoss
+from compiled_loss.losses.parts import OneMinus
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
 from compiled_loss.losses.segmentation import SegmentationLoss
@@ -15,25 +19,32 @@ from compiled_loss.plan import TargetPlan
 from compiled_loss.ragged import Filled, fill, unfill
 from compiled_loss.rows import pad_rows
 from compiled_loss.targets import Targets
+from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.types import Assignment, DenseAssignment, EndToEndOutput, LossOutput, Predictions
 
 __all__ = [
+    "Assigner",
     "Assignment",
+    "BinaryCrossEntropy",
     "Candidates",
     "DenseAssignment",
+    "DenseLoss",
     "DetectionLoss",
     "EndToEndLoss",
     "EndToEndOutput",
     "Filled",
+    "InBox",
     "LossOutput",
+    "OneMinus",
     "OrientedLoss",
+    "Pairs",
     "PoseLoss",
     "Predictions",
     "ResidualPoseLoss",
     "SegmentationLoss",
     "TargetPlan",
     "Targets",
-    "assign_task_aligned",
+    "TaskAligned",
     "collate",
     "fill",
     "pad_rows",

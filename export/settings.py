@@ -10,10 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compiled_loss import DetectionLoss, EndToEndLoss, OrientedLoss, PoseLoss, ResidualPoseLoss, SegmentationLoss
+from compiled_loss import (
+    DetectionLoss,
+    EndToEndLoss,
+    InBox,
+    OrientedLoss,
+    PoseLoss,
+    ResidualPoseLoss,
+    SegmentationLoss,
+    TaskAligned,
+)
 from compiled_loss.exporting import INTERFACE_VERSION, Metadata, Setting
+from compiled_loss.losses.dense import DenseLoss
 
-TASKS: dict[str, type[DetectionLoss]] = {
+TASKS: dict[str, Callable[..., DenseLoss]] = {
     "detect": DetectionLoss,
     "pose": PoseLoss,
     "obb": OrientedLoss,
@@ -85,14 +95,14 @@ def loss_of(given: argparse.Namespace, *, end_to_end: bool = False, gains: list[
         "num_classes": classes,
         "strides": tuple(given.strides),
         "reg_max": given.reg_max,
-        "alpha": given.alpha,
-        "beta": given.beta,
     }
+    assigner: dict[str, Any] = {"top_k": given.top_k, "keep": given.keep, "alpha": given.alpha, "beta": given.beta}
     kind = TASKS[given.task]
     if given.task == "pose":
         options |= {"num_keypoints": given.keypoints, "keypoint_dims": given.keypoint_dims}
         if given.residual:
             kind, options["flow"] = ResidualPoseLoss, None
+            assigner["region"] = InBox(fitting_levels=True)
     elif given.task == "segment":
         options["mask_overlap"] = given.mask_overlap
     terms = _terms(kind)
@@ -100,9 +110,8 @@ def loss_of(given: argparse.Namespace, *, end_to_end: bool = False, gains: list[
         if name not in terms:
             raise ValueError(f"--gain: expected a term of task {given.task} ({', '.join(terms)}), got {name}")
         options[f"{name}_gain"] = factor
-    if end_to_end:
-        return EndToEndLoss(kind, **options)
-    return kind(**options, top_k=given.top_k, keep=given.keep)
+    loss = kind(**options, assigner=TaskAligned(**assigner))
+    return EndToEndLoss(loss) if end_to_end else loss
 
 
 def setting_of(given: argparse.Namespace, slots: int | None = None) -> Setting:
@@ -167,8 +176,7 @@ def _gain(text: str) -> tuple[str, float]:
     return name, factor
 
 
-def _terms(kind: type[DetectionLoss]) -> list[str]:
+def _terms(kind: Callable[..., DenseLoss]) -> list[str]:
     """What a loss has gains for."""
-    inits = [cls.__init__ for cls in kind.__mro__ if issubclass(cls, DetectionLoss)]
-    names = [name for init in inits for name in inspect.signature(init).parameters]
-    return sorted({name.removesuffix("_gain") for name in names if name.endswith("_gain")})
+    names = inspect.signature(kind).parameters
+    return sorted(name.removesuffix("_gain") for name in names if name.endswith("_gain"))

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiled_loss.assign.candidates import find_cells
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.pages import pages_of
 from compiled_loss.plan import TargetPlan
 from compiled_loss.rows import join_images, pad_rows
 from compiled_loss.targets import Targets
+from tests.assign.scenes import cells_of
 
 SIZE, STRIDES = (64, 96), (8, 16, 32)
 GRIDS = ((8, 12), (4, 6), (2, 3))
@@ -28,7 +28,7 @@ def room(targets: Targets) -> int:
 
 def cells_in(boxes: torch.Tensor) -> torch.Tensor:
     """Candidates of each of some boxes in pixels."""
-    return find_cells(boxes, torch.ones(len(boxes), dtype=torch.bool), GRIDS, STRIDES).counts[:-1]
+    return cells_of(boxes, torch.ones(len(boxes), dtype=torch.bool), GRIDS, STRIDES).counts[:-1]
 
 
 def rows_of(batch_idx, size=0.05, keypoints=None) -> Targets:

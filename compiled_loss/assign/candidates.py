@@ -75,60 +75,18 @@ class Candidates(NamedTuple):
         return torch.cat([x, x.new_zeros(1, *x.shape[1:])])[self.layout.group][:, None]
 
 
-def enlarge_small_sides(boxes: Tensor, smallest: int) -> Tensor:
-    """Sides shorter than `smallest` grow to it about the box centre.
-
-    Args:
-        boxes: `[N, 4]` xyxy, pixels.
-        smallest: least side, pixels.
-
-    Returns:
-        `[N, 4]`.
-
-    Example:
-        >>> enlarge_small_sides(torch.tensor([[8.0, 8.0, 10.0, 48.0]]), 16)
-        tensor([[ 1.,  8., 17., 48.]])
-    """
-    low, high = boxes.chunk(2, -1)
-    # Every box takes the way over its centre, since the rounding decides which anchors on a side are inside.
-    centre, side = (low + high) / 2, high - low
-    half = torch.where(side < smallest, smallest, side) / 2
-    return torch.cat([centre - half, centre + half], -1)
-
-
-def fitting_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
-    """Levels whose stride s fits a box, `2 s <= sqrt(w h) <= 12 s`; the outermost levels are open to their side.
-
-    Args:
-        boxes: `[N, 4]` xyxy, float32 pixels.
-        strides: pixels per grid unit of each level, finest first.
-
-    Returns:
-        `[N, L]` bool.
-
-    Example:
-        >>> fitting_levels(torch.tensor([[0.0, 0.0, 96.0, 96.0]]), [8, 16, 32, 64])
-        tensor([[ True,  True,  True, False]])
-    """
-    scale = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
-    fits = [(2 * stride <= scale) & (scale <= 12 * stride) for stride in strides]
-    fits[0] = fits[0] | (scale < 2 * strides[0])
-    fits[-1] = fits[-1] | (scale > 12 * strides[-1])
-    return torch.stack(fits, 1)
-
-
 def find_cells(
-    boxes: Tensor,  # [N, 4] xyxy, pixels
+    boxes: Tensor,  # [N, 4] xyxy, pixels, or [L, N, 4]
     real: Tensor,  # [N] bool
     grid_sizes: Sequence[tuple[int, int]],
     strides: Sequence[int],
     *,
     levels: Tensor | None = None,  # [N, L] bool
 ) -> Cells:
-    """Find the cells whose anchors lie strictly inside every box, small boxes enlarged to the second level's stride.
+    """Find the cells whose anchors lie strictly inside every box.
 
     Args:
-        boxes: `[N, 4]` xyxy, float32 pixels.
+        boxes: `[N, 4]` xyxy, float32 pixels; `[L, N, 4]` where those of each level differ.
         real: `[N]` bool; rows without it have no cells.
         grid_sizes: rows and columns `(h, w)` of each level, finest first.
         strides: pixels per grid unit of each level.
@@ -145,10 +103,9 @@ def find_cells(
         tensor([5, 0], dtype=torch.int32)
     """
     # One row more than there are, so that empty pages have something to read even in an empty batch.
-    boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
-    boxes = enlarge_small_sides(boxes, strides[min(1, len(strides) - 1)])
+    boxes = torch.cat([boxes, boxes.new_zeros(*boxes.shape[:-2], 1, 4)], -2)
     real = torch.cat([real, real.new_zeros(1)])
-    low, high = boxes.T.chunk(2)
+    low, high = boxes.mT.chunk(2, -2)
     (x, y), (across, down) = _cells(low, high, grid_sizes, strides)  # [L, N + 1] each
     areas = torch.where(real, across * down, 0)
     if levels is not None:
@@ -212,7 +169,9 @@ def list_candidates(
 def _cells(
     low: Tensor, high: Tensor, grid_sizes: Sequence[tuple[int, int]], strides: Sequence[int]
 ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """First cell and number of cells, `[L, N]` along x and along y, with centres strictly between coordinates `[2, N]`.
+    """First cell and number of cells, `[L, N]` along x and along y, with centres strictly between coordinates.
+
+    These are `[2, N]`, or `[L, 2, N]`.
 
     The quotients are off by less than a cell; testing the cell found with the very comparison that
     defines a candidate makes the result exact for any stride.

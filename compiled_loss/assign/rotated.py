@@ -4,6 +4,7 @@ Letters: N rows, A anchors.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +14,28 @@ from compiled_loss.geometry.rotated import inside_rotated, rotated_hull
 
 # An anchor on a side may count as inside although rounding leaves the hull short of it.
 _SLACK = 4e-6
+
+
+@dataclass(frozen=True)
+class InRotatedBox:
+    """The anchors inside an oriented box or on its sides; sides shorter than the second level's stride grow to it.
+
+    Example:
+        >>> InRotatedBox().reach(torch.tensor([[32.0, 32.0, 40.0, 20.0, 0.0]]), [8, 16]).round()
+        tensor([[12., 22., 52., 42.]])
+    """
+
+    def reach(self, boxes: Tensor, strides: Sequence[int]) -> Tensor:
+        """Upright boxes around the oriented ones."""
+        return rotated_reach(boxes, strides)
+
+    def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
+        """All."""
+        return None
+
+    def keep(self, candidates: Candidates, boxes: Tensor, anchors: Tensor, strides: Sequence[int]) -> Candidates:
+        """Those inside or on a side."""
+        return keep_inside(candidates, boxes, anchors, strides)
 
 
 def enlarge_rotated(boxes: Tensor, smallest: int) -> Tensor:

@@ -1,26 +1,23 @@
 """Task-aligned assignment on flat rows: work and memory follow the candidates there are.
 
-Which anchors are candidates, and how well a prediction overlaps a row, is given: tasks differ in these two alone.
-
 Letters: B images, N rows, A anchors, C classes, G pages, S candidates of a page, k top-k, P = N*k positive slots.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
+from compiled_loss.assign.parts import Pairs
+from compiled_loss.assign.regions import Region
 from compiled_loss.assign.top_k import first_top_k
+from compiled_loss.checks import require, whole_number
 from compiled_loss.numerics import add_epsilon, pick, power
 from compiled_loss.types import Assignment
 
 EPS = 1e-9
-
-# Of candidates, and `[G, S]` logits of their rows' classes: `[G, S]`, at most 1; where there is no candidate, anything.
-Overlap = Callable[[Candidates, Tensor], Tensor]
 
 
 class _Selection(NamedTuple):
@@ -32,98 +29,91 @@ class _Selection(NamedTuple):
     overlap: Tensor
 
 
-@torch.no_grad()
-def assign_task_aligned(
-    scores: Tensor,  # [B, C, A] class logits
-    batch_idx: Tensor,  # [N]
-    labels: Tensor,  # [N]
-    candidates: Candidates,
-    overlap: Overlap,
-    *,
-    top_k: int = 10,
-    keep: int | None = None,
-    alpha: float = 0.5,
-    beta: float = 6.0,
-) -> Assignment:
+@dataclass(frozen=True)
+class TaskAligned:
     """Give every target row its best-aligned anchors, and every anchor at most one row.
 
     With `o = max(overlap, 0)` and `m = sigmoid(score)^alpha o^beta` over a row's candidate anchors, a row selects its
     k anchors of largest m > 0, equal m by lowest anchor index. An anchor selected by several rows goes to the row of
     its image with the largest o there, equal o by lowest row. Of the anchors that a row then holds, the `keep` of
     largest m stay. The target score of a positive is `m max(o) / (max(m) + 1e-9)`, maxima over the row's positives.
+    A row for which there are too few pages keeps its first candidates, and is counted in `overflow`.
 
     Args:
-        scores: `[B, C, A]` class logits.
-        batch_idx: `[N]` image of each row; rows outside `[0, B)` are padding.
-        labels: `[N]` class ids.
-        candidates: the candidate anchors of every row, as from `list_candidates`. A row for which there are too few
-            pages keeps its first candidates, and is counted in `overflow`.
-        overlap: a function of candidates and their logits that tells `[G, S]` overlaps, such as CIoU.
         top_k: anchors that a row selects.
         keep: anchors that a row keeps, where that is less than `top_k`; None keeps all.
         alpha: power of the class score.
         beta: power of the overlap.
+        region: where candidates come from; None: from inside the task's boxes.
 
-    Returns:
-        `Assignment` with `P = N*k` slots, or `N*keep` where fewer are kept. No gradient flows through it.
+    Raises:
+        ValueError: for a number that is not positive, or a power that is negative or not finite.
 
     Source: TOOD, arXiv 2108.07755; one anchor a row: YOLOv10, arXiv 2405.14458.
 
     Example:
-        >>> from compiled_loss.assign.candidates import find_cells, list_candidates
-        >>> from compiled_loss.pages import lay_out
-        >>> box, row, grids = torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([0]), [(2, 2), (1, 1)]
-        >>> cells = find_cells(box, row == 0, grids, [8, 16])
-        >>> candidates = list_candidates(cells, lay_out(cells.counts[:-1], 1), row, grids)
-        >>> perfect = lambda candidates, logits: torch.ones(candidates.anchor.shape)
-        >>> a = assign_task_aligned(torch.zeros(1, 1, 5), row, row, candidates, perfect, top_k=3)
-        >>> a.anchor, a.valid
-        (tensor([0, 1, 2]), tensor([True, True, True]))
+        >>> TaskAligned(top_k=7, keep=1).slots
+        1
     """
-    scores = scores.detach()  # forward-mode derivatives ignore `no_grad`
-    batch, num_classes, num_anchors = scores.shape
-    rows, layout = batch_idx.shape[0], candidates.layout
-    real = (batch_idx >= 0) & (batch_idx < batch)
-    image = torch.where(real, batch_idx, 0).long()
-    # A class id that is none must fail, instead of reading another class or image.
-    known = (labels >= 0) & (labels < num_classes)
-    labels = torch.where(real, torch.where(known, labels, batch * num_classes), 0).long()
 
-    logits = pick(scores, candidates.image[:, None], candidates.of_rows(labels), candidates.anchor)
-    overlaps = overlap(candidates, logits).float()
-    # A broken prediction has no overlap and is never picked.
-    overlaps = torch.where(candidates.inside & (overlaps > 0) & overlaps.isfinite(), overlaps, 0.0)
+    top_k: int = 10
+    keep: int | None = None
+    alpha: float = 0.5
+    beta: float = 6.0
+    region: Region | None = None
 
-    best, entry = first_top_k(alignment(logits, overlaps, alpha, beta), layout, top_k)
-    entry, valid = entry.flatten(), (best > 0).flatten()
-    nowhere = batch * num_anchors
-    flat = torch.where(overlaps > 0, candidates.image[:, None] * num_anchors + candidates.anchor, nowhere)
-    selection = _Selection(
-        flat=torch.where(valid, pick(flat.flatten(), entry), nowhere),
-        row=torch.arange(rows, device=scores.device)[:, None].expand(rows, top_k).flatten(),
-        valid=valid,
-        overlap=pick(overlaps.flatten(), entry),
-    )
-    held = _resolve_conflicts(selection, flat, overlaps, layout.group, nowhere + 1)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
+        if self.keep is not None:
+            object.__setattr__(self, "keep", whole_number("keep", self.keep))
+        finite = 0 <= self.alpha < float("inf") and 0 <= self.beta < float("inf")
+        require(finite, "alpha, beta", "finite numbers of 0 or more", (self.alpha, self.beta))
 
-    anchor = torch.where(held.valid, held.flat - image[held.row] * num_anchors, 0)
-    aligned = alignment(scores[image[held.row], labels[held.row], anchor], held.overlap, alpha, beta)
-    if keep is not None and keep < top_k:
-        kept, valid = _best_slots(aligned, held, rows, keep)
-        held = _Selection(*(x[kept] for x in held))._replace(valid=valid)
-        anchor, aligned = anchor[kept], aligned[kept]
-    aligned = torch.where(held.valid, aligned, 0.0)
-    overlaps = torch.where(held.valid, held.overlap, 0.0)
-    largest = add_epsilon(_row_maximum(aligned, held.row, rows), EPS)
-    score = aligned * _row_maximum(overlaps, held.row, rows) / largest
-    return Assignment(image[held.row], anchor, held.row, held.valid, score, (~layout.fits).sum())
+    @property
+    def slots(self) -> int:
+        """Positive slots of each row."""
+        return self.top_k if self.keep is None else min(self.top_k, self.keep)
 
+    @torch.no_grad()
+    def __call__(self, pairs: Pairs) -> Assignment:
+        """The positives of a batch."""
+        pairs = pairs._replace(scores=pairs.scores.detach())  # forward-mode derivatives ignore `no_grad`
+        scores, candidates, top_k = pairs.scores, pairs.candidates, self.top_k
+        batch, _, num_anchors = scores.shape
+        rows, layout = pairs.labels.shape[0], candidates.layout
+        image, labels = pairs.image(), pairs.label()
+        logits = pairs.logits()
+        overlaps = pairs.overlaps(logits)
 
-def alignment(logits: Tensor, overlap: Tensor, alpha: float, beta: float) -> Tensor:
-    """`sigmoid(score)^alpha o^beta`, in float32 like the overlap; 0 without overlap and at broken scores."""
-    score = logits.to(overlap.dtype).sigmoid()
-    aligned = power(score, alpha) * power(overlap, beta)
-    return torch.where((aligned > 0) & (overlap > 0) & logits.isfinite(), aligned, 0.0)
+        best, entry = first_top_k(self.alignment(logits, overlaps), layout, top_k)
+        entry, valid = entry.flatten(), (best > 0).flatten()
+        nowhere = batch * num_anchors
+        flat = torch.where(overlaps > 0, candidates.image[:, None] * num_anchors + candidates.anchor, nowhere)
+        selection = _Selection(
+            flat=torch.where(valid, pick(flat.flatten(), entry), nowhere),
+            row=torch.arange(rows, device=scores.device)[:, None].expand(rows, top_k).flatten(),
+            valid=valid,
+            overlap=pick(overlaps.flatten(), entry),
+        )
+        held = _resolve_conflicts(selection, flat, overlaps, layout.group, nowhere + 1)
+
+        anchor = torch.where(held.valid, held.flat - image[held.row] * num_anchors, 0)
+        aligned = self.alignment(scores[image[held.row], labels[held.row], anchor], held.overlap)
+        if self.slots < top_k:
+            kept, valid = _best_slots(aligned, held, rows, self.slots)
+            held = _Selection(*(x[kept] for x in held))._replace(valid=valid)
+            anchor, aligned = anchor[kept], aligned[kept]
+        aligned = torch.where(held.valid, aligned, 0.0)
+        overlaps = torch.where(held.valid, held.overlap, 0.0)
+        largest = add_epsilon(_row_maximum(aligned, held.row, rows), EPS)
+        score = aligned * _row_maximum(overlaps, held.row, rows) / largest
+        return Assignment(image[held.row], anchor, held.row, held.valid, score, (~layout.fits).sum())
+
+    def alignment(self, logits: Tensor, overlap: Tensor) -> Tensor:
+        """`sigmoid(score)^alpha o^beta`, in float32 like the overlap; 0 without overlap and at broken scores."""
+        score = logits.to(overlap.dtype).sigmoid()
+        aligned = power(score, self.alpha) * power(overlap, self.beta)
+        return torch.where((aligned > 0) & (overlap > 0) & logits.isfinite(), aligned, 0.0)
 
 
 def _row_maximum(x: Tensor, row: Tensor, rows: int) -> Tensor:

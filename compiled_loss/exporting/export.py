@@ -9,10 +9,10 @@ from compiled_loss.exporting.graphs import AssignmentGraph, LossGraph
 from compiled_loss.exporting.interface import Loss, Setting, check_setting
 from compiled_loss.exporting.metadata import Metadata, describe
 from compiled_loss.exporting.programs import JointGraph, check_version, export_program
-from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.dense import DenseLoss
 
 
-def export_assignment(loss: DetectionLoss, path: str | os.PathLike[str], setting: Setting | None = None) -> Metadata:
+def export_assignment(loss: DenseLoss, path: str | os.PathLike[str], setting: Setting | None = None) -> Metadata:
     """Write a loss's target assignment: predictions and targets in, positives with weights and their dense view out.
 
     Args:
@@ -34,7 +34,7 @@ def export_assignment(loss: DetectionLoss, path: str | os.PathLike[str], setting
         ValueError: path: expected a name that ends in .onnx, .aoti.pt2, .pt2, got assignment.txt
     """
     setting = Setting() if setting is None else setting
-    is_one = isinstance(loss, DetectionLoss)
+    is_one = isinstance(loss, DenseLoss)
     require(is_one, "loss", "the loss of one branch, such as loss.many or loss.one", type(loss).__name__)
     check_setting(loss, setting)
     check_path(path)

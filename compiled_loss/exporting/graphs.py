@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.exporting.interface import (
+    NAMES,
     Loss,
     Port,
     Setting,
@@ -20,13 +21,13 @@ from compiled_loss.exporting.interface import (
     target_ports,
 )
 from compiled_loss.exporting.outputs import SLOTTED, assignment_outputs, loss_outputs
-from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.ragged import fill, positions
 from compiled_loss.targets import Targets
 from compiled_loss.types import EndToEndOutput, LossOutput, Predictions
 
-_FIELDS = {"cls": "labels"}  # names of the files that differ from those of Targets
+_FIELDS = {name: field for field, name in NAMES.items()}
 
 
 class Graph(nn.Module):
@@ -72,9 +73,9 @@ class Graph(nn.Module):
 class AssignmentGraph(Graph):
     """The positives and their dense view; in the padded form the filled slots too."""
 
-    loss: DetectionLoss
+    loss: DenseLoss
 
-    def __init__(self, loss: DetectionLoss, setting: Setting) -> None:
+    def __init__(self, loss: DenseLoss, setting: Setting) -> None:
         super().__init__(loss, setting)
         self.outputs = assignment_outputs(loss, setting)
 
@@ -88,9 +89,9 @@ class AssignmentGraph(Graph):
             # A row without a slot takes no part, and keeps its place among the rows.
             targets = targets._replace(batch_idx=torch.where(slot < self.setting.slots, targets.batch_idx, -1))
         loss = self.loss
-        loss._check(predictions, targets)
-        scene = loss._scene(predictions, targets)
-        flat = loss._assign(predictions, loss._sides(predictions), targets, scene)
+        loss.check(predictions, targets)
+        scene = loss.place(predictions, targets)
+        flat = loss.positives(loss.view(predictions, scene), loss.assigner)
         dense = to_dense(flat, targets.labels, scene.boxes, batch, anchors, classes)
         flat = dict(zip(("image", "anchor", "row", "valid", "weight", "overflow"), flat, strict=True))
         found = {**flat, **{f"dense_{name}": x for name, x in dense._asdict().items()}, **filled}

@@ -13,14 +13,12 @@ from torch import Tensor
 from torch.export import Dim
 
 from compiled_loss.checks import check_shape, require
-from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
-from compiled_loss.losses.oriented import OrientedLoss
-from compiled_loss.losses.pose import PoseLoss
-from compiled_loss.losses.residual_pose import ResidualPoseLoss
-from compiled_loss.losses.segmentation import SegmentationLoss
+from compiled_loss.losses.parts import Map
 
-Loss = DetectionLoss | EndToEndLoss
+Loss = DenseLoss | EndToEndLoss
+NAMES = {"labels": "cls"}  # of the files, where they differ from those of Targets
 # Graph axes that vary, with the size that an export is traced with: not 0 or 1, which torch takes for constants, and
 # of levels enough that no size made from theirs is. They are at least 2: a single column would have strides of its own.
 _AXES = {"B": 3, "N": 7, "h": 6, "w": 7}
@@ -71,22 +69,14 @@ class Port(NamedTuple):
     meaning: str
 
 
-def main_loss(loss: Loss) -> DetectionLoss:
-    """The loss of the task, of an end-to-end loss that of its one-to-one branch."""
-    task = loss.one if isinstance(loss, EndToEndLoss) else loss
-    assert isinstance(task, DetectionLoss)
-    return task
+def main_loss(loss: Loss) -> DenseLoss:
+    """The loss of the task, of an end-to-end loss that of its branches."""
+    return loss.loss if isinstance(loss, EndToEndLoss) else loss
 
 
 def branches(loss: Loss) -> tuple[str, ...]:
     """Prefix of the predictions' names, one for each of the head's branches."""
     return ("many", "one") if isinstance(loss, EndToEndLoss) else ("pred",)
-
-
-def task_of(loss: Loss) -> str:
-    """`detect`, `pose`, `obb` or `segment`."""
-    kinds = {"pose": PoseLoss, "obb": OrientedLoss, "segment": SegmentationLoss}
-    return next((name for name, kind in kinds.items() if isinstance(main_loss(loss), kind)), "detect")
 
 
 def check_setting(loss: Loss, setting: Setting) -> None:
@@ -95,14 +85,13 @@ def check_setting(loss: Loss, setting: Setting) -> None:
     Raises:
         ValueError: naming the argument, what was expected and what came.
     """
-    require(isinstance(loss, DetectionLoss | EndToEndLoss), "loss", "a loss of compiled_loss", type(loss).__name__)
+    require(isinstance(loss, DenseLoss | EndToEndLoss), "loss", "a loss of compiled_loss", type(loss).__name__)
     require(isinstance(setting, Setting), "setting", "a Setting", type(setting).__name__)
     task = main_loss(loss)
     require(not task.distributed, "loss.distributed", "False, since a graph runs in one process", True)
     coarsest, size = task.strides[-1], setting.image_size
     steps = [*task.strides]
-    if isinstance(task, SegmentationLoss):
-        steps += [setting.mask_stride, 2 * setting.mask_stride]
+    steps += sorted({pixels * setting.mask_stride for x in task.maps for pixels in (x.pixels, 2) if x.pixels})
     require(_whole(setting.mask_stride), "mask_stride", "a positive integer", setting.mask_stride)
     if size is None:
         nested = all(coarsest % stride == 0 for stride in steps)
@@ -122,41 +111,29 @@ def prediction_ports(loss: Loss, setting: Setting) -> list[Port]:
     """The predictions: for an image size each field as one tensor, for an open one as a map of each level."""
     ports = []
     for branch in branches(loss):
-        for field, channels, meaning in _heads(loss, setting):
-            name = f"{branch}_{field}"
-            if setting.image_size is not None:
+        for x in _maps(loss, setting):
+            name, channels = f"{branch}_{x.name}", setting.prototypes if isinstance(x.channels, str) else x.channels
+            if x.pixels:
+                shape = ("B", channels, *_cells(loss, setting, x.pixels * setting.mask_stride))
+                ports.append(Port(name, shape, "float32", x.meaning))
+            elif setting.image_size is not None:
                 anchors = sum(rows * columns for rows, columns in grids(loss, setting.image_size))
-                ports.append(Port(name, ("B", channels, anchors), "float32", f"{meaning}, levels finest first"))
-                continue
-            for stride in main_loss(loss).strides:
-                shape = ("B", channels, *_cells(loss, setting, stride))
-                ports.append(Port(f"{name}_{stride}", shape, "float32", f"{meaning}, level of stride {stride}"))
-        for field, channels, stride, meaning in _images(loss, setting):
-            shape = ("B", channels, *_cells(loss, setting, stride))
-            ports.append(Port(f"{branch}_{field}", shape, "float32", meaning))
+                ports.append(Port(name, ("B", channels, anchors), "float32", f"{x.meaning}, levels finest first"))
+            else:
+                for stride in main_loss(loss).strides:
+                    shape = ("B", channels, *_cells(loss, setting, stride))
+                    ports.append(Port(f"{name}_{stride}", shape, "float32", f"{x.meaning}, level of stride {stride}"))
     return ports
 
 
 def target_ports(loss: Loss, setting: Setting) -> list[Port]:
     """The targets: flat rows, and maps of the images."""
-    task = main_loss(loss)
-    ports = [
-        Port("batch_idx", ("N",), "int64", "image of the row; outside [0, B) the row is padding"),
-        Port("cls", ("N",), "int64", "class of the row, in [0, C)"),
-        Port("boxes", ("N", 4), "float32", "centre x, centre y, width, height as fractions of the image"),
+    pixels = ("B", *_cells(loss, setting, setting.mask_stride))
+    return [
+        Port(NAMES.get(x.name, x.name), pixels if "H" in x.shape else ("N", *x.shape), x.dtype, x.meaning)
+        for x in main_loss(loss).fields
+        if not x.optional or setting.semantic
     ]
-    if isinstance(task, PoseLoss):
-        meaning = "x and y as fractions of the image, and a flag: 0 where not labelled"
-        ports.append(Port("keypoints", ("N", task.num_keypoints, 3), "float32", meaning))
-    if isinstance(task, OrientedLoss):
-        ports.append(Port("angles", ("N",), "float32", "turn of the box about its centre, radians, x towards y"))
-    if isinstance(task, SegmentationLoss):
-        pixels = ("B", *_cells(loss, setting, setting.mask_stride))
-        meaning = "masks of an image: 0 where there is none, i + 1 on the image's i-th row"
-        ports.append(Port("index_map", pixels, "int64", meaning))
-        if setting.semantic:
-            ports.append(Port("class_map", pixels, "int64", "class of every pixel, in [0, C)"))
-    return ports
 
 
 def share_port() -> Port:
@@ -227,36 +204,10 @@ def dynamic_axes(ports: Sequence[Port]) -> dict[str, dict[int, Any]]:
     return shapes
 
 
-def _heads(loss: Loss, setting: Setting) -> list[tuple[str, int, str]]:
-    """The fields with one column an anchor: name, channels, meaning."""
-    task = main_loss(loss)
-    bins = "logits of the distances to left, top, right, bottom, channel side*R + bin"
-    plain = "distances to left, top, right, bottom in cells of the level"
-    found = [
-        ("boxes", 4 * task.reg_max, bins if task.reg_max > 1 else plain),
-        ("scores", task.num_classes, "class logits"),
-    ]
-    if isinstance(task, PoseLoss):
-        channels = task.num_keypoints * task.keypoint_dims
-        found.append(("keypoints", channels, "raw keypoints in cells of the level, channel keypoint*D + d"))
-    if isinstance(task, ResidualPoseLoss) and task.flow is not None:
-        found.append(("keypoint_sigmas", 2 * task.num_keypoints, "raw spread, channel keypoint*2 + (x, y)"))
-    if isinstance(task, OrientedLoss):
-        found.append(("angles", 1, "turn of the box, radians"))
-    if isinstance(task, SegmentationLoss):
-        found.append(("coefficients", setting.prototypes, "mask coefficients, one for each prototype"))
-    return found
-
-
-def _images(loss: Loss, setting: Setting) -> list[tuple[str, int, int, str]]:
-    """The fields with one value a pixel: name, channels, image pixels per pixel, meaning."""
-    task = main_loss(loss)
-    if not isinstance(task, SegmentationLoss):
-        return []
-    found = [("prototypes", setting.prototypes, setting.mask_stride, "mask prototypes")]
-    if setting.semantic:
-        found.append(("semantic", task.num_classes, 2 * setting.mask_stride, "class logits of every pixel"))
-    return found
+def _maps(loss: Loss, setting: Setting) -> list[Map]:
+    """What the head predicts; those of the pixels come last, and of these semantic logits where they are asked for."""
+    maps = main_loss(loss).maps
+    return [x for x in maps if not x.pixels] + [x for x in maps if x.pixels and (setting.semantic or not x.optional)]
 
 
 def _cells(loss: Loss, setting: Setting, stride: int) -> tuple[int | str, int | str]:

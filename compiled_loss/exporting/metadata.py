@@ -1,27 +1,17 @@
 """What an exported file says about itself, and the loss made anew from it."""
 
-import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 from compiled_loss.checks import require
-from compiled_loss.exporting.interface import Loss, Port, Setting, check_setting, main_loss, task_of
-from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.exporting.constants import loss_of, made, plain, plain_loss
+from compiled_loss.exporting.interface import Loss, Port, Setting, check_setting, main_loss
 from compiled_loss.losses.end_to_end import EndToEndLoss
-from compiled_loss.losses.oriented import OrientedLoss
-from compiled_loss.losses.pose import PoseLoss
-from compiled_loss.losses.residual_pose import ResidualPoseLoss
-from compiled_loss.losses.segmentation import SegmentationLoss
 
 INTERFACE_VERSION = 1  # counts up with every change of a name, a shape or a meaning
-_LOSSES = {kind.__name__: kind for kind in (DetectionLoss, PoseLoss, ResidualPoseLoss, OrientedLoss, SegmentationLoss)}
-_TENSORS = {"class_weights", "sigmas", "keypoint_weights"}
 _WRITERS = ("compiled-loss", "torch", "onnx", "onnxscript")
 
 
@@ -78,20 +68,14 @@ class Metadata(NamedTuple):
 
 def describe(loss: Loss, setting: Setting, graph: str, inputs: list[Port], outputs: list[Port]) -> Metadata:
     """The metadata of a graph."""
-    end_to_end = isinstance(loss, EndToEndLoss)
+    branches = None
+    if isinstance(loss, EndToEndLoss):
+        branches = {"one_to_one": plain(loss.one_to_one), "plain_sum": loss.plain_sum}
     task = main_loss(loss)
-    arguments = _arguments(task)
-    if end_to_end:
-        arguments = {name: value for name, value in arguments.items() if name not in ("top_k", "keep")}
-    constants = {
-        "loss": type(task).__name__,
-        "arguments": arguments,
-        "end_to_end": {"plain_sum": loss.plain_sum} if end_to_end else None,
-        "setting": setting._asdict(),
-    }
+    constants = {**plain_loss(task), "end_to_end": branches, "setting": setting._asdict()}
     versions = {name: found for name in _WRITERS if (found := _version(name)) is not None}
     experimental = graph == "gradients"
-    return Metadata(INTERFACE_VERSION, graph, experimental, task_of(loss), constants, versions, inputs, outputs)
+    return Metadata(INTERFACE_VERSION, graph, experimental, task.task, constants, versions, inputs, outputs)
 
 
 def rebuild(metadata: Metadata) -> tuple[Loss, Setting]:
@@ -116,25 +100,20 @@ def rebuild(metadata: Metadata) -> tuple[Loss, Setting]:
     with _as_written("constants"):
         loss, setting = _rebuild(metadata.constants)
         check_setting(loss, setting)
-    require(metadata.task == task_of(loss), "metadata.task", task_of(loss), metadata.task)
+    task = main_loss(loss).task
+    require(metadata.task == task, "metadata.task", task, metadata.task)
     return loss, setting
 
 
 def _rebuild(constants: dict[str, Any]) -> tuple[Loss, Setting]:
-    kind = _LOSSES.get(constants["loss"])
-    require(kind is not None, "constants.loss", f"one of {', '.join(_LOSSES)}", constants["loss"])
-    arguments: dict[str, Any] = dict(constants["arguments"])
-    for name in _TENSORS & arguments.keys():
-        arguments[name] = None if arguments[name] is None else torch.tensor(arguments[name])
-    flow = arguments.get("flow")
-    require(flow is None, "constants.arguments.flow", "none, since a function cannot be made anew", flow)
+    loss, branches = loss_of(constants), constants["end_to_end"]
     setting = Setting(**constants["setting"])
     if setting.image_size is not None:
         setting = setting._replace(image_size=tuple(setting.image_size))
-    assert kind is not None
-    if constants["end_to_end"] is None:
-        return kind(**arguments), setting
-    return EndToEndLoss(kind, **constants["end_to_end"], **arguments), setting
+    if branches is None:
+        return loss, setting
+    one = made("constants.end_to_end.one_to_one", branches["one_to_one"])
+    return EndToEndLoss(loss, one_to_one=one, plain_sum=branches["plain_sum"]), setting
 
 
 @contextmanager
@@ -153,21 +132,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _arguments(loss: DetectionLoss) -> dict[str, Any]:
-    """The arguments of the constructor; every loss keeps them under their own names."""
-    found = {}
-    for cls in type(loss).__mro__:
-        if not issubclass(cls, DetectionLoss):
-            break
-        for name, parameter in inspect.signature(cls.__init__).parameters.items():
-            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) and hasattr(loss, name):
-                found[name] = _plain(getattr(loss, name))
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.tolist()
-    return repr(value) if callable(value) else value

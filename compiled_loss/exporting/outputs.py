@@ -6,21 +6,20 @@ Letters: B images, N rows, A anchors, C classes, P positive slots (N*k), M slots
 from collections.abc import Sequence
 
 from compiled_loss.exporting.interface import Port, Setting, grids, target_ports
-from compiled_loss.losses.detection import DetectionLoss
-from compiled_loss.losses.oriented import OrientedLoss
+from compiled_loss.losses.dense import DenseLoss
 
 GRADIENT = "grad_"
 # Target fields that the padded form has slots of, with what empty slots hold.
 SLOTTED = ("cls", "boxes", "keypoints", "angles")
 
 
-def assignment_outputs(loss: DetectionLoss, setting: Setting) -> list[Port]:
+def assignment_outputs(loss: DenseLoss, setting: Setting) -> list[Port]:
     """The positives, their dense view, and of the padded form the filled slots."""
     anchors: int | str = "A"
     if setting.image_size is not None:
         anchors = sum(rows * columns for rows, columns in grids(loss, setting.image_size))
-    corners = "centre x, centre y, width, height, angle" if isinstance(loss, OrientedLoss) else "x1, y1, x2, y2"
-    values = 5 if isinstance(loss, OrientedLoss) else 4
+    values = loss.boxes.values
+    corners = "centre x, centre y, width, height, angle" if values == 5 else "x1, y1, x2, y2"
     ports = [
         Port("image", ("P",), "int64", "image of the positive"),
         Port("anchor", ("P",), "int64", "its anchor, levels finest first, row by row within a level"),

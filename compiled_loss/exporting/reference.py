@@ -9,7 +9,7 @@ from compiled_loss.checks import require
 from compiled_loss.exporting.graphs import AssignmentGraph, Graph, LossGraph
 from compiled_loss.exporting.metadata import Metadata, rebuild
 from compiled_loss.exporting.outputs import GRADIENT, gradient_outputs
-from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.dense import DenseLoss
 
 Function = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
@@ -38,10 +38,10 @@ def eager(metadata: Metadata, compiler: Callable[[Graph], Function] | None = Non
         ['loss', 'loss_box', 'loss_cls', 'loss_dfl', 'num_positives', 'overflow']
     """
     loss, setting = rebuild(metadata)
-    kinds = ("assignment", "loss", "gradients") if isinstance(loss, DetectionLoss) else ("loss", "gradients")
+    kinds = ("assignment", "loss", "gradients") if isinstance(loss, DenseLoss) else ("loss", "gradients")
     require(metadata.graph in kinds, "metadata.graph", f"one of {', '.join(kinds)}", metadata.graph)
     if metadata.graph == "assignment":
-        assert isinstance(loss, DetectionLoss)
+        assert isinstance(loss, DenseLoss)
         graph = AssignmentGraph(loss, setting)
     else:
         graph = LossGraph(loss, setting)

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import torch
 
 from compiled_loss.checks import require
+from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.losses.oriented import OrientedLoss
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
 from compiled_loss.losses.segmentation import SegmentationLoss
+from compiled_loss.terms.classification import BinaryCrossEntropy
 
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5, "pose": 12.0, "kobj": 1.0, "rle": 1.0, "angle": 1.0}
 
@@ -23,33 +25,37 @@ class Task(NamedTuple):
     """What a criterion reads, computes and reports.
 
     Args:
-        kind: class of the task's loss.
-        options: its keyword arguments.
-        names: terms in the order in which they are reported.
+        loss: the task's loss, of both branches where there are two.
         maps: fields of `Predictions`, and the key of each in what the head returns.
         rows: keys of a batch that hold the targets.
-        end_to_end: whether the head has a one-to-many and a one-to-one branch.
         index_maps: whether all masks of an image come in one.
         epochs: E of the share of the branches.
 
     Example:
-        >>> task = Task(DetectionLoss, {"num_classes": 2}, ("box", "cls", "dfl"), {"boxes": "boxes"}, ("cls",), False)
-        >>> task.kind(**task.options).num_classes
-        2
+        >>> Task(DetectionLoss(2), {"boxes": "boxes"}, ("cls",)).names
+        ('box', 'cls', 'dfl')
     """
 
-    kind: type[DetectionLoss]
-    options: dict[str, Any]
-    names: tuple[str, ...]
+    loss: DenseLoss | EndToEndLoss
     maps: dict[str, str]
     rows: tuple[str, ...]
-    end_to_end: bool
     index_maps: bool = True
     epochs: float = 1
 
-    def make_loss(self) -> DetectionLoss | EndToEndLoss:
-        """The loss, of both branches where there are two."""
-        return EndToEndLoss(self.kind, **self.options) if self.end_to_end else self.kind(**self.options)
+    @property
+    def end_to_end(self) -> bool:
+        """Whether the head has a one-to-many and a one-to-one branch."""
+        return isinstance(self.loss, EndToEndLoss)
+
+    @property
+    def main(self) -> DenseLoss:
+        """The loss of either branch."""
+        return self.loss.loss if isinstance(self.loss, EndToEndLoss) else self.loss
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Terms in the order in which they are reported."""
+        return tuple(self.main.gains)
 
 
 def read_task(model: Any) -> Task:
@@ -74,37 +80,40 @@ def read_task(model: Any) -> Task:
     given = getattr(model, "args", None) or {}
     given = given if isinstance(given, Mapping) else vars(given)
     gains = {name: float(default if given.get(name) is None else given[name]) for name, default in GAINS.items()}
-    weights = getattr(model, "class_weights", None)
-    options: dict[str, Any] = {
-        "num_classes": int(head.nc),
-        "strides": _strides(head),
-        "reg_max": int(head.reg_max),
-        "class_weights": None if weights is None else torch.as_tensor(weights, device=device_of(head)).flatten(),
-        **{f"{name}_gain": gains[name] for name in ("box", "cls", "dfl")},
-    }
-    side = "dfl" if head.reg_max > 1 else "l1"
-    maps, rows = {"boxes": "boxes", "scores": "scores"}, ("batch_idx", "cls", "bboxes")
-    end_to_end = _has(head, "one2one_cv2")
-    rest = (end_to_end, bool(given.get("overlap_mask", True)), float(given.get("epochs", 1)))
+    loss, maps, rows = _loss(head, gains, getattr(model, "class_weights", None))
+    maps, rows = {"boxes": "boxes", "scores": "scores", **maps}, ("batch_idx", "cls", "bboxes", *rows)
+    both = EndToEndLoss(loss) if _has(head, "one2one_cv2") else loss
+    return Task(both, maps, rows, bool(given.get("overlap_mask", True)), float(given.get("epochs", 1)))
+
+
+def _loss(head: Any, gains: dict[str, float], weights: Any) -> tuple[DenseLoss, dict[str, str], tuple[str, ...]]:
+    """The loss of one branch, and the maps and the rows that its task has besides boxes and classes."""
+    if weights is not None:
+        weights = torch.as_tensor(weights, device=device_of(head)).flatten()
+    classes, common = (
+        int(head.nc),
+        {
+            "strides": _strides(head),
+            "reg_max": int(head.reg_max),
+            "classification": BinaryCrossEntropy(weights),
+            **{f"{name}_gain": gains[name] for name in ("box", "cls", "dfl")},
+        },
+    )
     if _has(head, "ne"):
-        options["angle_gain"] = gains["angle"]
-        names = ("box", "cls", side, "angle")
-        return Task(OrientedLoss, options, names, maps | {"angles": "angle"}, rows, *rest)
+        return OrientedLoss(classes, angle_gain=gains["angle"], **common), {"angles": "angle"}, ()
     if _has(head, "nm"):
-        options["mask_overlap"] = _has(getattr(head, "proto", None), "semseg")
-        names = ("box", "seg", "cls", side, "sem")
-        maps |= {"coefficients": "mask_coefficient", "prototypes": "proto"}
-        return Task(SegmentationLoss, options, names, maps, (*rows, "masks"), *rest)
+        masks = {"coefficients": "mask_coefficient", "prototypes": "proto"}
+        seen = _has(getattr(head, "proto", None), "semseg")
+        return SegmentationLoss(classes, mask_overlap=seen, **common), masks, ("masks",)
     shape = getattr(head, "kpt_shape", None)
     if shape is None:
-        return Task(DetectionLoss, options, ("box", "cls", side), maps, rows, *rest)
-    options |= {"num_keypoints": int(shape[0]), "keypoint_dims": int(shape[1])}
-    options |= {"pose_gain": gains["pose"], "kobj_gain": gains["kobj"]}
-    maps, rows, names = maps | {"keypoints": "kpts"}, (*rows, "keypoints"), ("box", "pose", "kobj", "cls", side)
+        return DetectionLoss(classes, **common), {}, ()
+    count, dims = int(shape[0]), int(shape[1])
+    common |= {f"{name}_gain": gains[name] for name in ("pose", "kobj")}
     if not _has(head, "flow_model"):
-        return Task(PoseLoss, options, names, maps, rows, *rest)
-    options |= {"flow": head.flow_model.log_prob, "rle_gain": gains["rle"]}
-    return Task(ResidualPoseLoss, options, (*names, "rle"), maps, rows, *rest)
+        return PoseLoss(classes, count, dims, **common), {"keypoints": "kpts"}, ("keypoints",)
+    flow, maps = head.flow_model.log_prob, {"keypoints": "kpts", "keypoint_sigmas": "kpts_sigma"}
+    return ResidualPoseLoss(classes, count, dims, flow=flow, rle_gain=gains["rle"], **common), maps, ("keypoints",)
 
 
 def _has(thing: Any, name: str) -> bool:

@@ -16,8 +16,6 @@ from torch import Tensor
 from compiled_loss.checks import require
 from compiled_loss.integrations.heads import Task, device_of, read_task
 from compiled_loss.losses.end_to_end import EndToEndLoss
-from compiled_loss.losses.oriented import OrientedLoss
-from compiled_loss.losses.residual_pose import ResidualPoseLoss
 from compiled_loss.plan import TargetPlan
 from compiled_loss.rows import pad_rows
 from compiled_loss.targets import Targets
@@ -43,7 +41,7 @@ class Criterion:
     def __init__(self, task: Task, device: torch.device, compilation: Compilation | None) -> None:
         self.task = task
         with device:
-            self.loss = task.make_loss().to(device)
+            self.loss = task.loss.to(device)
         self.compilation = compilation
         self.updates = 0
         self._compile()
@@ -111,7 +109,7 @@ class Criterion:
         rows = {key: batch[key] for key in keys}
         boxes = rows["bboxes"].float()
         targets = Targets(rows["batch_idx"].flatten().long(), rows["cls"].flatten().long(), boxes)
-        if self.task.kind is OrientedLoss:
+        if "angles" in self.task.maps:
             require(boxes.shape[-1] == 5, "batch['bboxes']", ["N", 5], tuple(boxes.shape))
             targets = targets._replace(boxes=boxes[:, :4], angles=boxes[:, 4])
         if "keypoints" in keys:
@@ -130,7 +128,7 @@ class Criterion:
         device, static = predictions.boxes.device, self.compilation is not None and self.compilation.dynamic is False
         on_host = targets.batch_idx.device.type == "cpu"
         if on_host and (compiled or device.type != "cpu"):
-            strides = tuple(int(stride) for stride in self.task.options["strides"])
+            strides = self.task.main.strides
             height, width = (cells * strides[0] for cells in predictions.grid_sizes[0])
             plan = TargetPlan((height, width), strides, power_of_two=static)
             targets = plan.apply(targets, predictions.boxes.shape[0])
@@ -140,14 +138,13 @@ class Criterion:
         return targets if static or not compiled else targets.mark_dynamic()
 
     def _maps(self, raw: Any) -> Predictions:
-        keys = (*self.task.maps.values(), "feats")
+        # The spreads of keypoints are absent in evaluation.
+        keys = (*(key for name, key in self.task.maps.items() if name != "keypoint_sigmas"), "feats")
         got = list(raw) if isinstance(raw, Mapping) else type(raw).__name__
         require(isinstance(raw, Mapping) and set(keys) <= set(raw), "preds", f"a dict with {', '.join(keys)}", got)
-        maps = {name: raw[key] for name, key in self.task.maps.items()}
+        maps: dict[str, Any] = {name: raw.get(key) for name, key in self.task.maps.items()}
         if isinstance(maps.get("prototypes"), tuple):
             maps["prototypes"], maps["semantic"] = maps["prototypes"]
-        if self.task.kind is ResidualPoseLoss:
-            maps["keypoint_sigmas"] = raw.get("kpts_sigma")  # absent in evaluation
         return Predictions(grid_sizes=tuple((x.shape[-2], x.shape[-1]) for x in raw["feats"]), **maps)
 
 

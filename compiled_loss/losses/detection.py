@@ -5,25 +5,16 @@ Letters: B images, N rows, A anchors, C classes, R distance bins, P positive slo
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.task_aligned import Overlap, assign_task_aligned
-from compiled_loss.checks import check_same_device, check_shape, check_strides, require, whole_number
+from compiled_loss.assign.parts import Assigner
+from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.geometry.boxes import ciou
-from compiled_loss.grid import Sides, boxes_to_distances, decode_sides, distances_to_boxes
-from compiled_loss.losses.exact import ExactModule
-from compiled_loss.losses.scene import Scene, check_inputs, detached, gather_positives, gather_rows, make_scene
-from compiled_loss.numerics import at_least_float32, total
-from compiled_loss.reduce import score_normaliser, weighted_sum
-from compiled_loss.targets import Targets
-from compiled_loss.terms.box import read_sides, scaled_l1
-from compiled_loss.terms.classification import classification_sum
-from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
+from compiled_loss.losses.boxes import UprightBoxes
+from compiled_loss.losses.dense import DenseLoss
+from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, CompareBoxes, OneMinus
+from compiled_loss.terms.classification import BinaryCrossEntropy
 
 
-class DetectionLoss(ExactModule):
+class DetectionLoss(DenseLoss):
     """Boxes and classes of a dense, anchor-free head, task-aligned, as one graph.
 
     With target scores t of the positives and `S = max(1, sum t)`:
@@ -35,14 +26,13 @@ class DetectionLoss(ExactModule):
         num_classes: C.
         strides: pixels per grid unit of each level, finest first.
         reg_max: distance bins R per side.
-        top_k: anchors that a target row selects.
-        keep: anchors that a row keeps of those, where that is less; None keeps all.
-        alpha: power of the class score in the alignment.
-        beta: power of the overlap in the alignment.
+        assigner: which anchors learn which row; None is `TaskAligned()`.
+        overlap: of predicted and true boxes `[..., 4]`, xyxy, for the assigner and, without a `box_term`, for that.
+        box_term: error of predicted boxes; None is `OneMinus(overlap)`.
+        classification: error of class logits; None is `BinaryCrossEntropy()`.
         box_gain: factor of the box term.
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
-        class_weights: `[C]` factor of every logit's classification loss, or None.
         distributed: average the normaliser over the ranks of the default process group.
 
     Raises:
@@ -51,6 +41,8 @@ class DetectionLoss(ExactModule):
     Source: TOOD (arXiv 2108.07755), CIoU (arXiv 1911.08287), Generalized Focal Loss (arXiv 2006.04388).
 
     Example:
+        >>> import torch
+        >>> from compiled_loss import Predictions, Targets
         >>> criterion = DetectionLoss(num_classes=2, strides=(8, 16))
         >>> predictions = Predictions(torch.zeros(1, 64, 20), torch.zeros(1, 2, 20), ((4, 4), (2, 2)))
         >>> targets = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
@@ -59,7 +51,7 @@ class DetectionLoss(ExactModule):
         (['box', 'cls', 'dfl'], tensor(4))
     """
 
-    class_weights: Tensor | None
+    task = "detect"
 
     def __init__(
         self,
@@ -67,179 +59,25 @@ class DetectionLoss(ExactModule):
         strides: Sequence[int] = (8, 16, 32),
         reg_max: int = 16,
         *,
-        top_k: int = 10,
-        keep: int | None = None,
-        alpha: float = 0.5,
-        beta: float = 6.0,
+        assigner: Assigner | None = None,
+        overlap: BoxOverlap = ciou,
+        box_term: BoxTerm | None = None,
+        classification: ClassTerm | None = None,
         box_gain: float = 7.5,
         cls_gain: float = 0.5,
         dfl_gain: float = 1.5,
-        class_weights: Tensor | None = None,
         distributed: bool = False,
     ) -> None:
-        super().__init__()
-        self.num_classes = whole_number("num_classes", num_classes)
-        self.strides = check_strides(strides)
-        self.reg_max = whole_number("reg_max", reg_max)
-        self.top_k = whole_number("top_k", top_k)
-        self.keep = None if keep is None else whole_number("keep", keep)
-        finite = 0 <= alpha < float("inf") and 0 <= beta < float("inf")
-        require(finite, "alpha, beta", "finite numbers of 0 or more", (alpha, beta))
-        if class_weights is not None:
-            class_weights = torch.as_tensor(class_weights, dtype=torch.float32).detach().clone()
-            check_shape("class_weights", class_weights, [num_classes])
-        self.alpha = alpha
-        self.beta = beta
-        self.box_gain = box_gain
-        self.cls_gain = cls_gain
-        self.dfl_gain = dfl_gain
-        self.distributed = distributed
-        self.register_buffer("class_weights", class_weights, persistent=False)
-
-    def forward(self, predictions: Predictions, targets: Targets) -> LossOutput:
-        """Loss of a batch.
-
-        Args:
-            predictions: the head's raw output.
-            targets: the batch's rows; padding rows count nothing.
-
-        Returns:
-            `LossOutput(total, terms, num_positives, overflow)`.
-
-        Raises:
-            ValueError: for a wrong rank, size, dtype or device.
-        """
-        self._check(predictions, targets)
-        return self._loss(predictions, targets, self._scene(predictions, targets))
-
-    def _loss(self, predictions: Predictions, targets: Targets, scene: Scene) -> LossOutput:
-        """The loss in a scene that another branch may share."""
-        sides = self._sides(predictions)
-        assignment = self._assign(predictions, sides, targets, scene)
-        gained = self._terms(predictions, sides, targets, scene, assignment)
-        batch = predictions.scores.shape[0]
-        terms = {name: term * batch for name, term in gained.items()}
-        summed = torch.stack(list(terms.values())).sum()
-        return LossOutput(summed, terms, assignment.valid.sum(), assignment.overflow)
-
-    def assign(self, predictions: Predictions, targets: Targets) -> Assignment:
-        """The positives that the loss would train on, without a gradient.
-
-        Args:
-            predictions: the head's raw output.
-            targets: the batch's rows.
-
-        Returns:
-            `Assignment` with `P = N*k` slots, `N*keep` where fewer are kept.
-
-        Raises:
-            ValueError: for a wrong rank, size, dtype or device.
-        """
-        self._check(predictions, targets)
-        return self._assign(predictions, self._sides(predictions), targets, self._scene(predictions, targets))
-
-    def assign_dense(self, predictions: Predictions, targets: Targets) -> DenseAssignment:
-        """The same positives, one entry per anchor.
-
-        Args:
-            predictions: the head's raw output.
-            targets: the batch's rows.
-
-        Returns:
-            `DenseAssignment`, boxes in xyxy pixels.
-
-        Raises:
-            ValueError: for a wrong rank, size, dtype or device.
-        """
-        self._check(predictions, targets)
-        scene = self._scene(predictions, targets)
-        batch, classes, anchors = predictions.scores.shape
-        flat = self._assign(predictions, self._sides(predictions), targets, scene)
-        return to_dense(flat, targets.labels, scene.boxes, batch, anchors, classes)
-
-    def _check(self, predictions: Predictions, targets: Targets) -> None:
-        check_inputs(predictions, targets, self.num_classes, self.reg_max, self.strides)
-        check_same_device(predictions=predictions.scores, class_weights=self.class_weights)
-
-    def _scene(self, predictions: Predictions, targets: Targets) -> Scene:
-        """What depends on the targets and the grid alone: anchors, targets in pixels, candidates."""
-        return make_scene(predictions, targets, self.strides)
-
-    @torch.no_grad()
-    def _sides(self, predictions: Predictions) -> Sides:
-        """`[B, 4, A]` distances of every anchor, grid units; without a gradient."""
-        # In the layout that the head writes, [B, 4, R, A]: the anchors are the contiguous dimension.
-        logits = at_least_float32(predictions.boxes.detach()).unflatten(1, (4, self.reg_max))
-        return decode_sides(logits, dim=2)
-
-    def _overlap(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Overlap:
-        """How well a prediction overlaps a row, for the assigner: CIoU in pixels."""
-        boxes = self._boxes(sides, scene)
-        return lambda candidates, logits: ciou(candidates.of_rows(scene.boxes), candidates.take(boxes))
-
-    def _boxes(self, sides: Sides, scene: Scene) -> Tensor:
-        """`[B, A, 4]` predicted boxes, xyxy float32 pixels."""
-        points, strides = scene.anchors
-        distances = sides.distances.transpose(1, 2) * strides[:, None]
-        return distances_to_boxes(points * strides[:, None], distances).float()
-
-    @torch.no_grad()
-    def _assign(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Assignment:
-        predictions = detached(predictions)  # forward-mode derivatives ignore `no_grad`
-        return assign_task_aligned(
-            predictions.scores,
-            targets.batch_idx,
-            targets.labels,
-            scene.candidates,
-            self._overlap(predictions, sides, targets, scene),
-            top_k=self.top_k,
-            keep=self.keep,
-            alpha=self.alpha,
-            beta=self.beta,
+        super().__init__(
+            num_classes,
+            strides,
+            reg_max,
+            boxes=UprightBoxes(),
+            assigner=assigner or TaskAligned(),
+            pairing=CompareBoxes(overlap),
+            box_term=box_term or OneMinus(overlap),
+            classification=classification or BinaryCrossEntropy(),
+            gains={"box": box_gain, "cls": cls_gain, "l1" if reg_max == 1 else "dfl": dfl_gain},
+            distributed=distributed,
+            arguments=locals(),
         )
-
-    def _terms(
-        self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene, assignment: Assignment
-    ) -> dict[str, Tensor]:
-        """Every term times its gain."""
-        points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
-        true_boxes = gather_rows(scene.boxes, assignment) / strides[:, None]
-        true_distances = boxes_to_distances(points, true_boxes)
-        distances, error = self._sides_of_positives(
-            predictions, sides, assignment, true_distances, strides, scene.image_size
-        )
-        box = 1 - ciou(distances_to_boxes(points, distances), true_boxes)
-        return self._weighted(predictions, targets, assignment, {"box": box, **error})
-
-    def _sides_of_positives(
-        self,
-        predictions: Predictions,
-        sides: Sides,
-        assignment: Assignment,
-        true_distances: Tensor,  # [P, 4] grid units
-        strides: Tensor,  # [P]
-        image_size: tuple[int, int],
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """`[P, 4]` distances, grid units, and their `[P]` error: `dfl` over the bins, `l1` without."""
-        if self.reg_max > 1:
-            distances, error = read_sides(predictions.boxes, sides, assignment, true_distances)
-            return distances, {"dfl": error}
-        distances = gather_positives(predictions.boxes, assignment)
-        return distances, {"l1": scaled_l1(distances, true_distances, strides, image_size)}
-
-    def _weighted(
-        self, predictions: Predictions, targets: Targets, assignment: Assignment, errors: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """The box term, the classification and the other terms, times gain: `sum t error / S` of `[P]` errors."""
-        scores = at_least_float32(predictions.scores)
-        normaliser = score_normaliser(total(assignment.score), over_ranks=self.distributed)
-        classification = classification_sum(scores, assignment, targets.labels, self.class_weights)
-        terms = {
-            name: self._gain(name) * weighted_sum(error, assignment.score, assignment.valid) / normaliser
-            for name, error in errors.items()
-        }
-        return {"box": terms.pop("box"), "cls": self.cls_gain * classification / normaliser, **terms}
-
-    def _gain(self, name: str) -> float:
-        """Of a term; the distance term has one gain by either name."""
-        return getattr(self, f"{'dfl' if name == 'l1' else name}_gain")

@@ -3,15 +3,17 @@
 Letters: B images, N rows, P positive slots.
 """
 
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import check_same_device, require
-from compiled_loss.losses.detection import DetectionLoss
-from compiled_loss.losses.exact import ExactModule
+from compiled_loss.assign.parts import Assigner
+from compiled_loss.assign.task_aligned import TaskAligned
+from compiled_loss.checks import check_same_device, finite_number, require, true_or_false
+from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.targets import Targets
+from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import EndToEndOutput, Predictions
 
 _FIRST, _LAST = 0.8, 0.1  # share of the one-to-many branch
@@ -20,25 +22,26 @@ _FIRST, _LAST = 0.8, 0.1  # share of the one-to-many branch
 class EndToEndLoss(ExactModule):
     """A one-to-many and a one-to-one branch under the same loss, as one graph.
 
-    `o L_many + (1 - o) L_one`. In the one-to-many branch a row selects 10 anchors; in the one-to-one branch it selects
-    7 and keeps the best, so that a model needs no suppression of doubles. The share `o` falls over the training,
-    `o(u) = 0.1 + 0.7 max(0, 1 - u / max(E - 1, 1))` after u of E epochs. It is a tensor, changed in place by
-    `set_progress`, so that a schedule compiles nothing anew. Anchors, targets in pixels and candidates are found once
-    for both branches.
+    `o L_many + (1 - o) L_one`. In the one-to-many branch a row selects the anchors that the loss's own assigner gives
+    it, 10 by default; in the one-to-one branch it selects 7 and keeps the best, so that a model needs no suppression of
+    doubles. The share `o` falls over the training, `o(u) = 0.1 + 0.7 max(0, 1 - u / max(E - 1, 1))` after u of E
+    epochs. It is a tensor, changed in place by `set_progress`, so that a schedule compiles nothing anew. Anchors,
+    targets in pixels and candidates are found once for both branches.
 
     Args:
-        loss: class of the task's loss, such as `DetectionLoss`.
-        args: its arguments.
-        plain_sum: the rule of YOLOv10: the one-to-one branch selects one anchor, and the total is `L_many + L_one`.
-        options: its keyword arguments, the same for both branches; `top_k` and `keep` are set here.
+        loss: the task's loss, such as `DetectionLoss(80)`.
+        one_to_one: assigner of the one-to-one branch, with the same candidates as the loss's; None is the loss's, which
+            must be `TaskAligned`, with `top_k=7, keep=1`, or with a plain sum `top_k=1`.
+        plain_sum: the rule of YOLOv10: the total is `L_many + L_one`.
 
     Raises:
-        ValueError: for `top_k` or `keep` among the options, or what the task's loss refuses.
+        ValueError: for what is no loss, or an assigner of the loss's that tells nothing of a one-to-one branch.
 
     Source: YOLOv10, arXiv 2405.14458.
 
     Example:
-        >>> criterion = EndToEndLoss(DetectionLoss, num_classes=2, strides=(8, 16), reg_max=1)
+        >>> from compiled_loss import DetectionLoss
+        >>> criterion = EndToEndLoss(DetectionLoss(num_classes=2, strides=(8, 16), reg_max=1))
         >>> branch = Predictions(torch.ones(1, 4, 20), torch.zeros(1, 2, 20), ((4, 4), (2, 2)))
         >>> targets = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
         >>> criterion.set_progress(9, 10)
@@ -49,14 +52,32 @@ class EndToEndLoss(ExactModule):
 
     share: Tensor
 
-    def __init__(self, loss: type[DetectionLoss], *args: Any, plain_sum: bool = False, **options: Any) -> None:
+    def __init__(self, loss: DenseLoss, *, one_to_one: Assigner | None = None, plain_sum: bool = False) -> None:
         super().__init__()
-        fixed = sorted({"top_k", "keep"} & set(options))
-        require(not fixed, ", ".join(fixed), "nothing, since the branches differ in it", "a value")
-        self.many = loss(*args, top_k=10, **options)
-        self.one = loss(*args, top_k=1, **options) if plain_sum else loss(*args, top_k=7, keep=1, **options)
-        self.plain_sum = plain_sum
+        expected = "a loss, such as DetectionLoss(num_classes)"
+        kind = f"the class {loss.__name__}" if isinstance(loss, type) else type(loss).__name__
+        require(isinstance(loss, DenseLoss), "loss", expected, kind)
+        if one_to_one is None:
+            many, expected = loss.assigner, "an assigner, beside a loss whose own is not TaskAligned"
+            require(isinstance(many, TaskAligned), "one_to_one", expected, None)
+            assert isinstance(many, TaskAligned)
+            one_to_one = replace(many, top_k=1) if plain_sum else replace(many, top_k=7, keep=1)
+        same = one_to_one.region == loss.assigner.region
+        require(same, "one_to_one", f"candidates as the loss's assigner has, {loss.assigner.region}", one_to_one.region)
+        self.loss = loss
+        self.one_to_one = one_to_one
+        self.plain_sum = true_or_false("plain_sum", plain_sum)
         self.register_buffer("share", torch.tensor(_FIRST), persistent=False)
+
+    @property
+    def many(self) -> DenseLoss:
+        """The loss of the one-to-many branch alone."""
+        return self.loss
+
+    @property
+    def one(self) -> DenseLoss:
+        """The loss of the one-to-one branch alone."""
+        return self.loss.with_assigner(self.one_to_one)
 
     def set_progress(self, epoch: float, epochs: float) -> None:
         """Set the share of the one-to-many branch; call it before each epoch, outside the compiled step.
@@ -68,8 +89,7 @@ class EndToEndLoss(ExactModule):
         Raises:
             ValueError: for a negative number, or one that is not finite.
         """
-        fits = 0 <= epoch < float("inf") and 0 <= epochs < float("inf")
-        require(fits, "epoch, epochs", "finite numbers of 0 or more", (epoch, epochs))
+        epoch, epochs = finite_number("epoch", epoch), finite_number("epochs", epochs)
         self.share.fill_(_LAST + (_FIRST - _LAST) * max(0.0, 1 - epoch / max(epochs - 1, 1)))
 
     def forward(self, many: Predictions, one: Predictions, targets: Targets) -> EndToEndOutput:
@@ -86,15 +106,16 @@ class EndToEndLoss(ExactModule):
         Raises:
             ValueError: for a wrong rank, size, dtype or device.
         """
-        self.many._check(many, targets)
-        self.one._check(one, targets)
+        loss = self.loss
+        loss.check(many, targets)
+        loss.check(one, targets)
         images, others = many.scores.shape[0], one.scores.shape[0]
         require(images == others, "one.scores", "as many images as many.scores", others)
         same = tuple(map(tuple, many.grid_sizes)) == tuple(map(tuple, one.grid_sizes))
         require(same, "one.grid_sizes", "those of many", one.grid_sizes)
         check_same_device(many=many.scores, one=one.scores, share=self.share)
-        scene = self.many._scene(many, targets)
-        first, second = self.many._loss(many, targets, scene), self.one._loss(one, targets, scene)
+        scene = loss.place(many, targets)
+        first, second = loss.evaluate(many, scene, loss.assigner), loss.evaluate(one, scene, self.one_to_one)
         shares = (1.0, 1.0) if self.plain_sum else (self.share, 1 - self.share)
         terms = {name: shares[0] * term + shares[1] * second.terms[name] for name, term in first.terms.items()}
         total = torch.stack(list(terms.values())).sum()

@@ -3,40 +3,37 @@
 Letters: B images, N rows, A anchors, P positive slots.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from compiled_loss.assign.candidates import find_cells
-from compiled_loss.assign.rotated import keep_inside, rotated_reach
-from compiled_loss.assign.task_aligned import Overlap
-from compiled_loss.checks import check_floating, check_same_device, check_shape, require
-from compiled_loss.geometry.rotated import decode_rotated, gaussian_overlap, gaussians, probiou, rotated_distances
-from compiled_loss.grid import Sides
-from compiled_loss.losses.detection import DetectionLoss
-from compiled_loss.losses.scene import (
-    Scene,
-    anchors_of,
-    candidates_of,
-    gather_positives,
-    gather_rows,
-    image_size_of,
-    real_rows,
-    to_pixels,
+from compiled_loss.assign.parts import Assigner
+from compiled_loss.assign.task_aligned import TaskAligned
+from compiled_loss.geometry.rotated import gaussian_overlap, gaussians, probiou
+from compiled_loss.losses.boxes import OrientedBoxes, angles_of
+from compiled_loss.losses.dense import DenseLoss
+from compiled_loss.losses.parts import (
+    BoxOverlap,
+    BoxTerm,
+    ClassTerm,
+    CompareBoxes,
+    Field,
+    Map,
+    OneMinus,
+    Term,
+    Weighted,
 )
-from compiled_loss.numerics import at_least_float32
+from compiled_loss.losses.scene import Positives, View
 from compiled_loss.targets import Targets
+from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.terms.rotated import angle_error
 from compiled_loss.types import Assignment, Predictions
 
-# Rows with a shorter side match nothing, in pixels.
-_SHORTEST_SIDE = 2
 # Least variance of a box in the box term, in grid units squared.
 _FLOOR = 0.01
 
 
-class OrientedLoss(DetectionLoss):
+class OrientedLoss(DenseLoss):
     """Oriented boxes and classes of a dense, anchor-free head, task-aligned, as one graph.
 
     As `DetectionLoss`, with `box = sum t (1 - ProbIoU) / S`, distances along the target's own axes, and
@@ -49,8 +46,18 @@ class OrientedLoss(DetectionLoss):
 
     Args:
         num_classes: C.
+        strides: pixels per grid unit of each level, finest first.
+        reg_max: distance bins R per side.
+        assigner: which anchors learn which row; None is `TaskAligned()`.
+        overlap: of predicted and true boxes `[..., 5]` (cx, cy, w, h, angle), for the assigner and, without a
+            `box_term`, for that; None is ProbIoU, in the box term with variances of at least 0.01.
+        box_term: error of predicted boxes; None is `OneMinus(overlap)`.
+        classification: error of class logits; None is `BinaryCrossEntropy()`.
+        box_gain: factor of the box term.
+        cls_gain: factor of the classification term.
+        dfl_gain: factor of the distance term.
         angle_gain: factor of the angle term.
-        options: every other argument of `DetectionLoss`.
+        distributed: average the normaliser over the ranks of the default process group.
 
     Raises:
         ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
@@ -67,58 +74,59 @@ class OrientedLoss(DetectionLoss):
         ['box', 'cls', 'dfl', 'angle']
     """
 
-    def __init__(self, num_classes: int, *args: Any, angle_gain: float = 1.0, **options: Any) -> None:
-        super().__init__(num_classes, *args, **options)
-        self.angle_gain = angle_gain
+    task = "obb"
 
-    def _check(self, predictions: Predictions, targets: Targets) -> None:
-        super()._check(predictions, targets)
-        require(predictions.angles is not None, "predictions.angles", "a tensor", None)
-        require(targets.angles is not None, "targets.angles", "a tensor", None)
-        assert predictions.angles is not None
-        batch, _, anchors = predictions.scores.shape
-        check_shape("predictions.angles", predictions.angles, [batch, 1, anchors])
-        check_floating("predictions.angles", predictions.angles)
-        check_same_device(boxes=predictions.boxes, angles=predictions.angles)
-
-    def _scene(self, predictions: Predictions, targets: Targets) -> Scene:
-        assert targets.angles is not None
-        image_size = image_size_of(predictions, self.strides)
-        boxes = torch.cat([to_pixels(targets.boxes, image_size), targets.angles.float()[:, None]], 1)
-        real = real_rows(predictions, targets) & (boxes[:, 2:4] >= _SHORTEST_SIDE).all(1)
-        anchors = anchors_of(predictions, self.strides)
-        pixels = (anchors.points * anchors.strides[:, None]).float()
-        cells = find_cells(rotated_reach(boxes, self.strides), real, predictions.grid_sizes, self.strides)
-        around = candidates_of(cells, predictions, targets)
-        return Scene(anchors, boxes, image_size, keep_inside(around, boxes, pixels, self.strides))
-
-    def _overlap(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Overlap:
-        assert predictions.angles is not None
-        points, strides = scene.anchors
-        angles = at_least_float32(predictions.angles).squeeze(1)
-        pixels, distances = points * strides[:, None], sides.distances.transpose(1, 2) * strides[:, None]
-        predicted = gaussians(decode_rotated(pixels, distances, angles).float())
-        true = gaussians(scene.boxes)
-        return lambda candidates, logits: gaussian_overlap(candidates.of_rows(true), candidates.take(predicted))
-
-    def _terms(
-        self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene, assignment: Assignment
-    ) -> dict[str, Tensor]:
-        assert predictions.angles is not None
-        points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
-        angles = gather_positives(predictions.angles, assignment).squeeze(-1)
-        true = _scaled(gather_rows(scene.boxes, assignment), 1 / strides)
-        distances, error = self._sides_of_positives(
-            predictions, sides, assignment, rotated_distances(points, true), strides, scene.image_size
+    def __init__(
+        self,
+        num_classes: int,
+        strides: Sequence[int] = (8, 16, 32),
+        reg_max: int = 16,
+        *,
+        assigner: Assigner | None = None,
+        overlap: BoxOverlap | None = None,
+        box_term: BoxTerm | None = None,
+        classification: ClassTerm | None = None,
+        box_gain: float = 7.5,
+        cls_gain: float = 0.5,
+        dfl_gain: float = 1.5,
+        angle_gain: float = 1.0,
+        distributed: bool = False,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            strides,
+            reg_max,
+            boxes=OrientedBoxes(),
+            assigner=assigner or TaskAligned(),
+            pairing=CompareBoxes(gaussian_overlap, gaussians) if overlap is None else CompareBoxes(overlap),
+            box_term=box_term or OneMinus(overlap or _probiou_of_some_size),
+            classification=classification or BinaryCrossEntropy(),
+            extras=[AngleTerm()],
+            gains={"box": box_gain, "cls": cls_gain, "l1" if reg_max == 1 else "dfl": dfl_gain, "angle": angle_gain},
+            distributed=distributed,
+            arguments=locals(),
         )
-        errors = {
-            "box": 1 - probiou(decode_rotated(points, distances, angles), true, _FLOOR),
-            **error,
-            "angle": angle_error(angles, true[:, 4], true[:, 2], true[:, 3]),
-        }
-        return self._weighted(predictions, targets, assignment, errors)
 
 
-def _scaled(boxes: Tensor, factor: Tensor) -> Tensor:
-    """`[..., 5]` boxes in another unit: everything but the angle times `factor`, one for each of the last rows."""
-    return torch.cat([boxes[..., :4] * factor[:, None], boxes[..., 4:]], -1)
+class AngleTerm(nn.Module):
+    """`angle`, the error of the angles of positives."""
+
+    maps: Sequence[Map] = ()
+    fields: Sequence[Field] = ()
+
+    def check(self, predictions: Predictions, targets: Targets) -> None:
+        """Boxes have been looked at."""
+
+    def overflow(self, view: View, assignment: Assignment, slots: int) -> int:
+        """Nothing is planned."""
+        return 0
+
+    def forward(self, positives: Positives) -> dict[str, Term]:
+        """The term."""
+        angles = positives.read(angles_of(positives.view.predictions)).squeeze(-1)
+        _, _, width, height, angle = positives.boxes.unbind(-1)
+        return {"angle": Weighted(angle_error(angles, angle, width, height))}
+
+
+def _probiou_of_some_size(predicted: Tensor, true: Tensor) -> Tensor:
+    return probiou(predicted, true, _FLOOR)

@@ -3,25 +3,30 @@
 Letters: B images, N rows, A anchors, K keypoints, D values per keypoint, P positive slots.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import check_floating, check_same_device, check_shape, require, whole_number
-from compiled_loss.geometry.boxes import xyxy_to_cxcywh
+from compiled_loss.assign.parts import Assigner
+from compiled_loss.assign.task_aligned import TaskAligned
+from compiled_loss.checks import check_shape, given, numbers_for_each, require, whole_number
+from compiled_loss.geometry.boxes import ciou, xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import COCO_SIGMAS
-from compiled_loss.grid import Sides, decode_keypoints
-from compiled_loss.losses.detection import DetectionLoss
-from compiled_loss.losses.scene import Scene, gather_positives, gather_rows, keypoints_in_pixels
+from compiled_loss.grid import decode_keypoints
+from compiled_loss.losses.boxes import UprightBoxes
+from compiled_loss.losses.dense import DenseLoss
+from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, CompareBoxes, Field, Map, Mean, OneMinus, Term
+from compiled_loss.losses.scene import Positives, View, keypoints_in_pixels
 from compiled_loss.numerics import binary_cross_entropy
-from compiled_loss.reduce import mean_over_positives
 from compiled_loss.targets import Targets
+from compiled_loss.terms.classification import BinaryCrossEntropy
+from compiled_loss.terms.exact import ExactModule
 from compiled_loss.terms.keypoints import keypoint_location
 from compiled_loss.types import Assignment, Predictions
 
 
-class PoseLoss(DetectionLoss):
+class PoseLoss(DenseLoss):
     """Detection plus keypoint location and visibility, as one graph.
 
     Over positives and keypoints: `pose = mean of K / visible (1 - exp(-e))` on visible keypoints, with
@@ -32,10 +37,19 @@ class PoseLoss(DetectionLoss):
         num_classes: C.
         num_keypoints: K.
         keypoint_dims: values per keypoint D of the head's output: 2, or 3 with a visibility logit.
+        strides: pixels per grid unit of each level, finest first.
+        reg_max: distance bins R per side.
         sigmas: `[K]` per-keypoint spread, or None: COCO's for 17 keypoints with visibility, else 1/K.
+        assigner: which anchors learn which row; None is `TaskAligned()`.
+        overlap: of predicted and true boxes `[..., 4]`, xyxy, for the assigner and, without a `box_term`, for that.
+        box_term: error of predicted boxes; None is `OneMinus(overlap)`.
+        classification: error of class logits; None is `BinaryCrossEntropy()`.
+        box_gain: factor of the box term.
         pose_gain: factor of the location term.
         kobj_gain: factor of the visibility term.
-        options: every other argument of `DetectionLoss`.
+        cls_gain: factor of the classification term.
+        dfl_gain: factor of the distance term.
+        distributed: average the normaliser over the ranks of the default process group.
 
     Raises:
         ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
@@ -51,7 +65,7 @@ class PoseLoss(DetectionLoss):
         ['box', 'pose', 'kobj', 'cls', 'dfl']
     """
 
-    sigmas: Tensor
+    task = "pose"
 
     def __init__(
         self,
@@ -59,74 +73,124 @@ class PoseLoss(DetectionLoss):
         num_keypoints: int,
         keypoint_dims: int = 3,
         *,
-        sigmas: Tensor | None = None,
+        strides: Sequence[int] = (8, 16, 32),
+        reg_max: int = 16,
+        sigmas: Tensor | Sequence[float] | None = None,
+        assigner: Assigner | None = None,
+        overlap: BoxOverlap = ciou,
+        box_term: BoxTerm | None = None,
+        classification: ClassTerm | None = None,
+        box_gain: float = 7.5,
         pose_gain: float = 12.0,
         kobj_gain: float = 1.0,
-        **options: Any,
+        cls_gain: float = 0.5,
+        dfl_gain: float = 1.5,
+        distributed: bool = False,
     ) -> None:
-        super().__init__(num_classes, **options)
-        num_keypoints = whole_number("num_keypoints", num_keypoints)
-        require(keypoint_dims in (2, 3), "keypoint_dims", "2 or 3", keypoint_dims)
+        gains = {"box": box_gain, "pose": pose_gain, "kobj": kobj_gain, "cls": cls_gain}
+        super().__init__(
+            num_classes,
+            strides,
+            reg_max,
+            boxes=UprightBoxes(),
+            assigner=assigner or TaskAligned(),
+            pairing=CompareBoxes(overlap),
+            box_term=box_term or OneMinus(overlap),
+            classification=classification or BinaryCrossEntropy(),
+            extras=[KeypointTerms(num_keypoints, keypoint_dims, sigmas)],
+            gains={**gains, "l1" if reg_max == 1 else "dfl": dfl_gain},
+            distributed=distributed,
+            arguments=locals(),
+        )
+
+
+class KeypointTerms(ExactModule):
+    """`pose` and `kobj`, the errors of the keypoints of positives.
+
+    Args:
+        num_keypoints: K.
+        keypoint_dims: values per keypoint D.
+        sigmas: as for `PoseLoss`.
+        offsets: keypoints are `raw + anchor` instead of `2 raw + anchor - 0.5`.
+    """
+
+    sigmas: Tensor
+
+    def __init__(
+        self,
+        num_keypoints: int,
+        keypoint_dims: int = 3,
+        sigmas: Tensor | Sequence[float] | None = None,
+        *,
+        offsets: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_keypoints = whole_number("num_keypoints", num_keypoints)
+        self.keypoint_dims = whole_number("keypoint_dims", keypoint_dims)
+        require(self.keypoint_dims in (2, 3), "keypoint_dims", "2 or 3", keypoint_dims)
+        self.offsets = offsets
         if sigmas is None:
-            coco = num_keypoints == len(COCO_SIGMAS) and keypoint_dims == 3
-            sigmas = torch.tensor(COCO_SIGMAS) if coco else torch.full((num_keypoints,), 1 / num_keypoints)
-        sigmas = torch.as_tensor(sigmas, dtype=torch.float32).detach().clone()
-        check_shape("sigmas", sigmas, [num_keypoints])
-        require(bool((sigmas > 0).all()), "sigmas", "positive numbers", sigmas.tolist())
-        self.num_keypoints = num_keypoints
-        self.keypoint_dims = keypoint_dims
-        self.pose_gain = pose_gain
-        self.kobj_gain = kobj_gain
+            coco = self.num_keypoints == len(COCO_SIGMAS) and self.keypoint_dims == 3
+            sigmas = COCO_SIGMAS if coco else [1 / self.num_keypoints] * self.num_keypoints
+        sigmas = numbers_for_each("sigmas", sigmas, self.num_keypoints, zero=False)
         self.register_buffer("sigmas", sigmas, persistent=False)
 
-    def _check(self, predictions: Predictions, targets: Targets) -> None:
-        super()._check(predictions, targets)
-        batch, _, anchors = predictions.scores.shape
+    @property
+    def maps(self) -> Sequence[Map]:
+        """The keypoints."""
         channels = self.num_keypoints * self.keypoint_dims
-        require(predictions.keypoints is not None, "predictions.keypoints", "a tensor", None)
-        require(targets.keypoints is not None, "targets.keypoints", "a tensor", None)
-        assert predictions.keypoints is not None
-        assert targets.keypoints is not None
-        check_shape("predictions.keypoints", predictions.keypoints, [batch, channels, anchors])
-        check_floating("predictions.keypoints", predictions.keypoints)
-        check_shape("targets.keypoints", targets.keypoints, ["N", self.num_keypoints, "2 or 3"])
-        check_same_device(predictions=predictions.keypoints, sigmas=self.sigmas)
+        return [Map("keypoints", channels, "raw keypoints in cells of the level, channel keypoint*D + d")]
 
-    def _terms(
-        self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene, assignment: Assignment
-    ) -> dict[str, Tensor]:
-        detection = super()._terms(predictions, sides, targets, scene, assignment)
-        assert predictions.keypoints is not None
-        assert targets.keypoints is not None
-        raw = gather_positives(predictions.keypoints, assignment)
-        raw = raw.unflatten(-1, (self.num_keypoints, self.keypoint_dims))
-        predicted, true = self._located(raw, targets, scene, assignment)
-        strides = scene.anchors.strides[assignment.anchor]
-        size = xyxy_to_cxcywh(gather_rows(scene.boxes, assignment) / strides[:, None])[:, 2:]
-        visible = self._visible(targets.keypoints)[assignment.row]
+    @property
+    def fields(self) -> Sequence[Field]:
+        """The keypoints."""
+        meaning = "x and y as fractions of the image, and a flag: 0 where not labelled"
+        return [Field("keypoints", (self.num_keypoints, 3), "float32", meaning)]
+
+    def check(self, predictions: Predictions, targets: Targets) -> None:
+        """Rows have keypoints, as many as the head."""
+        check_shape("targets.keypoints", keypoints_of(targets), ["N", self.num_keypoints, "2 or 3"])
+
+    def overflow(self, view: View, assignment: Assignment, slots: int) -> int:
+        """Nothing is planned."""
+        return 0
+
+    def forward(self, positives: Positives) -> dict[str, Term]:
+        """The terms."""
+        raw = self.raw(positives)
+        predicted, true = self.located(positives, raw)
+        size = xyxy_to_cxcywh(positives.boxes)[:, 2:]
+        visible = visible_of(positives.view.scene.targets)[positives.assignment.row]
         location = keypoint_location(predicted, true, visible, size.prod(-1), self.sigmas)
-        pose = self.pose_gain * mean_over_positives(location, assignment.valid)
-        kobj = torch.zeros_like(pose)
+        kobj = torch.zeros_like(location)
         if self.keypoint_dims == 3:
-            visibility = binary_cross_entropy(raw[..., 2], visible.to(raw.dtype))
-            kobj = self.kobj_gain * mean_over_positives(visibility, assignment.valid)
-        return {"box": detection.pop("box"), "pose": pose, "kobj": kobj, **detection}
+            kobj = binary_cross_entropy(raw[..., 2], visible.to(raw.dtype))
+        return {"pose": Mean(location), "kobj": Mean(kobj)}
 
-    def _located(self, raw: Tensor, targets: Targets, scene: Scene, assignment: Assignment) -> tuple[Tensor, Tensor]:
-        """`[P, K, 2]` predicted keypoints of raw `[P, K, D]` ones, and true keypoints, grid units."""
-        assert targets.keypoints is not None
-        points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
-        true = gather_rows(keypoints_in_pixels(targets.keypoints, scene.image_size), assignment)
-        return self._decode(raw[..., :2], points), true / strides[:, None, None]
+    def raw(self, positives: Positives) -> Tensor:
+        """`[P, K, D]` raw keypoints of the positives."""
+        raw = positives.read(given("predictions.keypoints", positives.view.predictions.keypoints))
+        return raw.unflatten(-1, (self.num_keypoints, self.keypoint_dims))
 
-    @staticmethod
-    def _decode(raw: Tensor, points: Tensor) -> Tensor:
+    def located(self, positives: Positives, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """`[P, K, 2]` predicted and true keypoints, grid units."""
+        scene = positives.view.scene
+        true = positives.of_rows(keypoints_in_pixels(keypoints_of(scene.targets), scene.image_size))
+        return self.decode(raw[..., :2], positives.points), true / positives.strides[:, None, None]
+
+    def decode(self, raw: Tensor, points: Tensor) -> Tensor:
         """`[..., K, 2]` keypoints of raw ones at anchor points `[..., 2]`, grid units."""
-        return decode_keypoints(raw, points)
+        return raw + points[..., None, :] if self.offsets else decode_keypoints(raw, points)
 
-    @staticmethod
-    def _visible(keypoints: Tensor) -> Tensor:
-        """`[N, K]` bool: flag not 0; without flags, every keypoint."""
-        if keypoints.shape[-1] == 3:
-            return keypoints[..., 2] != 0
-        return torch.ones_like(keypoints[..., 0], dtype=torch.bool)
+
+def keypoints_of(targets: Targets) -> Tensor:
+    """`[N, K, 2 or 3]`."""
+    return given("targets.keypoints", targets.keypoints)
+
+
+def visible_of(targets: Targets) -> Tensor:
+    """`[N, K]` bool: flag not 0; without flags, every keypoint."""
+    keypoints = keypoints_of(targets)
+    if keypoints.shape[-1] == 3:
+        return keypoints[..., 2] != 0
+    return torch.ones_like(keypoints[..., 0], dtype=torch.bool)

@@ -3,34 +3,37 @@
 Letters: B images, N rows, A anchors, K keypoints, P positive slots.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.candidates import Candidates, find_cells, fitting_levels
-from compiled_loss.assign.task_aligned import Overlap
-from compiled_loss.checks import check_floating, check_same_device, check_shape
-from compiled_loss.geometry.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from compiled_loss.assign.candidates import Candidates
+from compiled_loss.assign.parts import Assigner, Overlap
+from compiled_loss.assign.regions import InBox
+from compiled_loss.assign.task_aligned import TaskAligned
+from compiled_loss.checks import given, numbers_for_each, require
+from compiled_loss.geometry.boxes import ciou, xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import oks
-from compiled_loss.grid import Sides
-from compiled_loss.losses.pose import PoseLoss
-from compiled_loss.losses.scene import (
-    Scene,
-    anchors_of,
-    candidates_of,
-    gather_positives,
-    image_size_of,
-    keypoints_in_pixels,
-    real_rows,
-    to_pixels,
+from compiled_loss.losses.boxes import UprightBoxes
+from compiled_loss.losses.dense import DenseLoss
+from compiled_loss.losses.parts import (
+    BoxKind,
+    BoxOverlap,
+    BoxTerm,
+    ClassTerm,
+    CompareBoxes,
+    Map,
+    OneMinus,
+    Pairing,
+    Term,
 )
+from compiled_loss.losses.pose import KeypointTerms, keypoints_of, visible_of
+from compiled_loss.losses.scene import Positives, View, keypoints_in_pixels
 from compiled_loss.numerics import at_least_float32
 from compiled_loss.reduce import mean_where
-from compiled_loss.targets import Targets
+from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.terms.keypoints import residual_log_likelihood
-from compiled_loss.types import Assignment, Predictions
 
 # Share of its box that a figure covers.
 _FIGURE = 0.53
@@ -38,7 +41,7 @@ _FIGURE = 0.53
 _COCO_WEIGHTS = (*(1.0,) * 7, 1.2, 1.2, 1.5, 1.5, 1.0, 1.0, 1.2, 1.2, 1.5, 1.5)
 
 
-class ResidualPoseLoss(PoseLoss):
+class ResidualPoseLoss(DenseLoss):
     """Pose with residual log-likelihood, keypoints as plain offsets, and an assigner that compares keypoints.
 
     As `PoseLoss`, with `keypoint = raw + anchor`, and over visible keypoints
@@ -53,10 +56,22 @@ class ResidualPoseLoss(PoseLoss):
         keypoint_dims: values per keypoint of the head's output: 2, or 3 with a visibility logit.
         flow: `log phi` of a normalising flow, from `[n, 2]` errors to `[n]`, such as its method `log_prob`; None, or
             predictions without `keypoint_sigmas`, make the rle term 0.
+        strides: pixels per grid unit of each level, finest first.
+        reg_max: distance bins R per side.
+        sigmas: as for `PoseLoss`.
         keypoint_weights: `[K]` factor of each keypoint's likelihood, or None: 1, save that for 17 keypoints with
             visibility elbows and knees count 1.2, wrists and ankles 1.5.
+        assigner: which anchors learn which row; None is `TaskAligned` on the levels that fit.
+        overlap: of predicted and true boxes, for rows without a visible keypoint and, without a `box_term`, for that.
+        box_term: error of predicted boxes; None is `OneMinus(overlap)`.
+        classification: error of class logits; None is `BinaryCrossEntropy()`.
+        box_gain: factor of the box term.
+        pose_gain: factor of the location term.
+        kobj_gain: factor of the visibility term.
+        cls_gain: factor of the classification term.
+        dfl_gain: factor of the distance term.
         rle_gain: factor of the likelihood term.
-        options: every other argument of `PoseLoss`.
+        distributed: average the normaliser over the ranks of the default process group.
 
     Raises:
         ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
@@ -64,6 +79,7 @@ class ResidualPoseLoss(PoseLoss):
     Source: residual log-likelihood estimation, arXiv 2107.11291; YOLO-Pose, arXiv 2204.06806.
 
     Example:
+        >>> from compiled_loss import Predictions, Targets
         >>> flow = lambda err: -err.square().sum(-1) / 2
         >>> criterion = ResidualPoseLoss(num_classes=1, num_keypoints=5, strides=(8, 16), reg_max=1, flow=flow)
         >>> predictions = Predictions(torch.ones(1, 4, 20), torch.zeros(1, 1, 20), ((4, 4), (2, 2)),
@@ -74,7 +90,7 @@ class ResidualPoseLoss(PoseLoss):
         ['box', 'pose', 'kobj', 'cls', 'l1', 'rle']
     """
 
-    keypoint_weights: Tensor
+    task = "pose"
 
     def __init__(
         self,
@@ -83,80 +99,124 @@ class ResidualPoseLoss(PoseLoss):
         keypoint_dims: int = 3,
         *,
         flow: Callable[[Tensor], Tensor] | None,
-        keypoint_weights: Tensor | None = None,
+        strides: Sequence[int] = (8, 16, 32),
+        reg_max: int = 16,
+        sigmas: Tensor | Sequence[float] | None = None,
+        keypoint_weights: Tensor | Sequence[float] | None = None,
+        assigner: Assigner | None = None,
+        overlap: BoxOverlap = ciou,
+        box_term: BoxTerm | None = None,
+        classification: ClassTerm | None = None,
+        box_gain: float = 7.5,
+        pose_gain: float = 12.0,
+        kobj_gain: float = 1.0,
+        cls_gain: float = 0.5,
+        dfl_gain: float = 1.5,
         rle_gain: float = 1.0,
-        **options: Any,
+        distributed: bool = False,
     ) -> None:
-        super().__init__(num_classes, num_keypoints, keypoint_dims, **options)
+        keypoints = ResidualKeypointTerms(num_keypoints, keypoint_dims, sigmas, flow, keypoint_weights)
+        gains = {"box": box_gain, "pose": pose_gain, "kobj": kobj_gain, "cls": cls_gain}
+        super().__init__(
+            num_classes,
+            strides,
+            reg_max,
+            boxes=UprightBoxes(),
+            assigner=assigner or TaskAligned(region=InBox(fitting_levels=True)),
+            pairing=CompareKeypoints(keypoints, CompareBoxes(overlap)),
+            box_term=box_term or OneMinus(overlap),
+            classification=classification or BinaryCrossEntropy(),
+            extras=[keypoints],
+            gains={**gains, "l1" if reg_max == 1 else "dfl": dfl_gain, "rle": rle_gain},
+            distributed=distributed,
+            arguments=locals(),
+        )
+
+
+class ResidualKeypointTerms(KeypointTerms):
+    """`pose`, `kobj` and `rle`.
+
+    Args:
+        num_keypoints: K.
+        keypoint_dims: values per keypoint D.
+        sigmas: as for `PoseLoss`.
+        flow: as for `ResidualPoseLoss`.
+        keypoint_weights: as for `ResidualPoseLoss`.
+    """
+
+    keypoint_weights: Tensor
+
+    def __init__(
+        self,
+        num_keypoints: int,
+        keypoint_dims: int,
+        sigmas: Tensor | Sequence[float] | None,
+        flow: Callable[[Tensor], Tensor] | None,
+        keypoint_weights: Tensor | Sequence[float] | None,
+    ) -> None:
+        super().__init__(num_keypoints, keypoint_dims, sigmas, offsets=True)
+        require(flow is None or callable(flow), "flow", "a function of errors, or None", type(flow).__name__)
         if keypoint_weights is None:
-            coco = num_keypoints == len(_COCO_WEIGHTS) and keypoint_dims == 3
-            keypoint_weights = torch.tensor(_COCO_WEIGHTS) if coco else torch.ones(num_keypoints)
-        keypoint_weights = torch.as_tensor(keypoint_weights, dtype=torch.float32).detach().clone()
-        check_shape("keypoint_weights", keypoint_weights, [num_keypoints])
+            coco = self.num_keypoints == len(_COCO_WEIGHTS) and self.keypoint_dims == 3
+            keypoint_weights = _COCO_WEIGHTS if coco else [1.0] * self.num_keypoints
+        keypoint_weights = numbers_for_each("keypoint_weights", keypoint_weights, self.num_keypoints)
         self.flow = flow
-        self.rle_gain = rle_gain
         self.register_buffer("keypoint_weights", keypoint_weights, persistent=False)
 
-    def _check(self, predictions: Predictions, targets: Targets) -> None:
-        super()._check(predictions, targets)
-        raw = predictions.keypoint_sigmas
-        if raw is None:
-            return
-        batch, _, anchors = predictions.scores.shape
-        check_shape("predictions.keypoint_sigmas", raw, [batch, 2 * self.num_keypoints, anchors])
-        check_floating("predictions.keypoint_sigmas", raw)
-        check_same_device(boxes=predictions.boxes, keypoint_sigmas=raw, keypoint_weights=self.keypoint_weights)
+    @property
+    def maps(self) -> Sequence[Map]:
+        """The keypoints and, for the flow, their spreads."""
+        meaning = "raw spread, channel keypoint*2 + (x, y)"
+        spread = Map("keypoint_sigmas", 2 * self.num_keypoints, meaning, optional=True)
+        return [*super().maps, *([] if self.flow is None else [spread])]
 
-    def _scene(self, predictions: Predictions, targets: Targets) -> Scene:
-        image_size = image_size_of(predictions, self.strides)
-        boxes = cxcywh_to_xyxy(to_pixels(targets.boxes, image_size))
-        real = real_rows(predictions, targets)
-        levels = fitting_levels(boxes, self.strides)
-        cells = find_cells(boxes, real, predictions.grid_sizes, self.strides, levels=levels)
-        anchors = anchors_of(predictions, self.strides)
-        return Scene(anchors, boxes, image_size, candidates_of(cells, predictions, targets))
+    def forward(self, positives: Positives) -> dict[str, Term]:
+        """The terms."""
+        terms = super().forward(positives)
+        raw_sigmas = positives.view.predictions.keypoint_sigmas
+        if self.flow is None or raw_sigmas is None:
+            return {**terms, "rle": positives.boxes.new_zeros(())}
+        sigmas = positives.read(raw_sigmas).unflatten(-1, (self.num_keypoints, 2))
+        assignment = positives.assignment
+        visible = visible_of(positives.view.scene.targets)[assignment.row] & assignment.valid[:, None]
+        predicted, true = self.located(positives, self.raw(positives))
+        loss, counted = residual_log_likelihood(predicted, true, sigmas, visible, self.flow)
+        return {**terms, "rle": mean_where(loss * self.keypoint_weights, counted).clamp(min=0)}
 
-    def _overlap(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Overlap:
-        assert predictions.keypoints is not None
-        assert targets.keypoints is not None
+
+class CompareKeypoints:
+    """Keypoint similarity for rows with a visible keypoint, the boxes' overlap for others.
+
+    Args:
+        keypoints: how keypoints are read.
+        boxes: how boxes are compared.
+    """
+
+    def __init__(self, keypoints: KeypointTerms, boxes: Pairing) -> None:
+        self.keypoints = keypoints
+        self.boxes = boxes
+
+    def __call__(self, view: View, boxes: BoxKind, assigner: Assigner) -> Overlap:
+        """Of every candidate."""
+        scene, sigmas = view.scene, self.keypoints.sigmas
         points, strides = scene.anchors
-        raw = at_least_float32(predictions.keypoints).unflatten(1, (self.num_keypoints, self.keypoint_dims))
-        predicted = self._decode(raw[:, :, :2].permute(0, 3, 1, 2), points) * strides[:, None, None]  # [B, A, K, 2]
-        predicted = predicted.float()
-        true = keypoints_in_pixels(targets.keypoints, scene.image_size)
-        visible = self._visible(targets.keypoints)
-        if targets.keypoints.shape[-1] == 3:
-            visible = targets.keypoints[..., 2] > 0  # the assigner's meaning; the terms count flags other than 0
+        raw = at_least_float32(given("predictions.keypoints", view.predictions.keypoints))
+        raw = raw.unflatten(1, (self.keypoints.num_keypoints, self.keypoints.keypoint_dims))
+        predicted = self.keypoints.decode(raw[:, :, :2].permute(0, 3, 1, 2), points) * strides[:, None, None]
+        predicted = predicted.float()  # [B, A, K, 2]
+        keypoints = keypoints_of(scene.targets)
+        true, visible = keypoints_in_pixels(keypoints, scene.image_size), visible_of(scene.targets)
+        if keypoints.shape[-1] == 3:
+            visible = keypoints[..., 2] > 0  # the assigner's meaning; the terms count flags other than 0
         # Rows are compared by keypoints alone, but an anchor whose box is broken must not be picked either.
-        sound = predicted.isfinite().all(-1).all(-1) & sides.distances.isfinite().all(1)
+        sound = predicted.isfinite().all(-1).all(-1) & view.sides.distances.isfinite().all(1)
         area = _FIGURE * xyxy_to_cxcywh(scene.boxes)[:, 2:].prod(-1)
-        of_boxes = super()._overlap(predictions, sides, targets, scene)
+        of_boxes = self.boxes(view, boxes, assigner)
 
         def overlap(candidates: Candidates, logits: Tensor) -> Tensor:
             rows = candidates.of_rows
-            similarity = oks(candidates.take(predicted), rows(true), rows(visible), rows(area), self.sigmas)
+            similarity = oks(candidates.take(predicted), rows(true), rows(visible), rows(area), sigmas)
             found = torch.where(rows(visible.any(1)), similarity, of_boxes(candidates, logits))
             return torch.where(candidates.take(sound), found, 0.0)
 
         return overlap
-
-    def _terms(
-        self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene, assignment: Assignment
-    ) -> dict[str, Tensor]:
-        terms = super()._terms(predictions, sides, targets, scene, assignment)
-        if self.flow is None or predictions.keypoint_sigmas is None:
-            return {**terms, "rle": torch.zeros_like(terms["pose"])}
-        assert predictions.keypoints is not None
-        assert targets.keypoints is not None
-        raw = gather_positives(predictions.keypoints, assignment)
-        raw = raw.unflatten(-1, (self.num_keypoints, self.keypoint_dims))
-        sigmas = gather_positives(predictions.keypoint_sigmas, assignment).unflatten(-1, (self.num_keypoints, 2))
-        visible = self._visible(targets.keypoints)[assignment.row] & assignment.valid[:, None]
-        predicted, true = self._located(raw, targets, scene, assignment)
-        loss, counted = residual_log_likelihood(predicted, true, sigmas, visible, self.flow)
-        likelihood = mean_where(loss * self.keypoint_weights, counted).clamp(min=0)
-        return {**terms, "rle": self.rle_gain * likelihood}
-
-    @staticmethod
-    def _decode(raw: Tensor, points: Tensor) -> Tensor:
-        return raw + points[..., None, :]

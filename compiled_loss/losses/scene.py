@@ -1,72 +1,81 @@
-"""Steps that every loss begins with: check, place targets on the image, gather the positives' predictions.
+"""What the parts of a loss see of a batch, and how they read it.
 
-Letters: B images, N rows, A anchors, C classes, P positive slots.
+Letters: B images, N rows, A anchors, P positive slots.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.candidates import Candidates, Cells, find_cells, list_candidates
-from compiled_loss.checks import check_floating, check_same_device, check_shape, require
-from compiled_loss.geometry.boxes import cxcywh_to_xyxy
-from compiled_loss.grid import Anchors, make_anchors
+from compiled_loss.assign.candidates import Candidates
+from compiled_loss.grid import Anchors, Sides
 from compiled_loss.numerics import at_least_float32, masked
-from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
-from compiled_loss.targets import Targets, check_structure
+from compiled_loss.targets import Targets
 from compiled_loss.types import Assignment, Predictions
 
 
 class Scene(NamedTuple):
-    """Anchors and targets of one batch, on the image's own scale.
+    """Anchors and targets of one batch, on the image's own scale: what the branches of a head share.
 
     Args:
+        targets: the batch's rows.
         anchors: points and strides of all levels.
+        pixels: `[A, 2]` the points, float32 pixels.
         boxes: `[N, 4]` target boxes, xyxy float32 pixels; of oriented boxes `[N, 5]` (cx, cy, w, h, angle).
         image_size: (height, width) in pixels.
         candidates: candidate anchors of every row.
     """
 
+    targets: Targets
     anchors: Anchors
+    pixels: Tensor
     boxes: Tensor
     image_size: tuple[int, int]
     candidates: Candidates
 
 
-def check_inputs(
-    predictions: Predictions, targets: Targets, num_classes: int, reg_max: int, strides: tuple[int, ...]
-) -> None:
-    """Check ranks, sizes, dtypes and devices of a loss's two arguments; no value is read.
+class View(NamedTuple):
+    """A branch's predictions in a scene.
 
-    Raises:
-        ValueError: naming the argument, what was expected and what came.
+    Args:
+        predictions: the head's raw output.
+        sides: `[B, 4, A]` decoded distances, grid units; without a gradient.
+        scene: anchors and targets.
     """
-    require(isinstance(predictions, Predictions), "predictions", "Predictions", type(predictions).__name__)
-    require(isinstance(targets, Targets), "targets", "Targets", type(targets).__name__)
-    check_shape("predictions.boxes", predictions.boxes, ["B", 4 * reg_max, "A"])
-    batch, _, anchors = predictions.boxes.shape
-    require(batch >= 1 and anchors >= 1, "predictions.boxes", "at least one image and one anchor", (batch, anchors))
-    check_shape("predictions.scores", predictions.scores, [batch, num_classes, anchors])
-    check_floating("predictions.boxes", predictions.boxes)
-    check_floating("predictions.scores", predictions.scores)
-    grid_sizes = predictions.grid_sizes
-    pairs = isinstance(grid_sizes, Sequence) and all(isinstance(x, Sequence) and len(x) == 2 for x in grid_sizes)
-    require(pairs, "predictions.grid_sizes", "(height, width) of each level", grid_sizes)
-    require(len(grid_sizes) == len(strides), "predictions.grid_sizes", "as many levels as strides", grid_sizes)
-    cells = sum(height * width for height, width in grid_sizes)
-    require(cells == anchors, "predictions.grid_sizes", "as many cells as predictions.boxes has anchors", grid_sizes)
-    for size, stride in zip(grid_sizes, strides, strict=True):
-        # Every level covers the image, rounded up to its stride. Inequalities, which leave image sizes dynamic.
-        covers = all(
-            abs(n * stride - first * strides[0]) < stride for n, first in zip(size, grid_sizes[0], strict=True)
-        )
-        require(covers, "predictions.grid_sizes", "levels of one image, finest first, as strides", grid_sizes)
-    check_structure(targets, "targets")
-    check_same_device(
-        boxes=predictions.boxes, scores=predictions.scores, keypoints=predictions.keypoints, targets=targets.batch_idx
-    )
+
+    predictions: Predictions
+    sides: Sides
+    scene: Scene
+
+
+class Positives(NamedTuple):
+    """The positives of a branch, one slot each, most of them empty.
+
+    Args:
+        view: the predictions in their scene.
+        assignment: which anchor belongs to which row.
+        slots: of each row, so that `P = N * slots`.
+        points: `[P, 2]` anchor points, grid units.
+        strides: `[P]` pixels per grid unit.
+        boxes: `[P, 4 or 5]` true boxes, grid units; 0 in empty slots.
+    """
+
+    view: View
+    assignment: Assignment
+    slots: int
+    points: Tensor
+    strides: Tensor
+    boxes: Tensor
+
+    def read(self, x: Tensor) -> Tensor:
+        """`[P, channels]` of a `[B, channels, A]` map; 0, in value and gradient, in empty slots."""
+        found = x[self.assignment.image, :, self.assignment.anchor]
+        return masked(at_least_float32(found), self.assignment.valid)
+
+    def of_rows(self, x: Tensor) -> Tensor:
+        """`[P, ...]` of a `[N, ...]` target field; 0 in empty slots."""
+        return masked(x[self.assignment.row], self.assignment.valid)
 
 
 def detached(predictions: Predictions) -> Predictions:
@@ -75,56 +84,10 @@ def detached(predictions: Predictions) -> Predictions:
     return predictions._replace(**maps)
 
 
-def make_scene(predictions: Predictions, targets: Targets, strides: tuple[int, ...]) -> Scene:
-    """Anchors in the predictions' precision, target boxes in float32 pixels, the anchors inside each."""
-    image_size = image_size_of(predictions, strides)
-    boxes = cxcywh_to_xyxy(to_pixels(targets.boxes, image_size))
-    real = real_rows(predictions, targets)
-    cells = find_cells(boxes, real, predictions.grid_sizes, strides)
-    return Scene(anchors_of(predictions, strides), boxes, image_size, candidates_of(cells, predictions, targets))
-
-
-def candidates_of(cells: Cells, predictions: Predictions, targets: Targets) -> Candidates:
-    """The anchors of the cells in every row's box, on the pages that the host planned."""
-    counts, anchors = cells.counts[:-1], predictions.scores.shape[2]
-    room = capacity(targets.pages, pages_of(counts))
-    if room is None:
-        room = counts.shape[0] * ((anchors + PAGE - 1) // PAGE) + 1  # at least one, without rows too
-    layout = lay_out(counts, room)
-    image = torch.where(real_rows(predictions, targets), targets.batch_idx, 0).long()
-    return list_candidates(cells, layout, image, predictions.grid_sizes)
-
-
-def anchors_of(predictions: Predictions, strides: tuple[int, ...]) -> Anchors:
-    """Anchors in the predictions' precision, float32 at least, and on their device."""
-    dtype = at_least_float32(predictions.boxes).dtype
-    return make_anchors(predictions.grid_sizes, strides, dtype=dtype, device=predictions.boxes.device)
-
-
 def image_size_of(predictions: Predictions, strides: tuple[int, ...]) -> tuple[int, int]:
     """(height, width) in pixels: the finest level's grid times its stride."""
     height, width = predictions.grid_sizes[0]
     return height * strides[0], width * strides[0]
-
-
-def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
-    """`[N]` bool: rows of an image of the batch; the others are padding."""
-    return (targets.batch_idx >= 0) & (targets.batch_idx < predictions.scores.shape[0])
-
-
-def keypoints_in_pixels(keypoints: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """`[N, K, 2]` float32 pixel positions of normalised keypoints; a third value is left aside."""
-    return to_pixels(keypoints[..., :2], image_size)
-
-
-def gather_positives(x: Tensor, assignment: Assignment) -> Tensor:
-    """`[P, channels]` of a `[B, channels, A]` output at the positives; 0, in value and gradient, in empty slots."""
-    return masked(at_least_float32(x[assignment.image, :, assignment.anchor]), assignment.valid)
-
-
-def gather_rows(x: Tensor, assignment: Assignment) -> Tensor:
-    """`[P, ...]` of a `[N, ...]` target field at the positives; 0 in empty slots."""
-    return masked(x[assignment.row], assignment.valid)
 
 
 def to_pixels(normalised: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -132,3 +95,8 @@ def to_pixels(normalised: Tensor, image_size: tuple[int, int]) -> Tensor:
     height, width = image_size
     x, y = normalised.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([x * width, y * height], -1).flatten(-2)
+
+
+def keypoints_in_pixels(keypoints: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """`[N, K, 2]` float32 pixel positions of normalised keypoints; a third value is left aside."""
+    return to_pixels(keypoints[..., :2], image_size)

@@ -3,28 +3,43 @@
 Letters: B images, N rows, A anchors, C classes, D prototypes, P positive slots, H and W mask pixels.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compiled_loss.assign.candidates import Candidates
-from compiled_loss.assign.task_aligned import Overlap, alignment
+from compiled_loss.assign.parts import Assigner, Overlap
+from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.assign.top_k import first_top_k
-from compiled_loss.checks import check_floating, check_same_device, check_shape, require
+from compiled_loss.checks import check_shape, given, require, true_or_false
+from compiled_loss.geometry.boxes import ciou
 from compiled_loss.geometry.masks import MaskTargets, index_map_targets, mask_iou, resize_prototypes, stacked_targets
-from compiled_loss.grid import Sides
-from compiled_loss.losses.detection import DetectionLoss
-from compiled_loss.losses.scene import Scene, gather_positives
+from compiled_loss.losses.boxes import UprightBoxes
+from compiled_loss.losses.dense import DenseLoss
+from compiled_loss.losses.parts import (
+    BoxKind,
+    BoxOverlap,
+    BoxTerm,
+    ClassTerm,
+    CompareBoxes,
+    Field,
+    Map,
+    Mean,
+    OneMinus,
+    Pairing,
+    Term,
+)
+from compiled_loss.losses.scene import Positives, Scene, View
 from compiled_loss.numerics import at_least_float32
 from compiled_loss.pages import PAGE
-from compiled_loss.reduce import mean_over_positives
 from compiled_loss.targets import Targets
+from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.terms.masks import mask_cross_entropy, mask_overflow, semantic_error
 from compiled_loss.types import Assignment, Predictions
 
 
-class SegmentationLoss(DetectionLoss):
+class SegmentationLoss(DenseLoss):
     """Detection plus a mask for every object, as one graph.
 
     Over positives, with mask logits `coefficients . prototypes`: `seg = mean of (sum of BCE over the pixels inside the
@@ -36,10 +51,19 @@ class SegmentationLoss(DetectionLoss):
 
     Args:
         num_classes: C.
+        strides: pixels per grid unit of each level, finest first.
+        reg_max: distance bins R per side.
+        mask_overlap: let the assigner, which must be `TaskAligned`, see masks.
+        assigner: which anchors learn which row; None is `TaskAligned()`.
+        overlap: of predicted and true boxes `[..., 4]`, xyxy, for the assigner and, without a `box_term`, for that.
+        box_term: error of predicted boxes; None is `OneMinus(overlap)`.
+        classification: error of class logits; None is `BinaryCrossEntropy()`.
+        box_gain: factor of the box term.
         mask_gain: factor of the mask term; None takes the box term's.
+        cls_gain: factor of the classification term.
+        dfl_gain: factor of the distance term.
         semantic_gain: factor of the semantic term; None takes the box term's.
-        mask_overlap: let the assigner see masks.
-        options: every other argument of `DetectionLoss`.
+        distributed: average the normaliser over the ranks of the default process group.
 
     Raises:
         ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
@@ -56,79 +80,151 @@ class SegmentationLoss(DetectionLoss):
         ['box', 'seg', 'cls', 'dfl', 'sem']
     """
 
+    task = "segment"
+
     def __init__(
         self,
         num_classes: int,
+        strides: Sequence[int] = (8, 16, 32),
+        reg_max: int = 16,
         *,
-        mask_gain: float | None = None,
-        semantic_gain: float | None = None,
         mask_overlap: bool = False,
-        **options: Any,
+        assigner: Assigner | None = None,
+        overlap: BoxOverlap = ciou,
+        box_term: BoxTerm | None = None,
+        classification: ClassTerm | None = None,
+        box_gain: float = 7.5,
+        mask_gain: float | None = None,
+        cls_gain: float = 0.5,
+        dfl_gain: float = 1.5,
+        semantic_gain: float | None = None,
+        distributed: bool = False,
     ) -> None:
-        super().__init__(num_classes, **options)
-        self.mask_gain = self.box_gain if mask_gain is None else mask_gain
-        self.semantic_gain = self.box_gain if semantic_gain is None else semantic_gain
-        self.mask_overlap = mask_overlap
+        of_boxes = CompareBoxes(overlap)
+        gains = {"box": box_gain, "seg": box_gain if mask_gain is None else mask_gain, "cls": cls_gain}
+        gains |= {
+            "l1" if reg_max == 1 else "dfl": dfl_gain,
+            "sem": box_gain if semantic_gain is None else semantic_gain,
+        }
+        super().__init__(
+            num_classes,
+            strides,
+            reg_max,
+            boxes=UprightBoxes(),
+            assigner=assigner or TaskAligned(),
+            pairing=CompareMasks(of_boxes) if true_or_false("mask_overlap", mask_overlap) else of_boxes,
+            box_term=box_term or OneMinus(overlap),
+            classification=classification or BinaryCrossEntropy(),
+            extras=[MaskTerms(num_classes)],
+            gains=gains,
+            distributed=distributed,
+            arguments=locals(),
+        )
 
-    @property
-    def _slots_per_row(self) -> int:
-        return self.top_k if self.keep is None else min(self.top_k, self.keep)
 
-    def _check(self, predictions: Predictions, targets: Targets) -> None:
-        super()._check(predictions, targets)
-        batch, classes, anchors = predictions.scores.shape
-        coefficients, prototypes = predictions.coefficients, predictions.prototypes
-        require(coefficients is not None, "predictions.coefficients", "a tensor", None)
-        require(prototypes is not None, "predictions.prototypes", "a tensor", None)
-        assert coefficients is not None
-        assert prototypes is not None
-        check_shape("predictions.coefficients", coefficients, [batch, "D", anchors])
-        check_shape("predictions.prototypes", prototypes, [batch, coefficients.shape[1], "H", "W"])
-        check_floating("predictions.coefficients", coefficients)
-        check_floating("predictions.prototypes", prototypes)
-        given = targets.masks is not None or targets.index_map is not None
-        require(given, "targets.masks, targets.index_map", "one of them", "neither")
+class MaskTerms(nn.Module):
+    """`seg` and `sem`, the errors of the masks of positives and of every pixel's class.
+
+    Args:
+        num_classes: C.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.maps: Sequence[Map] = [
+            Map("coefficients", "D", "mask coefficients, one for each prototype"),
+            Map("prototypes", "D", "mask prototypes", pixels=1),
+            Map("semantic", num_classes, "class logits of every pixel", pixels=2, optional=True),
+        ]
+        meaning = "masks of an image: 0 where there is none, i + 1 on the image's i-th row"
+        self.fields: Sequence[Field] = [
+            Field("index_map", ("H", "W"), "int64", meaning),
+            Field("class_map", ("H", "W"), "int64", "class of every pixel, in [0, C)", optional=True),
+        ]
+
+    def check(self, predictions: Predictions, targets: Targets) -> None:
+        """Rows have masks, and every pixel a class where the head tells one."""
+        batch = predictions.scores.shape[0]
+        channels = given("predictions.coefficients", predictions.coefficients).shape[1]
+        prototypes = given("predictions.prototypes", predictions.prototypes)
+        check_shape("predictions.prototypes", prototypes, [batch, channels, "H", "W"])
+        some = targets.masks is not None or targets.index_map is not None
+        require(some, "targets.masks, targets.index_map", "one of them", "neither")
         for name in ("index_map", "class_map"):
             x = getattr(targets, name)
             if x is not None:
                 check_shape(f"targets.{name}", x, [batch, "H", "W"])
-        if predictions.semantic is not None:
-            check_shape("predictions.semantic", predictions.semantic, [batch, classes, "h", "w"])
-            check_floating("predictions.semantic", predictions.semantic)
-            require(targets.class_map is not None, "targets.class_map", "a tensor, for predictions.semantic", None)
-        check_same_device(
-            predictions=predictions.scores,
-            coefficients=coefficients,
-            prototypes=prototypes,
-            semantic=predictions.semantic,
-        )
+        needed = predictions.semantic is None or targets.class_map is not None
+        require(needed, "targets.class_map", "a tensor, for predictions.semantic", None)
 
-    def _overlap(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Overlap:
-        of_boxes = super()._overlap(predictions, sides, targets, scene)
-        if not self.mask_overlap:
-            return of_boxes
-        prototypes, coefficients = predictions.prototypes, predictions.coefficients
-        assert prototypes is not None
-        assert coefficients is not None
-        prototypes, truth = at_least_float32(prototypes), _mask_targets(targets)
+    def overflow(self, view: View, assignment: Assignment, slots: int) -> Tensor:
+        """How often a row's positives found no room in the planned tiles."""
+        targets, scene = view.scene.targets, view.scene
+        size = mask_targets(targets).size
+        boxes = in_mask_pixels(scene.boxes, scene, size)
+        return mask_overflow(assignment, boxes, size, slots_per_row=slots, tiles=targets.mask_tiles)
+
+    def forward(self, positives: Positives) -> dict[str, Term]:
+        """The terms."""
+        (predictions, _, scene), assignment = positives.view, positives.assignment
+        targets = scene.targets
+        truth = mask_targets(targets)
+        masks = mask_cross_entropy(
+            positives.read(given("predictions.coefficients", predictions.coefficients)),
+            resize_prototypes(at_least_float32(given("predictions.prototypes", predictions.prototypes)), truth.size),
+            assignment,
+            in_mask_pixels(scene.boxes, scene, truth.size),
+            truth,
+            slots_per_row=positives.slots,
+            tiles=targets.mask_tiles,
+        )
+        sem = masks.new_zeros(())
+        if predictions.semantic is not None:
+            class_map = given("targets.class_map", targets.class_map)
+            covered = _covered(targets, predictions.scores.shape[0])
+            sem = semantic_error(at_least_float32(predictions.semantic), class_map, covered)
+            sem = torch.where(assignment.valid.sum() > 0, sem, 0.0)
+        return {"seg": Mean(masks[:, None]), "sem": sem}
+
+
+class CompareMasks:
+    """Half the overlap of boxes plus half that of masks, for each row's best-aligned candidates.
+
+    Args:
+        boxes: how boxes are compared.
+    """
+
+    def __init__(self, boxes: Pairing) -> None:
+        self.boxes = boxes
+
+    def __call__(self, view: View, boxes: BoxKind, assigner: Assigner) -> Overlap:
+        """Of every candidate."""
+        aligned_by = type(assigner).__name__
+        require(isinstance(assigner, TaskAligned), "assigner", "TaskAligned, for mask_overlap", aligned_by)
+        assert isinstance(assigner, TaskAligned)
+        predictions, _, scene = view
+        of_boxes = self.boxes(view, boxes, assigner)
+        prototypes = at_least_float32(given("predictions.prototypes", predictions.prototypes))
+        coefficients = given("predictions.coefficients", predictions.coefficients)
+        truth = mask_targets(scene.targets)
         size = (prototypes.shape[2], prototypes.shape[3])
-        boxes = _in_mask_pixels(self._boxes(sides, scene), scene, size)
+        predicted = in_mask_pixels(boxes.predicted(view), scene, size)
 
         def overlap(candidates: Candidates, logits: Tensor) -> Tensor:
             first = of_boxes(candidates, logits)
             # A candidate whose box is broken must not be picked for its mask.
             sound = candidates.inside & first.isfinite()
             first = torch.where(sound & (first > 0), first, 0.0)
-            aligned = alignment(logits, first, self.alpha, self.beta)
+            aligned = assigner.alignment(logits, first)
             # Candidates without overlap come after the others, by their anchor, and before what is none.
             ranked = torch.where(sound, aligned.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
-            best, entry = first_top_k(ranked, candidates.layout, 3 * self.top_k)
+            best, entry = first_top_k(ranked, candidates.layout, 3 * assigner.top_k)
             page, valid, entry = entry.flatten() // PAGE, (best > 0).flatten(), entry.flatten()
             image, anchor = candidates.image[page], candidates.anchor.flatten()[entry]
             second = mask_iou(
                 at_least_float32(coefficients[image, :, anchor]).to(prototypes.dtype),
                 prototypes,
-                boxes[image, anchor],
+                predicted[image, anchor],
                 image,
                 candidates.layout.group[page],
                 valid,
@@ -141,48 +237,15 @@ class SegmentationLoss(DetectionLoss):
 
         return overlap
 
-    def _assign(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Assignment:
-        assignment = super()._assign(predictions, sides, targets, scene)
-        size = _mask_targets(targets).size
-        boxes = _in_mask_pixels(scene.boxes, scene, size)
-        cut = mask_overflow(assignment, boxes, size, slots_per_row=self._slots_per_row, tiles=targets.mask_tiles)
-        # Not by `_replace`: torch 2.11 cannot return what that makes from a graph.
-        return Assignment(*assignment[:-1], overflow=assignment.overflow + cut)
 
-    def _terms(
-        self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene, assignment: Assignment
-    ) -> dict[str, Tensor]:
-        detection = super()._terms(predictions, sides, targets, scene, assignment)
-        assert predictions.coefficients is not None
-        assert predictions.prototypes is not None
-        truth = _mask_targets(targets)
-        masks = mask_cross_entropy(
-            gather_positives(predictions.coefficients, assignment),
-            resize_prototypes(at_least_float32(predictions.prototypes), truth.size),
-            assignment,
-            _in_mask_pixels(scene.boxes, scene, truth.size),
-            truth,
-            slots_per_row=self._slots_per_row,
-            tiles=targets.mask_tiles,
-        )
-        seg = self.mask_gain * mean_over_positives(masks[:, None], assignment.valid)
-        sem = torch.zeros_like(seg)
-        if predictions.semantic is not None:
-            assert targets.class_map is not None
-            covered = _covered(targets, predictions.scores.shape[0])
-            sem = semantic_error(at_least_float32(predictions.semantic), targets.class_map, covered)
-            sem = torch.where(assignment.valid.sum() > 0, self.semantic_gain * sem, 0.0)
-        return {"box": detection.pop("box"), "seg": seg, **detection, "sem": sem}
-
-
-def _mask_targets(targets: Targets) -> MaskTargets:
+def mask_targets(targets: Targets) -> MaskTargets:
+    """True masks in either form."""
     if targets.index_map is not None:
         return index_map_targets(targets.index_map, targets.batch_idx)
-    assert targets.masks is not None
-    return stacked_targets(targets.masks)
+    return stacked_targets(given("targets.masks", targets.masks))
 
 
-def _in_mask_pixels(boxes: Tensor, scene: Scene, size: tuple[int, int]) -> Tensor:
+def in_mask_pixels(boxes: Tensor, scene: Scene, size: tuple[int, int]) -> Tensor:
     """Boxes `[..., 4]`, xyxy pixels, on a mask of another size."""
     left, top, right, bottom = boxes.unbind(-1)
     (height, width), (rows, columns) = scene.image_size, size
@@ -195,9 +258,9 @@ def _covered(targets: Targets, images: int) -> Tensor:
     """`[B, H, W]` bool: pixels of any instance."""
     if targets.index_map is not None:
         return targets.index_map > 0
-    assert targets.masks is not None
+    masks = given("targets.masks", targets.masks)
     real = (targets.batch_idx >= 0) & (targets.batch_idx < images)
     image = torch.where(real, targets.batch_idx, images).long()
-    counts = torch.zeros(images + 1, *targets.masks.shape[1:], device=image.device)
-    covered = (targets.masks > 0).float()
+    counts = torch.zeros(images + 1, *masks.shape[1:], device=image.device)
+    covered = (masks > 0).float()
     return counts.scatter_add(0, image[:, None, None].expand_as(covered), covered)[:images] > 0

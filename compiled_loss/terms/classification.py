@@ -3,52 +3,81 @@
 Letters: B images, C classes, A anchors, P positive slots.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compiled_loss.checks import check_shape, numbers_for_each
 from compiled_loss.numerics import masked, total
+from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import Assignment
 
 # Logits that share one logarithm.
 _GROUP = 16
 
 
-def classification_sum(
-    scores: Tensor,  # [B, C, A] class logits
-    assignment: Assignment,
-    labels: Tensor,  # [N]
-    class_weights: Tensor | None = None,  # [C]
-) -> Tensor:
+class BinaryCrossEntropy(ExactModule):
     """Binary cross-entropy summed over all `B*C*A` logits against one-hot times target score.
 
     `sum softplus(x) - sum over positives of t x`: background needs no target, so none is built.
 
     Args:
-        scores: `[B, C, A]` class logits.
-        assignment: the positives and their target scores t.
-        labels: `[N]` class ids of the target rows.
         class_weights: `[C]` factor of every logit's loss, or None.
 
-    Returns:
-        scalar, not normalised.
+    Raises:
+        ValueError: for weights that are not finite numbers of 0 or more.
 
     Example:
         >>> empty = Assignment(*torch.zeros(3, 0, dtype=torch.long), torch.ones(0, dtype=torch.bool),
         ...                    torch.zeros(0), torch.tensor(0))
-        >>> round(classification_sum(torch.zeros(1, 2, 3), empty, torch.zeros(0)).item(), 4)
+        >>> round(BinaryCrossEntropy()(torch.zeros(1, 2, 3), empty, torch.zeros(0)).item(), 4)
         4.1589
     """
-    label = torch.where(assignment.valid, labels.long()[assignment.row], 0)
-    # Anchors first: partial sums keep the rounding of a sum over millions small.
-    background, logit = _sums_and_entries(scores, assignment.image, label, assignment.anchor)
-    positive = assignment.score.to(logit.dtype) * masked(logit, assignment.valid)
-    if class_weights is not None:
-        weights = class_weights.to(background.dtype)
-        background, positive = background * weights, positive * weights[label]
-    return total(background) - total(positive)
+
+    class_weights: Tensor | None
+
+    def __init__(self, class_weights: Tensor | Sequence[float] | None = None) -> None:
+        super().__init__()
+        if class_weights is not None:
+            class_weights = numbers_for_each("class_weights", class_weights)
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def check(self, num_classes: int) -> None:
+        """Check that there is a weight for each class.
+
+        Raises:
+            ValueError: for another number of weights.
+        """
+        if self.class_weights is not None:
+            check_shape("class_weights", self.class_weights, [num_classes])
+
+    def forward(
+        self,
+        scores: Tensor,  # [B, C, A] class logits
+        assignment: Assignment,
+        labels: Tensor,  # [N]
+    ) -> Tensor:
+        """The sum, not normalised.
+
+        Args:
+            scores: `[B, C, A]` class logits.
+            assignment: the positives and their target scores t.
+            labels: `[N]` class ids of the target rows.
+
+        Returns:
+            scalar.
+        """
+        label = torch.where(assignment.valid, labels.long()[assignment.row], 0)
+        # Anchors first: partial sums keep the rounding of a sum over millions small.
+        background, logit = _sums_and_entries(scores, assignment.image, label, assignment.anchor)
+        positive = assignment.score.to(logit.dtype) * masked(logit, assignment.valid)
+        if self.class_weights is not None:
+            weights = self.class_weights.to(background.dtype)
+            background, positive = background * weights, positive * weights[label]
+        return total(background) - total(positive)
 
 
 class _SumsAndEntries(torch.autograd.Function):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compiled_loss import DetectionLoss, EndToEndLoss, OrientedLoss, PoseLoss, SegmentationLoss
+from compiled_loss import DenseLoss, DetectionLoss, EndToEndLoss, OrientedLoss, PoseLoss, SegmentationLoss
 from demo.blobs import Blobs
 from demo.boats import Boats
 from demo.figures import Figures
@@ -33,7 +33,7 @@ class Task:
         options: arguments of the loss.
     """
 
-    loss: type[DetectionLoss]
+    loss: type[DenseLoss]
     metric: str
     rendered: Callable[[int, int, int, int], Dataset]
     field: str | None = None
@@ -65,4 +65,5 @@ def make_loss(name: str, info: Info, end_to_end: bool) -> nn.Module:
     """Called with what the model returns, `(*branches, targets)`."""
     task = TASKS[name]
     options = {"num_classes": len(info.classes), "strides": STRIDES, "reg_max": REG_MAX, **task.options(info)}
-    return EndToEndLoss(task.loss, **options) if end_to_end else task.loss(**options)
+    loss = task.loss(**options)
+    return EndToEndLoss(loss) if end_to_end else loss

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.candidates import Candidates, find_cells, list_candidates
-from compiled_loss.assign.task_aligned import assign_task_aligned
+from compiled_loss.assign.candidates import Candidates, Cells, find_cells, list_candidates
+from compiled_loss.assign.parts import Pairs
+from compiled_loss.assign.regions import InBox
+from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
 from compiled_loss.types import Assignment
@@ -53,7 +55,20 @@ def assign(
     def overlap(candidates: Candidates, logits: Tensor) -> Tensor:
         return ciou(candidates.of_rows(boxes), candidates.take(predicted))
 
-    return assign_task_aligned(scores, batch_idx, labels, candidates, overlap, **options)
+    points, steps = (torch.from_numpy(x).float() for x in anchor_grid(grid_sizes, strides))
+    placed = boxes, points * steps[:, None], steps.flatten()
+    return TaskAligned(**options)(Pairs(scores, batch_idx, labels, *placed, candidates, overlap))
+
+
+def cells_of(
+    boxes: Tensor,
+    real: Tensor,
+    grid_sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    levels: Tensor | None = None,
+) -> Cells:
+    """The cells inside upright boxes, small ones enlarged."""
+    return find_cells(InBox().reach(boxes, strides), real, grid_sizes, strides, levels=levels)
 
 
 def candidates_of(
@@ -67,7 +82,7 @@ def candidates_of(
     levels: Tensor | None = None,
 ) -> Candidates:
     """The candidates of upright boxes, on as many pages as asked for, else as needed."""
-    counts = (cells := find_cells(boxes, real, grid_sizes, strides, levels=levels)).counts[:-1]
+    counts = (cells := cells_of(boxes, real, grid_sizes, strides, levels)).counts[:-1]
     room = capacity(pages, pages_of(counts))
     if room is None:
         room = boxes.shape[0] * (sum(h * w for h, w in grid_sizes) // PAGE + 1) + 1

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiled_loss.assign.candidates import enlarge_small_sides, find_cells
+from compiled_loss.assign.regions import enlarge_small_sides
 from compiled_loss.pages import PAGE, pages_of
-from tests.assign.scenes import anchors_of, candidates_of
+from tests.assign.scenes import anchors_of, candidates_of, cells_of
 from tests.reference.assigner import candidates, pixel_boxes
 from tests.reference.batches import LAYOUTS, make_batch
 from tests.reference.losses import anchor_grid
@@ -36,7 +36,7 @@ def in_box(boxes: torch.Tensor, grids, strides) -> np.ndarray:
 def check(boxes: torch.Tensor, grids, strides) -> None:
     truth = in_box(boxes, grids, strides)
     real = torch.ones(len(boxes), dtype=torch.bool)
-    assert find_cells(boxes, real, grids, strides).counts.tolist() == [*truth.sum(1).tolist(), 0]
+    assert cells_of(boxes, real, grids, strides).counts.tolist() == [*truth.sum(1).tolist(), 0]
     found = candidates_of(boxes, real, grids, strides)
     assert len(found.anchor) == max(-(-truth.sum(1) // PAGE).sum(), 1)
     for n in range(len(boxes)):
@@ -72,17 +72,17 @@ def test_boxes_that_are_not_numbers_have_no_candidates_and_whole_planes_have_all
     nan, inf = float("nan"), float("inf")
     broken = torch.tensor([[nan] * 4, [nan, 0, 50, 50], [0, 0, nan, 50], [0, 0, 50, nan], [inf] * 4, [-inf] * 4])
     real = torch.ones(len(broken), dtype=torch.bool)
-    assert find_cells(broken, real, grids, strides).counts.tolist() == [0] * (len(broken) + 1)
+    assert cells_of(broken, real, grids, strides).counts.tolist() == [0] * (len(broken) + 1)
     assert not candidates_of(broken, real, grids, strides).inside.any()
     everything = torch.tensor([[-1e30, -1e30, 1e30, 1e30]])
-    assert find_cells(everything, real[:1], grids, strides).counts.tolist() == [sum(h * w for h, w in grids), 0]
+    assert cells_of(everything, real[:1], grids, strides).counts.tolist() == [sum(h * w for h, w in grids), 0]
 
 
 def test_padding_rows_have_no_candidates():
     grids, strides = LEVELS["three levels"]
     boxes = torch.tensor([[0.0, 0, 64, 64]]).repeat(3, 1)
     real = torch.tensor([True, False, True])
-    assert find_cells(boxes, real, grids, strides).counts.tolist() == [84, 0, 84, 0]
+    assert cells_of(boxes, real, grids, strides).counts.tolist() == [84, 0, 84, 0]
     assert candidates_of(boxes, real, grids, strides).layout.group.tolist() == [0, 0, 2, 2]
 
 
@@ -99,7 +99,7 @@ def test_too_few_pages_keep_the_first_candidates_and_too_many_are_empty(grids, s
         assert torch.equal(some.anchor[:kept], full.anchor[:kept])
         assert torch.equal(some.inside[:kept], full.inside[:kept])
         assert not some.inside[kept:].any()
-        ends = pages_of(find_cells(boxes, real, grids, strides).counts[:-1]).cumsum(0)
+        ends = pages_of(cells_of(boxes, real, grids, strides).counts[:-1]).cumsum(0)
         assert some.layout.fits.tolist() == (ends <= pages).tolist()
 
 

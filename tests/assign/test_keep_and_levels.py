@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from compiled_loss.assign.candidates import find_cells
-from compiled_loss.assign.task_aligned import alignment, assign_task_aligned
+from compiled_loss.assign.parts import Pairs
+from compiled_loss.assign.task_aligned import TaskAligned
 from tests.assign.scenes import (
     anchors_of,
     answer,
     assert_same_scores,
     candidates_of,
+    cells_of,
     expected,
     make_scene,
     readable,
@@ -38,7 +39,8 @@ def test_of_equal_anchors_that_a_row_holds_the_lowest_is_kept():
     def same(candidates, logits):
         return torch.full(candidates.anchor.shape, 0.5)
 
-    found = assign_task_aligned(torch.zeros(1, 1, 16), row, row, candidates, same, top_k=3, keep=2)
+    none = torch.zeros(0)
+    found = TaskAligned(3, 2)(Pairs(torch.zeros(1, 1, 16), row, row, none, none, none, candidates, same))
     assert sorted(readable(found)) == [(0, 0, 0), (0, 1, 0)]
     assert found.valid.shape == (4,)
 
@@ -49,7 +51,7 @@ def test_rows_are_candidates_on_their_levels_alone_unless_these_hold_none(layout
     points, steps = anchor_grid(scene.grid_sizes, scene.strides)
     levels = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)) < 0.4
     arguments = scene.boxes, scene.batch_idx == 0, scene.grid_sizes, scene.strides
-    found, counts = candidates_of(*arguments, levels=levels), find_cells(*arguments, levels=levels).counts
+    found, counts = candidates_of(*arguments, levels=levels), cells_of(*arguments, levels=levels).counts
     empty = 0
     for n, box in enumerate(scene.boxes.numpy()):
         inside = reference.candidates(points * steps[:, None], box, scene.strides[1])
@@ -59,7 +61,7 @@ def test_rows_are_candidates_on_their_levels_alone_unless_these_hold_none(layout
         assert anchors_of(found, n) == wanted
         assert counts[n] == len(wanted)
     assert empty > 0
-    assert (counts <= find_cells(*arguments).counts).all()
+    assert (counts <= cells_of(*arguments).counts).all()
 
 
 def test_an_overlap_sees_each_candidate_once_with_the_logit_of_its_class():
@@ -72,7 +74,8 @@ def test_an_overlap_sees_each_candidate_once_with_the_logit_of_its_class():
         seen.append((candidates, logits))
         return candidates.take(torch.arange(scene.predicted.shape[1]).expand(2, -1) / 1e4)
 
-    assign_task_aligned(scene.scores, scene.batch_idx, scene.labels, listed, overlap)
+    none = torch.zeros(0)
+    TaskAligned()(Pairs(scene.scores, scene.batch_idx, scene.labels, scene.boxes, none, none, listed, overlap))
     ((candidates, logits),) = seen
     assert torch.equal(overlap(candidates, logits), listed.anchor / 1e4)
     for page, row in enumerate(listed.layout.group.tolist()):
@@ -83,4 +86,4 @@ def test_an_overlap_sees_each_candidate_once_with_the_logit_of_its_class():
 def test_alignment_is_zero_without_overlap_and_at_broken_scores():
     nan, inf = float("nan"), float("inf")
     logits, overlap = torch.tensor([0.0, 0.0, nan, inf, -inf]), torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0])
-    assert alignment(logits, overlap, 1.0, 6.0).tolist() == [0.5, 0, 0, 0, 0]
+    assert TaskAligned(alpha=1.0).alignment(logits, overlap).tolist() == [0.5, 0, 0, 0, 0]

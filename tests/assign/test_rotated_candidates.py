@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiled_loss.assign.candidates import Candidates, find_cells
+from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.rotated import keep_inside, rotated_reach
 from compiled_loss.pages import pages_of
 from compiled_loss.plan import TargetPlan
 from compiled_loss.targets import Targets
-from tests.assign.scenes import anchors_of, candidates_of
+from tests.assign.scenes import anchors_of, candidates_of, cells_of
 from tests.reference.batches import LAYOUTS, make_batch
 from tests.reference.losses import anchor_grid
 from tests.reference.rotated import candidates, pixel_rboxes
@@ -34,7 +34,7 @@ def found_in(boxes: torch.Tensor, grids, strides, pages: int | None = None) -> C
 
 def cells_around(boxes: torch.Tensor, grids, strides) -> torch.Tensor:
     real = torch.ones(len(boxes), dtype=torch.bool)
-    return find_cells(rotated_reach(boxes, strides), real, grids, strides).counts[:-1]
+    return cells_of(rotated_reach(boxes, strides), real, grids, strides).counts[:-1]
 
 
 def check(boxes: torch.Tensor, grids, strides) -> None:
@@ -103,4 +103,4 @@ def test_an_upright_box_needs_a_cell_more_at_most_on_the_sides():
     box, real = torch.tensor([[13.0, 14.0, 71.0, 55.0]]), torch.tensor([True])
     turned = torch.tensor([[42.0, 34.5, 58.0, 41.0, 0.0]])
     assert anchors_of(found_in(turned, grids, strides), 0) == anchors_of(candidates_of(box, real, grids, strides), 0)
-    assert torch.equal(cells_around(turned, grids, strides), find_cells(box, real, grids, strides).counts[:-1])
+    assert torch.equal(cells_around(turned, grids, strides), cells_of(box, real, grids, strides).counts[:-1])

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from compiled_loss.assign.candidates import find_cells
 from compiled_loss.pages import pages_of
-from tests.assign.scenes import answer, assert_same_scores, assign, expected, make_scene, readable
+from tests.assign.scenes import answer, assert_same_scores, assign, cells_of, expected, make_scene, readable
 from tests.reference.batches import KINDS, LAYOUTS
 
 seeds = pytest.mark.parametrize("seed", range(4))
@@ -37,7 +36,7 @@ def test_a_top_k_beyond_the_candidates_or_the_anchors_takes_what_there_is():
 
 def needed_pages(scene) -> torch.Tensor:
     real = torch.ones_like(scene.labels, dtype=torch.bool)
-    return pages_of(find_cells(scene.boxes, real, scene.grid_sizes, scene.strides).counts[:-1])
+    return pages_of(cells_of(scene.boxes, real, scene.grid_sizes, scene.strides).counts[:-1])
 
 
 @seeds

@@ -8,14 +8,18 @@ import torch
 from torch import Tensor
 
 from compiled_loss import (
+    BinaryCrossEntropy,
+    DenseLoss,
     DetectionLoss,
     EndToEndLoss,
+    InBox,
     OrientedLoss,
     PoseLoss,
     Predictions,
     ResidualPoseLoss,
     TargetPlan,
     Targets,
+    TaskAligned,
     fill,
     unfill,
 )
@@ -27,6 +31,7 @@ from compiled_loss.rows import pad_rows
 from tests.assign.scenes import assign
 from tests.contract.checks import Case
 from tests.contract.mask_cases import MASK_CASES
+from tests.losses.scenes import keypoints_of
 from tests.reference.batches import make_batch, make_predictions
 from tests.reference.flow import log_density
 
@@ -70,7 +75,7 @@ def head_of(n: int, branch: int = 0, **options: Any) -> list[Tensor]:
 class LossOfTensors(torch.nn.Module):
     """The total, the terms and the counts of a loss, of a head's outputs and of target rows."""
 
-    def __init__(self, loss: DetectionLoss | EndToEndLoss, maps: Sequence[str], rows: Sequence[str]) -> None:
+    def __init__(self, loss: DenseLoss | EndToEndLoss, maps: Sequence[str], rows: Sequence[str]) -> None:
         super().__init__()
         self.loss = loss
         self.maps = tuple(maps)
@@ -94,13 +99,12 @@ def pages_of(targets: Targets) -> Tensor:
     return pages.new_zeros(len(pages) + rows)
 
 
-def loss_case(loss: DetectionLoss | EndToEndLoss, *, planned: bool = False, values: int = 3) -> Case:
-    branches, task = (2, loss.one) if isinstance(loss, EndToEndLoss) else (1, loss)
-    assert isinstance(task, DetectionLoss)
+def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: int = 3) -> Case:
+    branches, task = (2, loss.loss) if isinstance(loss, EndToEndLoss) else (1, loss)
     options: dict[str, Any] = {"oriented": isinstance(task, OrientedLoss)}
     names = [*(["keypoints"] * isinstance(task, PoseLoss)), *(["angles"] * options["oriented"])]
     if isinstance(task, PoseLoss):
-        options |= {"num_keypoints": task.num_keypoints, "keypoint_dims": task.keypoint_dims}
+        options |= dict(zip(("num_keypoints", "keypoint_dims"), keypoints_of(task), strict=True))
     maps, rows = ["boxes", "scores", *names], ["batch_idx", "labels", "boxes", *names]
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
@@ -210,7 +214,7 @@ detection = partial(DetectionLoss, CLASSES, STRIDES)
 pose = partial(PoseLoss, CLASSES, strides=STRIDES)
 residual: dict[str, Any] = {"strides": STRIDES, "reg_max": 1, "flow": log_density}
 oriented = partial(OrientedLoss, CLASSES, STRIDES)
-end_to_end = partial(EndToEndLoss, DetectionLoss, CLASSES, STRIDES)
+few = TaskAligned(top_k=FEW)
 
 CASES = {
     "fill": fill_case(in_order=False),
@@ -223,16 +227,18 @@ CASES = {
     "assigner with planned pages": assigner_case(planned=True),
     "assigner that keeps one anchor a row": assigner_case(planned=True, keep=1),
     "detection": loss_case(detection()),
-    "detection with planned pages": loss_case(detection(top_k=FEW), planned=True),
+    "detection with planned pages": loss_case(detection(assigner=few), planned=True),
     "detection without bins, with class weights": loss_case(
-        detection(reg_max=1, top_k=FEW, class_weights=torch.tensor([0.5, 2.0])), planned=True
+        detection(reg_max=1, assigner=few, classification=BinaryCrossEntropy([0.5, 2.0])), planned=True
     ),
-    "pose of 17 keypoints": loss_case(pose(17, top_k=FEW)),
+    "pose of 17 keypoints": loss_case(pose(17, assigner=few)),
     "pose of 17 keypoints with planned pages": loss_case(pose(17), planned=True),
     "pose of 5 keypoints without visibility": loss_case(
-        pose(5, 2, sigmas=sigmas(), reg_max=1, top_k=FEW), planned=True, values=2
+        pose(5, 2, sigmas=sigmas(), reg_max=1, assigner=few), planned=True, values=2
     ),
-    "pose with residual log-likelihood": residual_pose_case(ResidualPoseLoss(CLASSES, 5, top_k=FEW, **residual)),
+    "pose with residual log-likelihood": residual_pose_case(
+        ResidualPoseLoss(CLASSES, 5, assigner=TaskAligned(FEW, region=InBox(fitting_levels=True)), **residual)
+    ),
     "overlap of oriented boxes": Case(
         # Off the quarter turns, where the hull's gradient jumps and the last bit of a sine decides.
         lambda a, b: (probiou(a, b, 0.01), rotated_hull(a + 0.01)),
@@ -240,13 +246,13 @@ CASES = {
         learnt=2,
         rows=2,
     ),
-    "oriented boxes": loss_case(oriented(top_k=FEW)),
-    "oriented boxes without bins with planned pages": loss_case(oriented(reg_max=1, top_k=FEW), planned=True),
-    "end to end": loss_case(end_to_end(reg_max=1), planned=True),
-    "end to end by a plain sum": loss_case(end_to_end(plain_sum=True)),
-    "end to end of oriented boxes": loss_case(EndToEndLoss(OrientedLoss, CLASSES, STRIDES, reg_max=1), planned=True),
+    "oriented boxes": loss_case(oriented(assigner=few)),
+    "oriented boxes without bins with planned pages": loss_case(oriented(reg_max=1, assigner=few), planned=True),
+    "end to end": loss_case(EndToEndLoss(detection(reg_max=1)), planned=True),
+    "end to end by a plain sum": loss_case(EndToEndLoss(detection(), plain_sum=True)),
+    "end to end of oriented boxes": loss_case(EndToEndLoss(oriented(reg_max=1)), planned=True),
     "end to end of poses with residual log-likelihood": residual_pose_case(
-        EndToEndLoss(ResidualPoseLoss, CLASSES, 5, **residual)
+        EndToEndLoss(ResidualPoseLoss(CLASSES, 5, **residual))
     ),
     **MASK_CASES,
 }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compiled_loss import EndToEndLoss, Predictions, SegmentationLoss, TargetPlan, Targets
+from compiled_loss import EndToEndLoss, Predictions, SegmentationLoss, TargetPlan, Targets, TaskAligned
 from tests.contract.checks import Case
 from tests.reference.batches import Batch, make_batch, make_predictions
 from tests.reference.mask_batches import add_mask_predictions, add_masks
@@ -95,8 +95,8 @@ def plan_of(rows: Sequence[Tensor], masks: Tensor) -> list[Tensor]:
     return [x.new_zeros(len(x) + len(rows[0])) for x in (planned.pages, planned.mask_tiles)]
 
 
-def segmentation(**options) -> SegmentationLoss:
-    return SegmentationLoss(CLASSES, strides=STRIDES, top_k=3, **options)
+def segmentation(keep: int | None = None, **options) -> SegmentationLoss:
+    return SegmentationLoss(CLASSES, strides=STRIDES, assigner=TaskAligned(3, keep), **options)
 
 
 MASK_CASES = {
@@ -104,7 +104,5 @@ MASK_CASES = {
     "segmentation with planned tiles": mask_case(segmentation(), planned=True),
     "segmentation of stacked masks, larger than the prototypes": mask_case(segmentation(), stacked=True, scale=2),
     "segmentation with mask overlaps": mask_case(segmentation(reg_max=1, mask_overlap=True, keep=1), planned=True),
-    "end to end of segmentation": mask_case(
-        EndToEndLoss(SegmentationLoss, CLASSES, strides=STRIDES, reg_max=1), planned=True
-    ),
+    "end to end of segmentation": mask_case(EndToEndLoss(SegmentationLoss(CLASSES, STRIDES, reg_max=1)), planned=True),
 }

@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from compiled_loss import DetectionLoss, EndToEndLoss, OrientedLoss, PoseLoss, ResidualPoseLoss, SegmentationLoss
+from compiled_loss import (
+    BinaryCrossEntropy,
+    DetectionLoss,
+    EndToEndLoss,
+    OrientedLoss,
+    PoseLoss,
+    ResidualPoseLoss,
+    SegmentationLoss,
+    TaskAligned,
+)
 from compiled_loss.exporting import Metadata, Setting, export_assignment, export_loss, files, load, programs, rebuild
 from compiled_loss.exporting.graphs import AssignmentGraph, LossGraph
 from compiled_loss.exporting.interface import examples
@@ -74,7 +83,7 @@ def test_a_package_without_a_compiler_is_refused(tmp_path, monkeypatch):
 def test_the_assignment_of_two_branches_and_a_loss_over_processes_are_refused(tmp_path):
     path = tmp_path / "a.onnx"
     with pytest.raises(ValueError, match="loss: expected the loss of one branch"):
-        export_assignment(EndToEndLoss(DetectionLoss, 2), path, SMALL)  # type: ignore[arg-type]
+        export_assignment(EndToEndLoss(DetectionLoss(2)), path, SMALL)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"loss\.distributed: expected False"):
         export_loss(DetectionLoss(2, distributed=True), path, SMALL)
 
@@ -105,12 +114,14 @@ def test_files_that_are_not_graphs_of_this_package_are_refused(tmp_path):
 
 
 LOSSES = {
-    "detect": DetectionLoss(3, reg_max=1, top_k=4, keep=2, class_weights=torch.tensor([0.1, 0.7, 3.3])),
+    "detect": DetectionLoss(
+        3, reg_max=1, assigner=TaskAligned(4, 2), classification=BinaryCrossEntropy([0.1, 0.7, 3.3])
+    ),
     "pose": PoseLoss(2, 5, 2, sigmas=torch.rand(5) + 0.1, pose_gain=3.0),
     "residual pose": ResidualPoseLoss(2, 17, flow=None, rle_gain=0.5),
     "obb": OrientedLoss(2, (8, 16), angle_gain=0.3),
     "segment": SegmentationLoss(2, mask_gain=2.0, mask_overlap=True),
-    "end to end": EndToEndLoss(PoseLoss, 2, 5, plain_sum=True),
+    "end to end": EndToEndLoss(PoseLoss(2, 5), plain_sum=True),
 }
 
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from compiled_loss import DetectionLoss
+from compiled_loss import DetectionLoss, TaskAligned
 from compiled_loss.exporting import Setting, export_assignment, load
 from compiled_loss.exporting.graphs import AssignmentGraph
 from compiled_loss.exporting.interface import examples, sizes
 
 # Without a power of the overlap every alignment is sqrt(sigmoid(score)): equal scores are equal alignments.
-LOSS, SETTING = DetectionLoss(2, reg_max=1, top_k=10, beta=0), Setting((64, 96))
+LOSS, SETTING = DetectionLoss(2, reg_max=1, assigner=TaskAligned(beta=0)), Setting((64, 96))
 GRAPH = AssignmentGraph(LOSS, SETTING)
 # Rows of image 0, 1 and 1; the box of the first and the last leaves out the outermost column of 8-pixel cells.
 WIDE, LOW = [0.5, 0.5, 0.9, 0.9], [0.5, 0.75, 0.9, 0.45]

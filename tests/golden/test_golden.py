@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from compiled_loss import (
+    BinaryCrossEntropy,
+    DenseLoss,
     DetectionLoss,
     EndToEndLoss,
     OrientedLoss,
@@ -39,15 +41,15 @@ def reference(case: Case, *, oracle_ties: bool) -> ReferenceLoss:
     )
 
 
-def loss_of(case: Case) -> DetectionLoss | EndToEndLoss:
+def loss_of(case: Case) -> DenseLoss | EndToEndLoss:
     """Ours for the case's head."""
     raw = next(raw for _, raw in branches_of(case.raw))
     options: dict[str, Any] = {
         "num_classes": case.num_classes,
         "reg_max": case.reg_max,
-        "class_weights": None if case.class_weights is None else torch.tensor(case.class_weights),
+        "classification": BinaryCrossEntropy(case.class_weights),
     }
-    kind: type[DetectionLoss] = DetectionLoss
+    kind: type[DenseLoss] = DetectionLoss
     if raw.angles is not None:
         kind = OrientedLoss
     elif raw.coefficients is not None:
@@ -57,9 +59,10 @@ def loss_of(case: Case) -> DetectionLoss | EndToEndLoss:
         options |= {"num_keypoints": case.num_keypoints, "keypoint_dims": case.keypoint_dims}
         if raw.keypoint_sigmas is not None:
             kind, options["flow"] = ResidualPoseLoss, FLOW
+    loss = kind(**options)
     if case.shares is None:
-        return kind(**options)
-    criterion = EndToEndLoss(kind, **options)
+        return loss
+    criterion = EndToEndLoss(loss)
     criterion.share.fill_(case.shares[0])
     return criterion
 
@@ -84,7 +87,7 @@ def predictions_of(case: Case, leaves: dict[str, Tensor]) -> list[Predictions]:
     return result
 
 
-def positives_of(criterion: DetectionLoss | EndToEndLoss, branches: list[Predictions], targets: Targets) -> set:
+def positives_of(criterion: DenseLoss | EndToEndLoss, branches: list[Predictions], targets: Targets) -> set:
     """(image, anchor, row); images of the second branch count on from B."""
     losses = [criterion.many, criterion.one] if isinstance(criterion, EndToEndLoss) else [criterion]
     found = set()

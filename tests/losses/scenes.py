@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss import DetectionLoss, LossOutput, OrientedLoss, PoseLoss, Predictions, Targets
+from compiled_loss import BinaryCrossEntropy, DenseLoss, LossOutput, OrientedLoss, PoseLoss, Predictions, Targets
+from compiled_loss.losses.pose import KeypointTerms
 from tests.reference.batches import make_batch, make_predictions
 from tests.reference.losses import ReferenceLoss
 from tests.reference.losses import loss as reference_loss
@@ -30,9 +31,9 @@ class Scene(NamedTuple):
         return [x for x in self.predictions if isinstance(x, Tensor)]
 
 
-def make_scene(seed: int, criterion: DetectionLoss, *, values: int = 3, **options: Any) -> Scene:
+def make_scene(seed: int, criterion: DenseLoss, *, values: int = 3, **options: Any) -> Scene:
     """A batch with predictions for a criterion; `values` of each keypoint."""
-    keypoints, dims = (criterion.num_keypoints, criterion.keypoint_dims) if isinstance(criterion, PoseLoss) else (0, 3)
+    keypoints, dims = keypoints_of(criterion)
     kind = options.pop("kind", "mixed")
     classes = criterion.num_classes
     if isinstance(criterion, OrientedLoss):
@@ -54,23 +55,28 @@ def make_scene(seed: int, criterion: DetectionLoss, *, values: int = 3, **option
     return Scene(predictions, targets).to(torch.float32)
 
 
+def keypoints_of(criterion: DenseLoss) -> tuple[int, int]:
+    """Keypoints of a row, and values of each that a head predicts."""
+    found = next((x for x in criterion.extras if isinstance(x, KeypointTerms)), None)
+    return (0, 3) if found is None else (found.num_keypoints, found.keypoint_dims)
+
+
 def outcome(criterion: Callable[..., LossOutput], scene: Scene) -> tuple[LossOutput, list[Tensor]]:
     """The loss, and the gradient of its total for every map."""
     out = criterion(*scene)
     return out, list(torch.autograd.grad(out.total, scene.leaves))
 
 
-def expected(criterion: DetectionLoss, scene: Scene) -> ReferenceLoss:
+def expected(criterion: DenseLoss, scene: Scene) -> ReferenceLoss:
     """What the loops say."""
     boxes, scores, grids, points, angles = scene.predictions[:5]
     batch_idx, labels, true_boxes, true_points = scene.targets[:4]
+    assert isinstance(criterion.classification, BinaryCrossEntropy)
+    weights = criterion.classification.class_weights
     options: dict[str, Any] = {
         "strides": criterion.strides,
-        "class_weights": None if criterion.class_weights is None else criterion.class_weights.tolist(),
-        "top_k": criterion.top_k,
-        "keep": criterion.keep,
-        "alpha": criterion.alpha,
-        "beta": criterion.beta,
+        "class_weights": None if weights is None else weights.tolist(),
+        **{name: getattr(criterion.assigner, name) for name in ("top_k", "keep", "alpha", "beta")},
     }
     if isinstance(criterion, OrientedLoss):
         assert angles is not None
@@ -78,11 +84,12 @@ def expected(criterion: DetectionLoss, scene: Scene) -> ReferenceLoss:
         turned = torch.cat([true_boxes, scene.targets.angles[:, None]], 1)
         return oriented_loss(boxes, scores, angles, grids, batch_idx, labels, turned, **options)
     if isinstance(criterion, PoseLoss):
-        options |= {"num_keypoints": criterion.num_keypoints, "sigmas": criterion.sigmas.tolist()}
+        sigmas = dict(criterion.named_buffers())["extra0.sigmas"]
+        options |= {"num_keypoints": len(sigmas), "sigmas": sigmas.tolist()}
     return reference_loss(boxes, scores, grids, batch_idx, labels, true_boxes, points, true_points, **options)
 
 
-def assert_equal(criterion: DetectionLoss, scene: Scene, *, items: float, gradients: float) -> None:
+def assert_equal(criterion: DenseLoss, scene: Scene, *, items: float, gradients: float) -> None:
     """Items to a relative error, gradients to a fraction of the largest entry, and the same positives."""
     wanted = expected(criterion, scene)
     out, got = outcome(criterion, scene)
@@ -99,7 +106,7 @@ def assert_equal(criterion: DetectionLoss, scene: Scene, *, items: float, gradie
         torch.testing.assert_close(gradient.double(), wanted_gradient, rtol=0, atol=gradients * scale)
 
 
-def positives(criterion: DetectionLoss, scene: Scene) -> set[tuple[int, int, int]]:
+def positives(criterion: DenseLoss, scene: Scene) -> set[tuple[int, int, int]]:
     """(image, anchor, row) of every positive."""
     a = criterion.assign(*scene)
     return set(zip(*(x[a.valid].tolist() for x in (a.image, a.anchor, a.row)), strict=True))

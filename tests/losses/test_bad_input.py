@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from compiled_loss import DetectionLoss, PoseLoss, Predictions, Targets
+from compiled_loss import BinaryCrossEntropy, DetectionLoss, PoseLoss, Predictions, Targets, TaskAligned
 
 GRIDS = ((4, 4), (2, 2))
 WEIGHTS = torch.ones(3)
@@ -116,7 +116,7 @@ def test_arguments_of_another_type_are_named(changed, message):
 @pytest.mark.parametrize(
     ("criterion", "buffer"),
     [
-        (DetectionLoss(3, strides=(8, 16), class_weights=WEIGHTS), "class_weights"),
+        (DetectionLoss(3, strides=(8, 16), classification=BinaryCrossEntropy(WEIGHTS)), "class_weights"),
         (PoseLoss(3, 5, strides=(8, 16)), "sigmas"),
     ],
 )
@@ -133,8 +133,8 @@ def test_a_criterion_left_on_another_device_is_named(criterion, buffer):
         (lambda: DetectionLoss(0), "num_classes: expected an integer of at least 1, got 0"),
         (lambda: DetectionLoss(num_classes=cast(Any, 2.0)), "num_classes: expected an integer of at least 1, got 2.0"),
         (lambda: DetectionLoss(2, reg_max=0), "reg_max: expected an integer of at least 1, got 0"),
-        (lambda: DetectionLoss(2, top_k=-1), "top_k: expected an integer of at least 1, got -1"),
-        (lambda: DetectionLoss(2, keep=0), "keep: expected an integer of at least 1, got 0"),
+        (lambda: TaskAligned(top_k=-1), "top_k: expected an integer of at least 1, got -1"),
+        (lambda: TaskAligned(keep=0), "keep: expected an integer of at least 1, got 0"),
         (lambda: DetectionLoss(2, strides=()), r"strides: expected .*positive.*, got \(\)"),
         (lambda: DetectionLoss(2, strides=cast(Any, 8)), "strides: expected .*positive.*, got 8"),
         (
@@ -142,7 +142,10 @@ def test_a_criterion_left_on_another_device_is_named(criterion, buffer):
             r"strides: expected .*whole.*, got \(8, inf\)",
         ),
         (lambda: DetectionLoss(2, strides=(8, 0)), r"strides: expected .*positive.*, got \(8, 0\)"),
-        (lambda: DetectionLoss(2, class_weights=WEIGHTS), r"class_weights: expected shape \[2\], got \(3,\)"),
+        (
+            lambda: DetectionLoss(2, classification=BinaryCrossEntropy(WEIGHTS)),
+            r"class_weights: expected shape \[2\], got \(3,\)",
+        ),
         (lambda: PoseLoss(1, 0), "num_keypoints: expected an integer of at least 1, got 0"),
         (lambda: PoseLoss(1, 5, 4), "keypoint_dims: expected 2 or 3, got 4"),
         (lambda: PoseLoss(1, 5, sigmas=WEIGHTS), r"sigmas: expected shape \[5\], got \(3,\)"),

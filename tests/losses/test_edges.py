@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compiled_loss import DetectionLoss, PoseLoss, TargetPlan, to_dense
+from compiled_loss import BinaryCrossEntropy, DetectionLoss, PoseLoss, TargetPlan, to_dense
 from tests.losses.scenes import Scene, make_scene, outcome
 
 
@@ -52,11 +52,11 @@ def test_keypoints_without_label_may_hold_anything():
 
 def test_a_half_precision_module_keeps_its_weights_exact():
     weights, sigmas = torch.tensor([0.1, 0.7]), torch.full((5,), 0.3)
-    criterion = PoseLoss(2, 5, sigmas=sigmas, class_weights=weights).bfloat16()
-    assert criterion.class_weights is not None
-    assert torch.equal(criterion.class_weights, weights)
-    assert torch.equal(criterion.sigmas, sigmas)
-    assert criterion.to("meta").sigmas.device.type == "meta"
+    criterion = PoseLoss(2, 5, sigmas=sigmas, classification=BinaryCrossEntropy(weights)).bfloat16()
+    buffers = dict(criterion.named_buffers())
+    assert torch.equal(buffers["classification.class_weights"], weights)
+    assert torch.equal(buffers["extra0.sigmas"], sigmas)
+    assert all(x.device.type == "meta" for x in criterion.to("meta").buffers())
 
 
 def test_the_dense_assignment_is_the_flat_one_with_boxes_in_pixels():

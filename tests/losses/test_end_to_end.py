@@ -1,33 +1,29 @@
 """Pairs of branches: their weighted sum against float64 loops, and a schedule that compiles nothing."""
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from compiled_loss import DetectionLoss, EndToEndLoss, OrientedLoss, PoseLoss, Predictions, Targets
+from compiled_loss import DetectionLoss, EndToEndLoss, InBox, OrientedLoss, PoseLoss, Predictions, Targets, TaskAligned
 from compiled_loss.audit.torch_private import collect_compiles
 from tests.losses.scenes import Scene, expected, make_scene
 from tests.reference.end_to_end import KEEP, KEEP_V10, combine, share_of_many
 
 PAIRS = {
-    "detection": EndToEndLoss(DetectionLoss, 3, reg_max=1),
-    "detection by a plain sum": EndToEndLoss(DetectionLoss, 3, plain_sum=True),
-    "oriented": EndToEndLoss(OrientedLoss, 3, reg_max=1),
-    "pose": EndToEndLoss(PoseLoss, 2, 5),
+    "detection": EndToEndLoss(DetectionLoss(3, reg_max=1)),
+    "detection by a plain sum": EndToEndLoss(DetectionLoss(3), plain_sum=True),
+    "oriented": EndToEndLoss(OrientedLoss(3, reg_max=1)),
+    "pose": EndToEndLoss(PoseLoss(2, 5)),
 }
 every_pair = pytest.mark.parametrize("criterion", PAIRS.values(), ids=PAIRS)
 
 
-def task_of(criterion: EndToEndLoss) -> DetectionLoss:
-    return cast(DetectionLoss, criterion.one)
-
-
 def scenes_of(criterion: EndToEndLoss, seed: int, **options: Any) -> tuple[Scene, Scene]:
     """The same rows with the predictions of two branches."""
-    many = make_scene(seed, task_of(criterion), kind="mixed", **options)
-    return many, make_scene(seed, task_of(criterion), kind="truth", **options)._replace(targets=many.targets)
+    many = make_scene(seed, criterion.one, kind="mixed", **options)
+    return many, make_scene(seed, criterion.one, kind="truth", **options)._replace(targets=many.targets)
 
 
 def check(criterion: EndToEndLoss, many: Scene, one: Scene, shares: tuple[float, float]) -> None:
@@ -57,11 +53,10 @@ def test_the_share_of_the_first_branch_falls_from_eight_tenths_to_one(criterion,
 
 
 def test_the_branches_differ_in_the_anchors_that_a_row_selects_and_keeps():
-    pair, summed = EndToEndLoss(DetectionLoss, 3), EndToEndLoss(DetectionLoss, 3, plain_sum=True)
-    assert (pair.many.top_k, pair.many.keep) == (summed.many.top_k, summed.many.keep) == (10, None)
-    assert {"top_k": pair.one.top_k, "keep": pair.one.keep} == KEEP
-    assert {"top_k": summed.one.top_k} == KEEP_V10
-    assert summed.one.keep is None
+    pair, summed = EndToEndLoss(DetectionLoss(3)), EndToEndLoss(DetectionLoss(3), plain_sum=True)
+    assert pair.many.assigner == summed.many.assigner == TaskAligned(top_k=10)
+    assert pair.one.assigner == TaskAligned(KEEP["top_k"], KEEP["keep"])
+    assert summed.one.assigner == TaskAligned(KEEP_V10["top_k"])
 
 
 def test_a_row_teaches_one_anchor_of_the_second_branch_at_most():
@@ -74,7 +69,7 @@ def test_a_row_teaches_one_anchor_of_the_second_branch_at_most():
 
 
 def test_the_scheduled_share_by_hand():
-    criterion = EndToEndLoss(DetectionLoss, 1)
+    criterion = EndToEndLoss(DetectionLoss(1))
     shares = []
     for epoch in range(5):
         criterion.set_progress(epoch, 5)
@@ -83,12 +78,12 @@ def test_the_scheduled_share_by_hand():
     criterion.set_progress(0, 1)
     assert criterion.share.item() == pytest.approx(0.8)
     for wrong in ((-1, 5), (float("nan"), 5), (1, float("inf"))):
-        with pytest.raises(ValueError, match="epoch, epochs: expected finite numbers of 0 or more"):
+        with pytest.raises(ValueError, match=r"epochs?: expected a finite number of 0 or more"):
             criterion.set_progress(*wrong)
 
 
 def test_a_schedule_changes_the_loss_of_the_compiled_step_and_compiles_nothing():
-    criterion = EndToEndLoss(DetectionLoss, 3, reg_max=1)
+    criterion = EndToEndLoss(DetectionLoss(3, reg_max=1))
     many, one = scenes_of(criterion, 1)
 
     def step(leaves: list[Tensor], targets: Targets) -> Tensor:
@@ -110,7 +105,7 @@ def test_a_schedule_changes_the_loss_of_the_compiled_step_and_compiles_nothing()
 
 
 def test_a_half_precision_pair_keeps_its_share_and_moves_with_the_model():
-    criterion = EndToEndLoss(DetectionLoss, 3).half()
+    criterion = EndToEndLoss(DetectionLoss(3)).half()
     assert criterion.share.dtype == torch.float32
     assert list(criterion.state_dict()) == []
     assert criterion.to("meta").share.is_meta
@@ -126,7 +121,7 @@ def test_a_batch_without_objects_has_a_gradient_for_every_input_of_both_branches
 
 
 def test_branches_that_do_not_belong_together_are_named():
-    criterion = EndToEndLoss(DetectionLoss, 3, strides=(8, 16))
+    criterion = EndToEndLoss(DetectionLoss(3, strides=(8, 16)))
     targets = Targets(torch.zeros(1).long(), torch.zeros(1).long(), torch.full((1, 4), 0.5))
     branch = Predictions(torch.zeros(2, 64, 20), torch.zeros(2, 3, 20), ((4, 4), (2, 2)))
     fewer = branch._replace(boxes=branch.boxes[:1], scores=branch.scores[:1])
@@ -138,5 +133,18 @@ def test_branches_that_do_not_belong_together_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             criterion(branch, one, targets)
-    with pytest.raises(ValueError, match="keep, top_k: expected nothing, since the branches differ in it, got a value"):
-        EndToEndLoss(DetectionLoss, 3, top_k=5, keep=2)
+
+
+def test_what_no_pair_can_be_made_of_is_named():
+    nobody: Any = object()
+    one_level = TaskAligned(top_k=7, keep=1, region=InBox(fitting_levels=True))
+    for make, message in (
+        (
+            lambda: EndToEndLoss(DetectionLoss),
+            r"loss: expected a loss, such as DetectionLoss.num_classes., got the class",
+        ),  # type: ignore[arg-type]
+        (lambda: EndToEndLoss(DetectionLoss(3, assigner=nobody)), "one_to_one: expected an assigner, beside a loss"),
+        (lambda: EndToEndLoss(DetectionLoss(3), one_to_one=one_level), "one_to_one: expected candidates as the loss's"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()

@@ -6,14 +6,22 @@ from typing import Any
 import pytest
 import torch
 
-from compiled_loss import DetectionLoss, OrientedLoss, Predictions, TargetPlan, Targets
+from compiled_loss import (
+    BinaryCrossEntropy,
+    DenseLoss,
+    OrientedLoss,
+    Predictions,
+    TargetPlan,
+    Targets,
+    TaskAligned,
+)
 from tests.losses.scenes import Scene, assert_equal, make_scene, outcome, positives
 from tests.reference.batches import KINDS, LAYOUTS
 
 TOLERANCE = {torch.float64: {"items": 2e-6, "gradients": 2e-5}, torch.float32: {"items": 1e-5, "gradients": 5e-5}}
 
 
-def check(criterion: DetectionLoss, scene: Scene) -> None:
+def check(criterion: DenseLoss, scene: Scene) -> None:
     for dtype, tolerance in TOLERANCE.items():
         assert_equal(criterion, scene.to(dtype), **tolerance)
 
@@ -30,8 +38,8 @@ def test_oriented_boxes_on_every_kind_of_batch(layout, kind):
     "criterion",
     [
         OrientedLoss(3, reg_max=1),
-        OrientedLoss(3, reg_max=8, top_k=7, keep=1, alpha=1.0, beta=4.0),
-        OrientedLoss(3, class_weights=torch.tensor([0.25, 1.0, 4.0])),
+        OrientedLoss(3, reg_max=8, assigner=TaskAligned(7, 1, 1.0, 4.0)),
+        OrientedLoss(3, classification=BinaryCrossEntropy([0.25, 1.0, 4.0])),
         OrientedLoss(1, strides=(10, 20, 40)),
         OrientedLoss(2, strides=(20,), reg_max=6),
     ],

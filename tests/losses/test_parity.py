@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from compiled_loss import DetectionLoss, PoseLoss
+from compiled_loss import BinaryCrossEntropy, DenseLoss, DetectionLoss, PoseLoss, TaskAligned
 from tests.losses.scenes import Scene, assert_equal, make_scene
 from tests.reference.batches import KINDS, LAYOUTS
 
@@ -15,7 +15,7 @@ TOLERANCE = {torch.float64: {"items": 2e-6, "gradients": 2e-5}, torch.float32: {
 SIGMAS = torch.linspace(0.03, 0.3, 5)
 
 
-def check(criterion: DetectionLoss, scene: Scene) -> None:
+def check(criterion: DenseLoss, scene: Scene) -> None:
     for dtype, tolerance in TOLERANCE.items():
         assert_equal(criterion, scene.to(dtype), **tolerance)
 
@@ -38,8 +38,8 @@ def test_pose_on_every_kind_of_batch(layout, kind):
     "criterion",
     [
         DetectionLoss(3, reg_max=1),
-        DetectionLoss(3, reg_max=8, top_k=4, alpha=1.0, beta=4.0),
-        DetectionLoss(3, class_weights=torch.tensor([0.25, 1.0, 4.0])),
+        DetectionLoss(3, reg_max=8, assigner=TaskAligned(top_k=4, alpha=1.0, beta=4.0)),
+        DetectionLoss(3, classification=BinaryCrossEntropy([0.25, 1.0, 4.0])),
         DetectionLoss(1, strides=(10, 20, 40)),
         DetectionLoss(3, strides=(16, 32), reg_max=1),
         DetectionLoss(2, strides=(20,), reg_max=6),
@@ -47,7 +47,7 @@ def test_pose_on_every_kind_of_batch(layout, kind):
         PoseLoss(1, 17, 2),
         PoseLoss(2, 5, sigmas=SIGMAS),
         PoseLoss(2, 5, 2, reg_max=1, sigmas=SIGMAS),
-        PoseLoss(3, 5, class_weights=torch.tensor([0.5, 1.0, 2.0])),
+        PoseLoss(3, 5, classification=BinaryCrossEntropy([0.5, 1.0, 2.0])),
     ],
 )
 @pytest.mark.parametrize("seed", [1, 2])

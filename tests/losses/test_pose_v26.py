@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from compiled_loss import Predictions, ResidualPoseLoss, TargetPlan, Targets
-from compiled_loss.assign.candidates import fitting_levels
+from compiled_loss import Predictions, ResidualPoseLoss, TargetPlan, Targets, TaskAligned
+from compiled_loss.assign.regions import InBox, fitting_levels
 from compiled_loss.terms.keypoints import residual_log_likelihood
 from tests.assign.scenes import anchors_of, candidates_of
 from tests.reference.any_head import reference_loss
@@ -76,7 +76,11 @@ def test_the_loss_is_that_of_the_loops_for_few_and_many_objects(counts):
 
 def test_bins_sigmas_weights_and_fewer_anchors_reach_the_loss():
     sigmas, weights = torch.linspace(0.05, 0.2, 5), torch.tensor([1.0, 2.0, 0.0, 0.5, 1.0])
-    options = {"sigmas": sigmas, "keypoint_weights": weights, "top_k": 7, "keep": 1}
+    options = {
+        "sigmas": sigmas,
+        "keypoint_weights": weights,
+        "assigner": TaskAligned(7, 1, region=InBox(fitting_levels=True)),
+    }
     criterion = ResidualPoseLoss(2, 5, reg_max=16, flow=log_density, **options)
     lists = {"sigmas": sigmas.double().tolist(), "keypoint_weights": weights.tolist()}
     check(criterion, *draw(6, reg_max=16), **lists, top_k=7, keep=1)

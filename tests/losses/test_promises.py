@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from compiled_loss import DetectionLoss, OrientedLoss, PoseLoss, Predictions, Targets
+from compiled_loss import BinaryCrossEntropy, DetectionLoss, OrientedLoss, PoseLoss, Predictions, Targets, TaskAligned
 from tests.losses.scenes import Scene, make_scene, outcome, positives
 
 CRITERIA = [DetectionLoss(3), DetectionLoss(3, reg_max=1), PoseLoss(2, 5), PoseLoss(2, 5, 2, reg_max=1)]
-CRITERIA += [OrientedLoss(3), OrientedLoss(2, reg_max=1, top_k=7, keep=1)]
+CRITERIA += [OrientedLoss(3), OrientedLoss(2, reg_max=1, assigner=TaskAligned(top_k=7, keep=1))]
 every_loss = pytest.mark.parametrize("criterion", CRITERIA)
 
 
@@ -27,7 +27,7 @@ def test_a_batch_without_objects_has_a_finite_loss_and_a_gradient_for_every_inpu
         assert term.isfinite()
         assert name == "cls" or term == 0
     scores = scene.predictions.scores
-    background = torch.nn.functional.softplus(scores.double()).sum() * criterion.cls_gain * len(scores)
+    background = torch.nn.functional.softplus(scores.double()).sum() * criterion.gains["cls"] * len(scores)
     torch.testing.assert_close(out.total.double(), background, rtol=1e-6, atol=0)
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert [bool(gradient.any()) for gradient in gradients] == [False, True, False][: len(gradients)]
@@ -127,7 +127,7 @@ def test_too_few_pages_are_reported_and_the_loss_stays_finite(criterion):
 
 
 def test_criteria_move_and_save_like_any_module():
-    criterion = PoseLoss(2, 5, class_weights=torch.ones(2), sigmas=torch.full((5,), 0.2))
+    criterion = PoseLoss(2, 5, classification=BinaryCrossEntropy(torch.ones(2)), sigmas=torch.full((5,), 0.2))
     assert list(criterion.state_dict()) == []
     assert {b.device.type for b in criterion.to("meta").buffers()} == {"meta"}
 

@@ -191,7 +191,7 @@ def test_a_row_that_wins_the_anchors_of_others_finds_room_for_all_of_them():
 
 def test_of_two_branches_the_larger_cut_is_reported():
     scene = Scene(0, PLAIN, counts=(30, 0, 9, 1), layout="spread")
-    pair = EndToEndLoss(SegmentationLoss, 3)
+    pair = EndToEndLoss(SegmentationLoss(3))
     for tiles, cut in ((40, {"many": True, "one": True}), (72, {"many": True, "one": False}), (120, {})):
         targets = scene.targets._replace(mask_tiles=tiles)
         alone = [branch(scene.predictions, targets).overflow.item() for branch in (pair.many, pair.one)]

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from compiled_loss.terms.box import distribution_focal, scaled_l1
-from compiled_loss.terms.classification import classification_sum, softplus_sum
+from compiled_loss.terms.classification import BinaryCrossEntropy, softplus_sum
 from compiled_loss.terms.keypoints import keypoint_location
 from compiled_loss.terms.rotated import angle_error
 from compiled_loss.types import Assignment
@@ -76,7 +76,7 @@ def test_classification_equals_the_dense_binary_cross_entropy(anchors):
     for weights in (None, torch.tensor([0.5, 1.0, 3.0])):
         factor = 1 if weights is None else weights[:, None]
         entropy = F.binary_cross_entropy_with_logits(scores, dense, reduction="none")
-        expected, got = (entropy * factor).sum(), classification_sum(scores, flat, labels, weights)
+        expected, got = (entropy * factor).sum(), BinaryCrossEntropy(weights)(scores, flat, labels)
         torch.testing.assert_close(got, expected)
         (gradient,), (wanted,) = (torch.autograd.grad(x, scores) for x in (got, expected))
         torch.testing.assert_close(gradient, wanted)

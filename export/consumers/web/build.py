@@ -11,7 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from compiled_loss import DetectionLoss, OrientedLoss, ResidualPoseLoss
+from compiled_loss import DenseLoss, DetectionLoss, OrientedLoss, ResidualPoseLoss
 from compiled_loss.exporting import Metadata, Setting, export_assignment, load
 
 HERE = Path(__file__).parent
@@ -43,7 +43,7 @@ LIMBS = (
 CLASSES = {"detect": ("disc", "square", "triangle"), "pose": ("person",), "obb": ("boat", "raft")}
 
 
-def loss_of(task: str) -> DetectionLoss:
+def loss_of(task: str) -> DenseLoss:
     """The loss whose assignment the page shows; without distance bins, so that a prediction is four numbers."""
     classes = len(CLASSES[task])
     if task == "pose":

@@ -1,4 +1,4 @@
-"""The base of the losses: modules whose numbers keep their precision."""
+"""The base of losses and of parts with weights: modules whose numbers keep their precision."""
 
 from typing import Any
 

@@ -1,0 +1,109 @@
+"""What an assigner is given, and what it must do.
+
+Letters: B images, N rows, A anchors, C classes, G pages, S candidates of a page, P positive slots.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from compiled_loss.assign.candidates import Candidates
+from compiled_loss.assign.regions import Region
+from compiled_loss.numerics import pick
+from compiled_loss.types import Assignment
+
+# Of candidates, and `[G, S]` logits of their rows' classes: `[G, S]`, at most 1; where there is no candidate, anything.
+Overlap = Callable[[Candidates, Tensor], Tensor]
+
+
+class Pairs(NamedTuple):
+    """The pairs of a row and a candidate anchor, and how well they overlap.
+
+    Args:
+        scores: `[B, C, A]` class logits.
+        batch_idx: `[N]` image of each row; rows outside `[0, B)` are padding.
+        labels: `[N]` class ids.
+        boxes: `[N, 4]` rows' boxes, xyxy float32 pixels; of oriented boxes `[N, 5]` (cx, cy, w, h, angle).
+        points: `[A, 2]` anchor points, pixels.
+        strides: `[A]` pixels per grid unit.
+        candidates: the candidate anchors of every row.
+        overlap: a function of candidates and their logits that tells `[G, S]` overlaps, such as CIoU.
+
+    Example:
+        >>> from compiled_loss.assign.candidates import find_cells, list_candidates
+        >>> from compiled_loss.assign.task_aligned import TaskAligned
+        >>> from compiled_loss.pages import lay_out
+        >>> box, row, grids = torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([0]), [(2, 2), (1, 1)]
+        >>> cells = find_cells(box, row == 0, grids, [8, 16])
+        >>> candidates = list_candidates(cells, lay_out(cells.counts[:-1], 1), row, grids)
+        >>> perfect = lambda candidates, logits: torch.ones(candidates.anchor.shape)
+        >>> placed = box, torch.zeros(5, 2), torch.tensor([8, 8, 8, 8, 16])
+        >>> a = TaskAligned(top_k=3)(Pairs(torch.zeros(1, 1, 5), row, row, *placed, candidates, perfect))
+        >>> a.anchor, a.valid
+        (tensor([0, 1, 2]), tensor([True, True, True]))
+    """
+
+    scores: Tensor
+    batch_idx: Tensor
+    labels: Tensor
+    boxes: Tensor
+    points: Tensor
+    strides: Tensor
+    candidates: Candidates
+    overlap: Overlap
+
+    def image(self) -> Tensor:
+        """`[N]` image of each row; 0 of padding."""
+        return torch.where(self._real(), self.batch_idx, 0).long()
+
+    def label(self) -> Tensor:
+        """`[N]` class of each row, 0 of padding; an id that is none must fail, not read another class or image."""
+        batch, classes, _ = self.scores.shape
+        known = (self.labels >= 0) & (self.labels < classes)
+        return torch.where(self._real(), torch.where(known, self.labels, batch * classes), 0).long()
+
+    def logits(self) -> Tensor:
+        """`[G, S]` logits of the rows' classes at their candidates."""
+        candidates = self.candidates
+        return pick(self.scores, candidates.image[:, None], candidates.of_rows(self.label()), candidates.anchor)
+
+    def overlaps(self, logits: Tensor) -> Tensor:
+        """`[G, S]` overlaps; 0 where they are not above 0, at broken predictions and where there is no candidate."""
+        found = self.overlap(self.candidates, logits).float()
+        return torch.where(self.candidates.inside & (found > 0) & found.isfinite(), found, 0.0)
+
+    def _real(self) -> Tensor:
+        return (self.batch_idx >= 0) & (self.batch_idx < self.scores.shape[0])
+
+
+class Assigner(Protocol):
+    """Gives anchors to rows: every anchor to at most one, none with a broken prediction.
+
+    A callable of `Pairs` that returns an `Assignment` with `P = N * slots`; it is called without a gradient, and none of
+    its sizes may depend on a value.
+
+    Args:
+        pairs: the rows, their candidates, and how well these overlap them.
+
+    Example:
+        >>> from compiled_loss import TaskAligned
+        >>> assigner: Assigner = TaskAligned(top_k=13)
+        >>> assigner.slots, assigner.region
+        (13, None)
+    """
+
+    @property
+    def slots(self) -> int:
+        """Positive slots of each row, so that `P = N * slots`."""
+        ...
+
+    @property
+    def region(self) -> Region | None:
+        """Where candidates come from; None: from inside the task's boxes."""
+        ...
+
+    def __call__(self, pairs: Pairs) -> Assignment:
+        """The positives."""
+        ...

@@ -1,0 +1,145 @@
+"""Regions: which anchors a row may have, before any is compared.
+
+Letters: N rows, L levels, A anchors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from compiled_loss.assign.candidates import Candidates, find_cells, list_candidates
+from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
+
+
+class Region(Protocol):
+    """Where a row's candidates lie; the host counts its pages by `reach` alone."""
+
+    def reach(self, boxes: Tensor, strides: Sequence[int]) -> Tensor:
+        """Upright boxes strictly around all candidates of rows, `[N, 4]` or for each level `[L, N, 4]`, xyxy pixels."""
+        ...
+
+    def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
+        """`[N, L]` bool, levels on which a row has candidates, if it has any there; None: all."""
+        ...
+
+    def keep(self, candidates: Candidates, boxes: Tensor, anchors: Tensor, strides: Sequence[int]) -> Candidates:
+        """Of the anchors `[A, 2]`, pixels, within reach those that are candidates."""
+        ...
+
+
+@dataclass(frozen=True)
+class InBox:
+    """The anchors strictly inside an upright box; sides shorter than the second level's stride grow to it.
+
+    Args:
+        fitting_levels: only on levels whose stride s fits the box, `2 s <= sqrt(w h) <= 12 s`, or on all if none of
+            these has an anchor inside.
+
+    Source: the in-box test of the task-aligned assigner, arXiv 2108.07755.
+
+    Example:
+        >>> InBox().reach(torch.tensor([[8.0, 8.0, 10.0, 48.0]]), [8, 16])
+        tensor([[ 1.,  8., 17., 48.]])
+    """
+
+    fitting_levels: bool = False
+
+    def reach(self, boxes: Tensor, strides: Sequence[int]) -> Tensor:
+        """The boxes, the small ones grown."""
+        return enlarge_small_sides(boxes, strides[min(1, len(strides) - 1)])
+
+    def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
+        """Those that fit, where asked for."""
+        return fitting_levels(boxes, strides) if self.fitting_levels else None
+
+    def keep(self, candidates: Candidates, boxes: Tensor, anchors: Tensor, strides: Sequence[int]) -> Candidates:
+        """All: a box is a rectangle of cells on each level."""
+        return candidates
+
+
+def candidates_in(
+    region: Region,
+    boxes: Tensor,  # [N, 4 or 5] pixels
+    real: Tensor,  # [N] bool
+    image: Tensor,  # [N]
+    anchors: Tensor,  # [A, 2] pixels
+    grid_sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    pages: Tensor | int | None = None,
+) -> Candidates:
+    """The candidates of every row, on the pages that the host planned.
+
+    Args:
+        region: where they lie.
+        boxes: `[N, 4]` xyxy, float32 pixels; `[N, 5]` (cx, cy, w, h, angle) of oriented boxes.
+        real: `[N]` bool; rows without it have none.
+        image: `[N]` image of each row, in `[0, B)` for padding too.
+        anchors: `[A, 2]` anchor points, pixels.
+        grid_sizes: rows and columns `(h, w)` of each level, finest first.
+        strides: pixels per grid unit of each level.
+        pages: as for `Targets.pages`.
+
+    Returns:
+        `Candidates`.
+
+    Example:
+        >>> from compiled_loss.grid import make_anchors
+        >>> grids, one = [(2, 4), (1, 2)], torch.tensor([0])
+        >>> points, steps = make_anchors(grids, [8, 16])
+        >>> box = torch.tensor([[8.0, 0.0, 25.0, 16.0]])
+        >>> c = candidates_in(InBox(), box, one == 0, one, points * steps[:, None], grids, [8, 16])
+        >>> c.anchor[c.inside]
+        tensor([1, 2, 5, 6, 9])
+    """
+    cells = find_cells(region.reach(boxes, strides), real, grid_sizes, strides, levels=region.levels(boxes, strides))
+    counts = cells.counts[:-1]
+    room = capacity(pages, pages_of(counts))
+    if room is None:
+        room = counts.shape[0] * ((anchors.shape[0] + PAGE - 1) // PAGE) + 1  # at least one, without rows too
+    found = list_candidates(cells, lay_out(counts, room), image, grid_sizes)
+    return region.keep(found, boxes, anchors, strides)
+
+
+def enlarge_small_sides(boxes: Tensor, smallest: int) -> Tensor:
+    """Sides shorter than `smallest` grow to it about the box centre.
+
+    Args:
+        boxes: `[N, 4]` xyxy, pixels.
+        smallest: least side, pixels.
+
+    Returns:
+        `[N, 4]`.
+
+    Example:
+        >>> enlarge_small_sides(torch.tensor([[8.0, 8.0, 10.0, 48.0]]), 16)
+        tensor([[ 1.,  8., 17., 48.]])
+    """
+    low, high = boxes.chunk(2, -1)
+    # Every box takes the way over its centre, since the rounding decides which anchors on a side are inside.
+    centre, side = (low + high) / 2, high - low
+    half = torch.where(side < smallest, smallest, side) / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def fitting_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
+    """Levels whose stride s fits a box, `2 s <= sqrt(w h) <= 12 s`; the outermost levels are open to their side.
+
+    Args:
+        boxes: `[N, 4]` xyxy, float32 pixels.
+        strides: pixels per grid unit of each level, finest first.
+
+    Returns:
+        `[N, L]` bool.
+
+    Example:
+        >>> fitting_levels(torch.tensor([[0.0, 0.0, 96.0, 96.0]]), [8, 16, 32, 64])
+        tensor([[ True,  True,  True, False]])
+    """
+    scale = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
+    fits = [(2 * stride <= scale) & (scale <= 12 * stride) for stride in strides]
+    fits[0] = fits[0] | (scale < 2 * strides[0])
+    fits[-1] = fits[-1] | (scale > 12 * strides[-1])
+    return torch.stack(fits, 1)

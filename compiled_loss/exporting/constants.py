@@ -1,0 +1,88 @@
+"""What a loss is made of, as plain values that a file can hold, and the loss made anew from them."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from compiled_loss.assign.regions import InBox
+from compiled_loss.assign.task_aligned import TaskAligned
+from compiled_loss.checks import require
+from compiled_loss.geometry.boxes import ciou, diou, giou, iou
+from compiled_loss.geometry.rotated import probiou
+from compiled_loss.losses.dense import DenseLoss
+from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.oriented import OrientedLoss
+from compiled_loss.losses.parts import OneMinus
+from compiled_loss.losses.pose import PoseLoss
+from compiled_loss.losses.residual_pose import ResidualPoseLoss
+from compiled_loss.losses.segmentation import SegmentationLoss
+from compiled_loss.terms.classification import BinaryCrossEntropy
+
+_LOSSES: dict[str, type[DenseLoss]] = {
+    kind.__name__: kind for kind in (DetectionLoss, PoseLoss, ResidualPoseLoss, OrientedLoss, SegmentationLoss)
+}
+_PARTS: dict[str, Any] = {kind.__name__: kind for kind in (TaskAligned, InBox, BinaryCrossEntropy, OneMinus)}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (iou, giou, diou, ciou, probiou)}
+
+
+def plain_loss(loss: DenseLoss) -> dict[str, Any]:
+    """Class and arguments of a loss.
+
+    Example:
+        >>> plain_loss(DetectionLoss(3, reg_max=1))["arguments"]["reg_max"]
+        1
+    """
+    return {"loss": type(loss).__name__, "arguments": {name: plain(value) for name, value in loss.arguments.items()}}
+
+
+def loss_of(constants: dict[str, Any]) -> DenseLoss:
+    """The loss that `plain_loss` described.
+
+    Raises:
+        ValueError: for a loss or a part that is none of this package.
+
+    Example:
+        >>> loss_of(plain_loss(DetectionLoss(3, assigner=TaskAligned(top_k=7)))).assigner.top_k
+        7
+    """
+    kind = _LOSSES.get(constants["loss"])
+    require(kind is not None, "constants.loss", f"one of {', '.join(_LOSSES)}", constants["loss"])
+    assert kind is not None
+    arguments = {name: made(f"constants.arguments.{name}", x) for name, x in constants["arguments"].items()}
+    return kind(**arguments)
+
+
+def plain(value: Any) -> Any:
+    """Numbers, texts and lists as they are; parts by name, with their arguments."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Sequence):
+        return [plain(x) for x in value]
+    name = type(value).__name__
+    if _PARTS.get(name) is type(value):
+        arguments = inspect.signature(type(value)).parameters
+        return {"part": name, "arguments": {x: plain(getattr(value, x)) for x in arguments}}
+    name = getattr(value, "__name__", "")
+    if _FUNCTIONS.get(name) is value:
+        return {"function": name}
+    return {"unknown": repr(value)}
+
+
+def made(argument: str, value: Any) -> Any:
+    """What `plain` described.
+
+    Raises:
+        ValueError: naming the argument, for something that is not of this package.
+    """
+    if not isinstance(value, dict):
+        return value
+    expected = "a part of compiled_loss, since no other can be made anew"
+    name = value.get("part", value.get("function", ""))
+    if "function" in value and name in _FUNCTIONS:
+        return _FUNCTIONS[name]
+    require("part" in value and name in _PARTS, argument, expected, value.get("unknown", name))
+    return _PARTS[name](**{x: made(f"{argument}.{x}", v) for x, v in value["arguments"].items()})

@@ -1,0 +1,278 @@
+"""The engine of every loss: the same steps in the same order, each done by a part.
+
+Letters: B images, N rows, A anchors, C classes, R distance bins, P positive slots.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compiled_loss.assign.dense import to_dense
+from compiled_loss.assign.parts import Assigner, Pairs
+from compiled_loss.assign.regions import candidates_in
+from compiled_loss.checks import check_strides, finite_number, true_or_false, whole_number
+from compiled_loss.grid import decode_sides, make_anchors
+from compiled_loss.losses.inputs import check_buffers, check_inputs
+from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Field, Map, Mean, Pairing, Term, Weighted
+from compiled_loss.losses.scene import Positives, Scene, View, detached, image_size_of
+from compiled_loss.numerics import at_least_float32, masked, total
+from compiled_loss.reduce import mean_over_positives, score_normaliser, weighted_sum
+from compiled_loss.targets import Targets
+from compiled_loss.terms.box import read_sides, scaled_l1
+from compiled_loss.terms.classification import BinaryCrossEntropy
+from compiled_loss.terms.exact import ExactModule
+from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
+
+
+class DenseLoss(ExactModule):
+    """The loss of a dense, anchor-free head, made of parts.
+
+    Candidates are paired with rows, an assigner makes some of them positives, and over these it sums the box term, the
+    distance term (`dfl` over bins, `l1` for `R = 1`) and the extras' terms, and over all anchors the class term. Each
+    is returned times its gain and times B.
+
+    Args:
+        num_classes: C.
+        strides: pixels per grid unit of each level, finest first.
+        reg_max: distance bins R per side.
+        boxes: what boxes are.
+        assigner: makes positives of pairs.
+        pairing: how well candidates overlap rows.
+        box_term: error of predicted boxes.
+        classification: error of class logits.
+        extras: further terms.
+        gains: factor of each term, in the order in which they are returned.
+        distributed: average the normaliser over the ranks of the default process group.
+        arguments: what a loss of a task was made of, as it was given.
+
+    Raises:
+        ValueError: for a non-positive size, or a negative gain.
+
+    Example:
+        >>> from compiled_loss import BinaryCrossEntropy, OneMinus, TaskAligned
+        >>> from compiled_loss.geometry.boxes import giou
+        >>> from compiled_loss.losses.boxes import UprightBoxes
+        >>> from compiled_loss.losses.parts import CompareBoxes
+        >>> criterion = DenseLoss(2, [8, 16], 16, boxes=UprightBoxes(), assigner=TaskAligned(), box_term=OneMinus(giou),
+        ...                       pairing=CompareBoxes(giou), classification=BinaryCrossEntropy(),
+        ...                       gains={"box": 2.0, "cls": 1.0, "dfl": 0.25})
+        >>> [x.name for x in criterion.maps]
+        ['boxes', 'scores']
+    """
+
+    task = "detect"
+
+    def __init__(
+        self,
+        num_classes: int,
+        strides: Sequence[int],
+        reg_max: int,
+        *,
+        boxes: BoxKind,
+        assigner: Assigner,
+        pairing: Pairing,
+        box_term: BoxTerm,
+        classification: ClassTerm,
+        extras: Sequence[Extra] = (),
+        gains: Mapping[str, float],
+        distributed: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = whole_number("num_classes", num_classes)
+        self.strides = check_strides(strides)
+        self.reg_max = whole_number("reg_max", reg_max)
+        self.boxes = boxes
+        self.assigner = assigner
+        self.pairing = pairing
+        self.box_term = box_term
+        self.classification = classification
+        if isinstance(classification, BinaryCrossEntropy):
+            classification.check(self.num_classes)
+        self.extras = tuple(extras)
+        for i, extra in enumerate(self.extras):
+            if isinstance(extra, nn.Module):  # its buffers move with this one's
+                self.add_module(f"extra{i}", extra)
+        self.gains = {
+            name: finite_number(f"{'dfl' if name == 'l1' else name}_gain", gain) for name, gain in gains.items()
+        }
+        self.distributed = true_or_false("distributed", distributed)
+        own = {"self", "__class__", "arguments"}  # of a constructor that hands on its `locals()`
+        self.arguments = {name: value for name, value in (arguments or {}).items() if name not in own}
+
+    @property
+    def maps(self) -> list[Map]:
+        """The fields of `Predictions` that the loss reads."""
+        bins = "logits of the distances to left, top, right, bottom, channel side*R + bin"
+        plain = "distances to left, top, right, bottom in cells of the level"
+        return [
+            Map("boxes", 4 * self.reg_max, bins if self.reg_max > 1 else plain),
+            Map("scores", self.num_classes, "class logits"),
+            *self.boxes.maps,
+            *(x for extra in self.extras for x in extra.maps),
+        ]
+
+    @property
+    def fields(self) -> list[Field]:
+        """The fields of `Targets` that the loss reads."""
+        return [
+            Field("batch_idx", (), "int64", "image of the row; outside [0, B) the row is padding"),
+            Field("labels", (), "int64", "class of the row, in [0, C)"),
+            Field("boxes", (4,), "float32", "centre x, centre y, width, height as fractions of the image"),
+            *self.boxes.fields,
+            *(x for extra in self.extras for x in extra.fields),
+        ]
+
+    def forward(self, predictions: Predictions, targets: Targets) -> LossOutput:
+        """Loss of a batch.
+
+        Args:
+            predictions: the head's raw output.
+            targets: the batch's rows; padding rows count nothing.
+
+        Returns:
+            `LossOutput(total, terms, num_positives, overflow)`.
+
+        Raises:
+            ValueError: for a wrong rank, size, dtype or device.
+        """
+        self.check(predictions, targets)
+        return self.evaluate(predictions, self.place(predictions, targets), self.assigner)
+
+    def assign(self, predictions: Predictions, targets: Targets) -> Assignment:
+        """The positives that the loss would train on, without a gradient.
+
+        Args:
+            predictions: the head's raw output.
+            targets: the batch's rows.
+
+        Returns:
+            `Assignment` with `P = N * slots`, the assigner's slots of a row.
+
+        Raises:
+            ValueError: for a wrong rank, size, dtype or device.
+        """
+        self.check(predictions, targets)
+        return self.positives(self.view(predictions, self.place(predictions, targets)), self.assigner)
+
+    def assign_dense(self, predictions: Predictions, targets: Targets) -> DenseAssignment:
+        """The same positives, one entry per anchor.
+
+        Args:
+            predictions: the head's raw output.
+            targets: the batch's rows.
+
+        Returns:
+            `DenseAssignment`, boxes in xyxy pixels.
+
+        Raises:
+            ValueError: for a wrong rank, size, dtype or device.
+        """
+        self.check(predictions, targets)
+        scene = self.place(predictions, targets)
+        batch, classes, anchors = predictions.scores.shape
+        flat = self.positives(self.view(predictions, scene), self.assigner)
+        return to_dense(flat, targets.labels, scene.boxes, batch, anchors, classes)
+
+    def with_assigner(self, assigner: Assigner) -> "DenseLoss":
+        """The same loss, its weights shared, with another assigner."""
+        other = copy(self)
+        other._modules = dict(self._modules)  # of which the copy is shallow
+        del other.assigner
+        other.assigner = assigner
+        return other
+
+    def check(self, predictions: Predictions, targets: Targets) -> None:
+        """Check ranks, sizes, dtypes and devices; no value is read.
+
+        Raises:
+            ValueError: naming the argument, what was expected and what came.
+        """
+        check_inputs(predictions, targets, self.maps, self.strides)
+        self.boxes.check(targets)
+        for extra in self.extras:
+            extra.check(predictions, targets)
+        check_buffers(predictions, self)
+
+    def place(self, predictions: Predictions, targets: Targets) -> Scene:
+        """What depends on the targets and the grid alone: anchors, targets in pixels, candidates."""
+        grid_sizes, image_size = predictions.grid_sizes, image_size_of(predictions, self.strides)
+        dtype = at_least_float32(predictions.boxes).dtype
+        anchors = make_anchors(grid_sizes, self.strides, dtype=dtype, device=predictions.boxes.device)
+        pixels = (anchors.points * anchors.strides[:, None]).float()
+        boxes, fits = self.boxes.place(targets, image_size)
+        real = (targets.batch_idx >= 0) & (targets.batch_idx < predictions.scores.shape[0])
+        image = torch.where(real, targets.batch_idx, 0).long()
+        region = self.assigner.region or self.boxes.region
+        candidates = candidates_in(region, boxes, real & fits, image, pixels, grid_sizes, self.strides, targets.pages)
+        return Scene(targets, anchors, pixels, boxes, image_size, candidates)
+
+    @torch.no_grad()
+    def view(self, predictions: Predictions, scene: Scene) -> View:
+        """The predictions in a scene, their distances decoded without a gradient."""
+        # In the layout that the head writes, [B, 4, R, A]: the anchors are the contiguous dimension.
+        logits = at_least_float32(predictions.boxes.detach()).unflatten(1, (4, self.reg_max))
+        return View(predictions, decode_sides(logits, dim=2), scene)
+
+    @torch.no_grad()
+    def positives(self, view: View, assigner: Assigner) -> Assignment:
+        """What an assigner, this loss's own or another, makes positive."""
+        view = view._replace(predictions=detached(view.predictions))  # forward-mode derivatives ignore `no_grad`
+        scene, targets = view.scene, view.scene.targets
+        overlap = self.pairing(view, self.boxes, assigner)
+        rows = targets.batch_idx, targets.labels, scene.boxes
+        pairs = Pairs(view.predictions.scores, *rows, scene.pixels, scene.anchors.strides, scene.candidates, overlap)
+        found = assigner(pairs)
+        overflow = found.overflow
+        for extra in self.extras:
+            overflow = overflow + extra.overflow(view, found, assigner.slots)
+        # Not by `_replace`: torch 2.11 cannot return what that makes from a graph.
+        return Assignment(*found[:-1], overflow=overflow)
+
+    def evaluate(self, predictions: Predictions, scene: Scene, assigner: Assigner) -> LossOutput:
+        """The loss in a scene that another branch may share."""
+        view = self.view(predictions, scene)
+        assignment = self.positives(view, assigner)
+        points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
+        true = masked(scene.boxes[assignment.row], assignment.valid)
+        slots = Positives(view, assignment, assigner.slots, points, strides, self.boxes.scaled(true, strides))
+        terms = self._terms(slots)
+        batch = predictions.scores.shape[0]
+        terms = {name: terms[name] * batch for name in self.gains if name in terms}
+        summed = torch.stack(list(terms.values())).sum()
+        return LossOutput(summed, terms, assignment.valid.sum(), assignment.overflow)
+
+    def _terms(self, slots: Positives) -> dict[str, Tensor]:
+        """Every term times its gain."""
+        view, assignment = slots.view, slots.assignment
+        distances, error = self._distances(slots)
+        box = self.box_term(self.boxes.read(slots, distances), slots.boxes, slots.strides)
+        terms: dict[str, Term] = {"box": Weighted(box), **error}
+        for extra in self.extras:
+            terms |= extra(slots)
+        scores = at_least_float32(view.predictions.scores)
+        normaliser = score_normaliser(total(assignment.score), over_ranks=self.distributed)
+        cls = self.classification(scores, assignment, view.scene.targets.labels)
+        reduced = {name: self._reduced(name, term, assignment, normaliser) for name, term in terms.items()}
+        return {**reduced, "cls": self.gains["cls"] * cls / normaliser}
+
+    def _distances(self, slots: Positives) -> tuple[Tensor, dict[str, Term]]:
+        """`[P, 4]` distances, grid units, and their `[P]` error: `dfl` over the bins, `l1` without."""
+        view, assignment = slots.view, slots.assignment
+        true = self.boxes.distances(slots.points, slots.boxes)
+        if self.reg_max > 1:
+            distances, error = read_sides(view.predictions.boxes, view.sides, assignment, true)
+            return distances, {"dfl": Weighted(error)}
+        distances = slots.read(view.predictions.boxes)
+        return distances, {"l1": Weighted(scaled_l1(distances, true, slots.strides, view.scene.image_size))}
+
+    def _reduced(self, name: str, term: Term, assignment: Assignment, normaliser: Tensor) -> Tensor:
+        gain = self.gains[name]
+        if isinstance(term, Weighted):
+            return gain * weighted_sum(term.errors, assignment.score, assignment.valid) / normaliser
+        if isinstance(term, Mean):
+            return gain * mean_over_positives(term.errors, assignment.valid)
+        return gain * term

@@ -1,0 +1,216 @@
+"""The parts that a loss is made of, as types: write one of your own and hand it to a loss.
+
+Letters: B images, N rows, A anchors, C classes, P positive slots.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from compiled_loss.assign.parts import Assigner, Overlap
+from compiled_loss.assign.regions import Region
+from compiled_loss.checks import check_floating, check_shape, given
+from compiled_loss.losses.scene import Positives, View
+from compiled_loss.targets import Targets
+from compiled_loss.types import Assignment, Predictions
+
+# How well two boxes overlap, at most 1 and either way round the same; they broadcast, in one unit.
+BoxOverlap = Callable[[Tensor, Tensor], Tensor]
+# `[P]` error of predicted and true boxes `[P, 4 or 5]`, in units of `[P]` pixels.
+BoxTerm = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Error summed over all logits `[B, C, A]`, not normalised, given the positives and the rows' labels `[N]`.
+ClassTerm = Callable[[Tensor, Assignment, Tensor], Tensor]
+
+
+class Map(NamedTuple):
+    """A field of `Predictions` that a part reads.
+
+    Args:
+        name: of the field.
+        channels: its channels; a letter where the loss leaves them open.
+        meaning: what it holds, with its unit.
+        pixels: 0 for one column an anchor `[B, channels, A]`; else one value a pixel `[B, channels, H, W]`, each so
+            many mask pixels wide.
+        optional: whether a head may lack it.
+    """
+
+    name: str
+    channels: int | str
+    meaning: str
+    pixels: int = 0
+    optional: bool = False
+
+    def check(self, predictions: Predictions) -> None:
+        """Check the field's rank, sizes and dtype.
+
+        Raises:
+            ValueError: naming the field, what was expected and what came.
+        """
+        argument, x = f"predictions.{self.name}", getattr(predictions, self.name)
+        if x is None and self.optional:
+            return
+        x = given(argument, x)
+        batch, _, anchors = predictions.scores.shape
+        check_shape(argument, x, [batch, self.channels, *(["H", "W"] if self.pixels else [anchors])])
+        check_floating(argument, x)
+
+
+class Field(NamedTuple):
+    """A field of `Targets` that a part reads.
+
+    Args:
+        name: of the field.
+        shape: sizes after N rows, or with "H", "W" those of a map of each image.
+        dtype: as in torch.
+        meaning: what it holds, with its unit.
+        optional: whether targets may lack it.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    meaning: str
+    optional: bool = False
+
+
+class Weighted(NamedTuple):
+    """`sum score * error / S` over the positives, S the loss's normaliser."""
+
+    errors: Tensor  # [P]
+
+
+class Mean(NamedTuple):
+    """Mean over the positives and the trailing dimension."""
+
+    errors: Tensor  # [P, K]
+
+
+# A term that is reduced like one of these, or a scalar that is already.
+Term = Weighted | Mean | Tensor
+
+
+class BoxKind(Protocol):
+    """What the boxes of a task are: how true ones are placed, and predicted ones read."""
+
+    @property
+    def values(self) -> int:
+        """Of a box: 4, or 5 with an angle."""
+        ...
+
+    @property
+    def maps(self) -> Sequence[Map]:
+        """What a head predicts besides distances."""
+        ...
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """What targets hold besides labels and boxes."""
+        ...
+
+    @property
+    def region(self) -> Region:
+        """Inside a box."""
+        ...
+
+    def check(self, targets: Targets) -> None:
+        """Check that the targets hold what such boxes need."""
+        ...
+
+    def place(self, targets: Targets, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """`[N, values]` true boxes in float32 pixels, and `[N]` bool, which of them may have candidates."""
+        ...
+
+    def predicted(self, view: View) -> Tensor:
+        """`[B, A, values]` boxes of all anchors, float32 pixels."""
+        ...
+
+    def scaled(self, boxes: Tensor, strides: Tensor) -> Tensor:
+        """Boxes `[P, values]` in pixels, in units of strides `[P]`."""
+        ...
+
+    def distances(self, points: Tensor, boxes: Tensor) -> Tensor:
+        """`[P, 4]` distances from points to the sides of boxes, one unit."""
+        ...
+
+    def read(self, positives: Positives, distances: Tensor) -> Tensor:
+        """`[P, values]` predicted boxes of the positives, grid units, of predicted distances."""
+        ...
+
+
+class Pairing(Protocol):
+    """How well candidates overlap their rows."""
+
+    def __call__(self, view: View, boxes: BoxKind, assigner: Assigner) -> Overlap:
+        """A function of candidates and their logits that tells `[G, S]` overlaps."""
+        ...
+
+
+class Extra(Protocol):
+    """Further terms of a task, such as those of keypoints or masks."""
+
+    @property
+    def maps(self) -> Sequence[Map]:
+        """What a head predicts for them."""
+        ...
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """What targets hold for them."""
+        ...
+
+    def check(self, predictions: Predictions, targets: Targets) -> None:
+        """Check that the targets hold what the terms need; the maps are checked already."""
+        ...
+
+    def overflow(self, view: View, assignment: Assignment, slots: int) -> Tensor | int:
+        """How often what was planned on the host did not suffice."""
+        ...
+
+    def __call__(self, positives: Positives) -> dict[str, Term]:
+        """The terms by name, not yet times their gains."""
+        ...
+
+
+class CompareBoxes:
+    """The overlap of boxes in pixels.
+
+    Args:
+        overlap: of two boxes.
+        prepare: what both are turned into first, so that it is not computed anew for every pair.
+    """
+
+    def __init__(self, overlap: BoxOverlap, prepare: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.overlap = overlap
+        self.prepare = prepare or _as_they_are
+
+    def __call__(self, view: View, boxes: BoxKind, assigner: Assigner) -> Overlap:
+        """Of every candidate."""
+        predicted, true = self.prepare(boxes.predicted(view)), self.prepare(view.scene.boxes)
+        return lambda candidates, logits: self.overlap(candidates.of_rows(true), candidates.take(predicted))
+
+
+@dataclass(frozen=True)
+class OneMinus:
+    """The box term `1 - overlap`.
+
+    Args:
+        overlap: of two boxes.
+
+    Example:
+        >>> from compiled_loss.geometry.boxes import giou
+        >>> box = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> OneMinus(giou)(box, box, torch.ones(1)).round(decimals=4)
+        tensor([0.])
+    """
+
+    overlap: BoxOverlap
+
+    def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
+        """`[P]` errors."""
+        return 1 - self.overlap(predicted, true)
+
+
+def _as_they_are(boxes: Tensor) -> Tensor:
+    return boxes
