@@ -1,8 +1,14 @@
-"""Checks of static facts (rank, shape, dtype, device) at the public edge. None reads a tensor's value."""
+"""Checks at the public edge: of static facts (rank, shape, dtype, device), and of the settings of a constructor.
 
+None reads a value of a batch.
+"""
+
+import difflib
+import inspect
+import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +59,104 @@ def whole_number(argument: str, value: Any, least: int = 1) -> int:
     return number
 
 
+def finite_number(argument: str, value: Any) -> float:
+    """An argument as a float, where it is a real number of any kind (NumPy's included), finite and not negative.
+
+    Raises:
+        ValueError: for anything else.
+
+    Example:
+        >>> finite_number("box_gain", float("nan"))
+        Traceback (most recent call last):
+        ValueError: box_gain: expected a finite number of 0 or more, got nan
+    """
+    try:
+        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an int that no float holds
+        number = math.inf
+    require(0 <= number < math.inf, argument, "a finite number of 0 or more", value)
+    return number
+
+
+def numbers_for_each(argument: str, values: Any, size: int, *, zero: bool = True) -> Tensor:
+    """An argument as a float32 tensor of its own, where it holds so many finite numbers, none negative.
+
+    Args:
+        argument: its name.
+        values: a tensor or a sequence.
+        size: how many.
+        zero: whether 0 is allowed.
+
+    Raises:
+        ValueError: for anything else.
+
+    Example:
+        >>> numbers_for_each("sigmas", [0.5, 0.0], 2, zero=False)
+        Traceback (most recent call last):
+        ValueError: sigmas: expected finite numbers above 0, got [0.5, 0.0]
+    """
+    try:
+        given = values if isinstance(values, Tensor) else torch.as_tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        given = None
+    real = given is not None and not given.is_complex() and given.dtype != torch.bool
+    require(real, argument, f"{size} numbers", values)
+    assert given is not None
+    check_shape(argument, given, [size])
+    found = given.detach().to(torch.float32, copy=True)
+    if not found.is_meta:
+        fits = ((found >= 0) if zero else (found > 0)) & found.isfinite()
+        require(bool(fits.all()), argument, f"finite numbers {'of 0 or more' if zero else 'above 0'}", given.tolist())
+    return found
+
+
+def true_or_false(argument: str, value: Any) -> bool:
+    """An argument that is True or False.
+
+    Raises:
+        ValueError: for anything else, such as a text, which would count as True.
+
+    Example:
+        >>> true_or_false("distributed", "no")
+        Traceback (most recent call last):
+        ValueError: distributed: expected True or False, got no
+    """
+    require(isinstance(value, bool), argument, "True or False", value)
+    return value
+
+
+def check_keywords(called: str, given: Iterable[str], *kinds: type) -> None:
+    """Refuse keywords that no constructor of some classes or of their bases takes.
+
+    A constructor that hands on what it does not know would leave it to a base to refuse them, by the base's name.
+
+    Args:
+        called: what the user called.
+        given: the keywords.
+        kinds: the classes.
+
+    Raises:
+        TypeError: naming what was called, the keyword, and the nearest one that there is.
+
+    Example:
+        >>> class Circle:
+        ...     def __init__(self, *, radius): ...
+        >>> check_keywords("Circle", ["raduis"], Circle)
+        Traceback (most recent call last):
+        TypeError: Circle() got an unexpected keyword argument 'raduis'; did you mean 'radius'?
+    """
+    makers = [inspect.signature(base.__init__) for kind in kinds for base in kind.__mro__ if "__init__" in vars(base)]
+    known = {
+        x.name for maker in makers for x in maker.parameters.values() if x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)
+    }
+    known.discard("self")
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(sorted(known))}"
+            raise TypeError(f"{called}() got an unexpected keyword argument '{name}'; {hint}")
+
+
 def check_strides(strides: Any) -> tuple[int, ...]:
     """Pixels per grid unit of each level, as ints, finest first.
 
@@ -60,14 +164,15 @@ def check_strides(strides: Any) -> tuple[int, ...]:
         ValueError: for no level, numbers that are not whole and positive, or levels out of order.
 
     Example:
-        >>> check_strides([8.0, 16.0])
-        (8, 16)
+        >>> check_strides([8.0, 16.0]), check_strides(torch.tensor([8.0, 16.0]))
+        ((8, 16), (8, 16))
     """
-    several = isinstance(strides, Sequence) and all(isinstance(s, numbers.Real) for s in strides)
-    whole = several and len(strides) >= 1 and all(s >= 1 and s % 1 == 0 for s in strides)
-    ascending = whole and list(strides) == sorted(set(strides))
+    given = strides.tolist() if isinstance(strides, Tensor) and not strides.is_meta else strides
+    several = isinstance(given, Sequence) and all(isinstance(s, numbers.Real) for s in given)
+    whole = several and len(given) >= 1 and all(s >= 1 and s % 1 == 0 and not isinstance(s, bool) for s in given)
+    ascending = whole and list(given) == sorted(set(given))
     require(ascending, "strides", "different positive whole numbers, finest level first", strides)
-    return tuple(int(s) for s in strides)
+    return tuple(int(s) for s in given)
 
 
 def check_shape(argument: str, x: Tensor, shape: Sequence[int | str]) -> None:

@@ -14,6 +14,15 @@ from torch import Tensor
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
 from compiled_loss.assign.top_k import first_top_k
+from compiled_loss.checks import (
+    check_floating,
+    check_integer,
+    check_same_device,
+    check_shape,
+    finite_number,
+    require,
+    whole_number,
+)
 from compiled_loss.numerics import add_epsilon, pick, power
 from compiled_loss.types import Assignment
 
@@ -67,6 +76,10 @@ def assign_task_aligned(
     Returns:
         `Assignment` with `P = N*k` slots, or `N*keep` where fewer are kept. No gradient flows through it.
 
+    Raises:
+        ValueError: for a tensor of the wrong rank, size, dtype or device, candidates of another type, overlaps of
+            another shape than theirs, or numbers out of range.
+
     Source: TOOD, arXiv 2108.07755; one anchor a row: YOLOv10, arXiv 2405.14458.
 
     Example:
@@ -80,6 +93,16 @@ def assign_task_aligned(
         >>> a.anchor, a.valid
         (tensor([0, 1, 2]), tensor([True, True, True]))
     """
+    check_shape("scores", scores, ["B", "C", "A"])
+    check_floating("scores", scores)
+    check_shape("batch_idx", batch_idx, ["N"])
+    check_shape("labels", labels, [batch_idx.shape[0]])
+    check_integer("batch_idx", batch_idx)
+    check_integer("labels", labels)
+    require(isinstance(candidates, Candidates), "candidates", "Candidates", type(candidates).__name__)
+    check_same_device(scores=scores, batch_idx=batch_idx, labels=labels, candidates=candidates.anchor)
+    top_k, keep = whole_number("top_k", top_k), None if keep is None else whole_number("keep", keep)
+    alpha, beta = finite_number("alpha", alpha), finite_number("beta", beta)
     scores = scores.detach()  # forward-mode derivatives ignore `no_grad`
     batch, num_classes, num_anchors = scores.shape
     rows, layout = batch_idx.shape[0], candidates.layout
@@ -91,6 +114,7 @@ def assign_task_aligned(
 
     logits = pick(scores, candidates.image[:, None], candidates.of_rows(labels), candidates.anchor)
     overlaps = overlap(candidates, logits).float()
+    check_shape("overlap", overlaps, candidates.anchor.shape)
     # A broken prediction has no overlap and is never picked.
     overlaps = torch.where(candidates.inside & (overlaps > 0) & overlaps.isfinite(), overlaps, 0.0)
 

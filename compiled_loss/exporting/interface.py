@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
-from compiled_loss.checks import check_shape, require
+from compiled_loss.checks import check_shape, require, true_or_false
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.losses.oriented import OrientedLoss
@@ -112,6 +112,7 @@ def check_setting(loss: Loss, setting: Setting) -> None:
         require(two, "image_size", "(height, width) in pixels, or None", size)
         fits = all(n % stride == 0 for n in size for stride in steps)
         require(fits, "image_size", f"multiples of {sorted(set(steps))}", tuple(size))
+    true_or_false("semantic", setting.semantic)
     for name in ("slots", "pages", "mask_tiles", "prototypes"):
         value = getattr(setting, name)
         require(value is None or _whole(value), name, "a positive integer, or None", value)

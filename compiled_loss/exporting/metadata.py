@@ -123,7 +123,8 @@ def rebuild(metadata: Metadata) -> tuple[Loss, Setting]:
 def _rebuild(constants: dict[str, Any]) -> tuple[Loss, Setting]:
     kind = _LOSSES.get(constants["loss"])
     require(kind is not None, "constants.loss", f"one of {', '.join(_LOSSES)}", constants["loss"])
-    arguments: dict[str, Any] = dict(constants["arguments"])
+    # A graph looks at no value, and takes every row outside [0, B) for padding; so does what it is compared with.
+    arguments: dict[str, Any] = {**constants["arguments"], "check_values": False}
     for name in _TENSORS & arguments.keys():
         arguments[name] = None if arguments[name] is None else torch.tensor(arguments[name])
     flow = arguments.get("flow")
@@ -156,13 +157,14 @@ def _version(package: str) -> str | None:
 
 
 def _arguments(loss: DetectionLoss) -> dict[str, Any]:
-    """The arguments of the constructor; every loss keeps them under their own names."""
+    """The arguments of the constructor that a graph depends on; every loss keeps them under their own names."""
     found = {}
     for cls in type(loss).__mro__:
         if not issubclass(cls, DetectionLoss):
             break
         for name, parameter in inspect.signature(cls.__init__).parameters.items():
-            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) and hasattr(loss, name):
+            named = parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+            if named and hasattr(loss, name) and name != "check_values":
                 found[name] = _plain(getattr(loss, name))
     return found
 

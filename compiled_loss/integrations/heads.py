@@ -3,12 +3,12 @@
 Letters: C classes, K keypoints.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from compiled_loss.checks import require
+from compiled_loss.checks import finite_number, require, whole_number
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.losses.oriented import OrientedLoss
@@ -62,7 +62,7 @@ def read_task(model: Any) -> Task:
         `Task`.
 
     Raises:
-        ValueError: for a model without a detection head, or one whose strides are not set.
+        ValueError: for a model without a detection head, or one whose strides are not set, or numbers out of range.
 
     Example:
         >>> from types import SimpleNamespace
@@ -73,19 +73,23 @@ def read_task(model: Any) -> Task:
     head = _head(model)
     given = getattr(model, "args", None) or {}
     given = given if isinstance(given, Mapping) else vars(given)
-    gains = {name: float(default if given.get(name) is None else given[name]) for name, default in GAINS.items()}
+
+    def setting(name: str, default: float) -> float:
+        return finite_number(f"model.args.{name}", default if given.get(name) is None else given[name])
+
+    gains = {name: setting(name, default) for name, default in GAINS.items()}
     weights = getattr(model, "class_weights", None)
     options: dict[str, Any] = {
-        "num_classes": int(head.nc),
+        "num_classes": _count(head.nc, "nc"),
         "strides": _strides(head),
-        "reg_max": int(head.reg_max),
+        "reg_max": _count(head.reg_max, "reg_max"),
         "class_weights": None if weights is None else torch.as_tensor(weights, device=device_of(head)).flatten(),
         **{f"{name}_gain": gains[name] for name in ("box", "cls", "dfl")},
     }
     side = "dfl" if head.reg_max > 1 else "l1"
     maps, rows = {"boxes": "boxes", "scores": "scores"}, ("batch_idx", "cls", "bboxes")
     end_to_end = _has(head, "one2one_cv2")
-    rest = (end_to_end, bool(given.get("overlap_mask", True)), float(given.get("epochs", 1)))
+    rest = (end_to_end, bool(given.get("overlap_mask", True)), setting("epochs", 1))
     if _has(head, "ne"):
         options["angle_gain"] = gains["angle"]
         names = ("box", "cls", side, "angle")
@@ -98,13 +102,18 @@ def read_task(model: Any) -> Task:
     shape = getattr(head, "kpt_shape", None)
     if shape is None:
         return Task(DetectionLoss, options, ("box", "cls", side), maps, rows, *rest)
-    options |= {"num_keypoints": int(shape[0]), "keypoint_dims": int(shape[1])}
+    require(isinstance(shape, Sequence) and len(shape) == 2, "model.model[-1].kpt_shape", "(K, D)", shape)
+    options |= {"num_keypoints": _count(shape[0], "kpt_shape"), "keypoint_dims": _count(shape[1], "kpt_shape")}
     options |= {"pose_gain": gains["pose"], "kobj_gain": gains["kobj"]}
     maps, rows, names = maps | {"keypoints": "kpts"}, (*rows, "keypoints"), ("box", "pose", "kobj", "cls", side)
     if not _has(head, "flow_model"):
         return Task(PoseLoss, options, names, maps, rows, *rest)
     options |= {"flow": head.flow_model.log_prob, "rle_gain": gains["rle"]}
     return Task(ResidualPoseLoss, options, (*names, "rle"), maps, rows, *rest)
+
+
+def _count(value: Any, name: str) -> int:
+    return whole_number(f"model.model[-1].{name}", value)
 
 
 def _has(thing: Any, name: str) -> bool:

@@ -10,17 +10,33 @@ from torch import Tensor
 
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.task_aligned import Overlap, assign_task_aligned
-from compiled_loss.checks import check_same_device, check_shape, check_strides, require, whole_number
+from compiled_loss.checks import (
+    check_same_device,
+    check_strides,
+    finite_number,
+    numbers_for_each,
+    true_or_false,
+    whole_number,
+)
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.grid import Sides, boxes_to_distances, decode_sides, distances_to_boxes
 from compiled_loss.losses.exact import ExactModule
-from compiled_loss.losses.scene import Scene, check_inputs, detached, gather_positives, gather_rows, make_scene
+from compiled_loss.losses.scene import (
+    Scene,
+    check_inputs,
+    detached,
+    gather_positives,
+    gather_rows,
+    make_scene,
+    where_sound,
+)
 from compiled_loss.numerics import at_least_float32, total
 from compiled_loss.reduce import score_normaliser, weighted_sum
 from compiled_loss.targets import Targets
 from compiled_loss.terms.box import read_sides, scaled_l1
 from compiled_loss.terms.classification import classification_sum
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
+from compiled_loss.values import check_row_values
 
 
 class DetectionLoss(ExactModule):
@@ -44,9 +60,12 @@ class DetectionLoss(ExactModule):
         dfl_gain: factor of the distance term.
         class_weights: `[C]` factor of every logit's classification loss, or None.
         distributed: average the normaliser over the ranks of the default process group.
+        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
+            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
 
     Raises:
-        ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
+        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
+            rank, size, dtype or device.
 
     Source: TOOD (arXiv 2108.07755), CIoU (arXiv 1911.08287), Generalized Focal Loss (arXiv 2006.04388).
 
@@ -76,6 +95,7 @@ class DetectionLoss(ExactModule):
         dfl_gain: float = 1.5,
         class_weights: Tensor | None = None,
         distributed: bool = False,
+        check_values: bool = True,
     ) -> None:
         super().__init__()
         self.num_classes = whole_number("num_classes", num_classes)
@@ -83,17 +103,15 @@ class DetectionLoss(ExactModule):
         self.reg_max = whole_number("reg_max", reg_max)
         self.top_k = whole_number("top_k", top_k)
         self.keep = None if keep is None else whole_number("keep", keep)
-        finite = 0 <= alpha < float("inf") and 0 <= beta < float("inf")
-        require(finite, "alpha, beta", "finite numbers of 0 or more", (alpha, beta))
         if class_weights is not None:
-            class_weights = torch.as_tensor(class_weights, dtype=torch.float32).detach().clone()
-            check_shape("class_weights", class_weights, [num_classes])
-        self.alpha = alpha
-        self.beta = beta
-        self.box_gain = box_gain
-        self.cls_gain = cls_gain
-        self.dfl_gain = dfl_gain
-        self.distributed = distributed
+            class_weights = numbers_for_each("class_weights", class_weights, self.num_classes)
+        self.alpha = finite_number("alpha", alpha)
+        self.beta = finite_number("beta", beta)
+        self.box_gain = finite_number("box_gain", box_gain)
+        self.cls_gain = finite_number("cls_gain", cls_gain)
+        self.dfl_gain = finite_number("dfl_gain", dfl_gain)
+        self.distributed = true_or_false("distributed", distributed)
+        self.check_values = true_or_false("check_values", check_values)
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, predictions: Predictions, targets: Targets) -> LossOutput:
@@ -107,9 +125,10 @@ class DetectionLoss(ExactModule):
             `LossOutput(total, terms, num_positives, overflow)`.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device.
+            ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
         self._check(predictions, targets)
+        self._look_at_rows(predictions, targets)
         return self._loss(predictions, targets, self._scene(predictions, targets))
 
     def _loss(self, predictions: Predictions, targets: Targets, scene: Scene) -> LossOutput:
@@ -133,9 +152,10 @@ class DetectionLoss(ExactModule):
             `Assignment` with `P = N*k` slots, `N*keep` where fewer are kept.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device.
+            ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
         self._check(predictions, targets)
+        self._look_at_rows(predictions, targets)
         return self._assign(predictions, self._sides(predictions), targets, self._scene(predictions, targets))
 
     def assign_dense(self, predictions: Predictions, targets: Targets) -> DenseAssignment:
@@ -149,9 +169,10 @@ class DetectionLoss(ExactModule):
             `DenseAssignment`, boxes in xyxy pixels.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device.
+            ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
         self._check(predictions, targets)
+        self._look_at_rows(predictions, targets)
         scene = self._scene(predictions, targets)
         batch, classes, anchors = predictions.scores.shape
         flat = self._assign(predictions, self._sides(predictions), targets, scene)
@@ -160,6 +181,11 @@ class DetectionLoss(ExactModule):
     def _check(self, predictions: Predictions, targets: Targets) -> None:
         check_inputs(predictions, targets, self.num_classes, self.reg_max, self.strides)
         check_same_device(predictions=predictions.scores, class_weights=self.class_weights)
+
+    def _look_at_rows(self, predictions: Predictions, targets: Targets) -> None:
+        # In this order, so that a graph does not depend on the attribute.
+        if not torch.compiler.is_compiling() and self.check_values:
+            check_row_values(targets, predictions.scores.shape[0], self.num_classes)
 
     def _scene(self, predictions: Predictions, targets: Targets) -> Scene:
         """What depends on the targets and the grid alone: anchors, targets in pixels, candidates."""
@@ -177,6 +203,10 @@ class DetectionLoss(ExactModule):
         boxes = self._boxes(sides, scene)
         return lambda candidates, logits: ciou(candidates.of_rows(scene.boxes), candidates.take(boxes))
 
+    def _read_at_positives(self, predictions: Predictions) -> list[Tensor]:
+        """`[B, channels, A]` maps besides boxes and scores, which the assigner itself looks at."""
+        return []
+
     def _boxes(self, sides: Sides, scene: Scene) -> Tensor:
         """`[B, A, 4]` predicted boxes, xyxy float32 pixels."""
         points, strides = scene.anchors
@@ -191,7 +221,7 @@ class DetectionLoss(ExactModule):
             targets.batch_idx,
             targets.labels,
             scene.candidates,
-            self._overlap(predictions, sides, targets, scene),
+            where_sound(self._overlap(predictions, sides, targets, scene), self._read_at_positives(predictions)),
             top_k=self.top_k,
             keep=self.keep,
             alpha=self.alpha,

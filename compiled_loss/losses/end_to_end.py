@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import check_same_device, require
+from compiled_loss.checks import check_keywords, check_same_device, finite_number, require, true_or_false
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.exact import ExactModule
 from compiled_loss.targets import Targets
@@ -33,7 +33,9 @@ class EndToEndLoss(ExactModule):
         options: its keyword arguments, the same for both branches; `top_k` and `keep` are set here.
 
     Raises:
-        ValueError: for `top_k` or `keep` among the options, or what the task's loss refuses.
+        ValueError: for a loss in place of its class, for `top_k` or `keep` among the options, or what the task's loss
+            refuses.
+        TypeError: for a keyword that there is not.
 
     Source: YOLOv10, arXiv 2405.14458.
 
@@ -51,11 +53,18 @@ class EndToEndLoss(ExactModule):
 
     def __init__(self, loss: type[DetectionLoss], *args: Any, plain_sum: bool = False, **options: Any) -> None:
         super().__init__()
+        is_class = isinstance(loss, type) and issubclass(loss, DetectionLoss)
+        kind = loss if isinstance(loss, type) else type(loss)
+        expected = f"a class, its arguments beside it, as in EndToEndLoss({kind.__name__}, num_classes)"
+        if not issubclass(kind, DetectionLoss):
+            expected = "a class of a loss, such as DetectionLoss"
+        require(is_class, "loss", expected, kind.__name__ if kind is loss else f"an instance of {kind.__name__}")
+        check_keywords(f"EndToEndLoss of {kind.__name__}", options, kind, type(self))
         fixed = sorted({"top_k", "keep"} & set(options))
         require(not fixed, ", ".join(fixed), "nothing, since the branches differ in it", "a value")
-        self.many = loss(*args, top_k=10, **options)
-        self.one = loss(*args, top_k=1, **options) if plain_sum else loss(*args, top_k=7, keep=1, **options)
-        self.plain_sum = plain_sum
+        of_one = {"top_k": 1} if plain_sum else {"top_k": 7, "keep": 1}
+        self.many, self.one = loss(*args, top_k=10, **options), loss(*args, **of_one, **options)
+        self.plain_sum = true_or_false("plain_sum", plain_sum)
         self.register_buffer("share", torch.tensor(_FIRST), persistent=False)
 
     def set_progress(self, epoch: float, epochs: float) -> None:
@@ -68,9 +77,17 @@ class EndToEndLoss(ExactModule):
         Raises:
             ValueError: for a negative number, or one that is not finite.
         """
-        fits = 0 <= epoch < float("inf") and 0 <= epochs < float("inf")
-        require(fits, "epoch, epochs", "finite numbers of 0 or more", (epoch, epochs))
+        epoch, epochs = finite_number("epoch", epoch), finite_number("epochs", epochs)
         self.share.fill_(_LAST + (_FIRST - _LAST) * max(0.0, 1 - epoch / max(epochs - 1, 1)))
+
+    @property
+    def check_values(self) -> bool:
+        """Whether eager calls look at the values of the rows; set it for both branches."""
+        return self.many.check_values
+
+    @check_values.setter
+    def check_values(self, wanted: bool) -> None:
+        self.many.check_values = self.one.check_values = true_or_false("check_values", wanted)
 
     def forward(self, many: Predictions, one: Predictions, targets: Targets) -> EndToEndOutput:
         """Loss of a batch.
@@ -84,7 +101,7 @@ class EndToEndLoss(ExactModule):
             `EndToEndOutput(total, terms, items, num_positives, overflow)`.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device.
+            ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
         self.many._check(many, targets)
         self.one._check(one, targets)
@@ -93,6 +110,7 @@ class EndToEndLoss(ExactModule):
         same = tuple(map(tuple, many.grid_sizes)) == tuple(map(tuple, one.grid_sizes))
         require(same, "one.grid_sizes", "those of many", one.grid_sizes)
         check_same_device(many=many.scores, one=one.scores, share=self.share)
+        self.many._look_at_rows(many, targets)
         scene = self.many._scene(many, targets)
         first, second = self.many._loss(many, targets, scene), self.one._loss(one, targets, scene)
         shares = (1.0, 1.0) if self.plain_sum else (self.share, 1 - self.share)

@@ -11,7 +11,14 @@ from torch import Tensor
 from compiled_loss.assign.candidates import find_cells
 from compiled_loss.assign.rotated import keep_inside, rotated_reach
 from compiled_loss.assign.task_aligned import Overlap
-from compiled_loss.checks import check_floating, check_same_device, check_shape, require
+from compiled_loss.checks import (
+    check_floating,
+    check_keywords,
+    check_same_device,
+    check_shape,
+    finite_number,
+    require,
+)
 from compiled_loss.geometry.rotated import decode_rotated, gaussian_overlap, gaussians, probiou, rotated_distances
 from compiled_loss.grid import Sides
 from compiled_loss.losses.detection import DetectionLoss
@@ -53,7 +60,9 @@ class OrientedLoss(DetectionLoss):
         options: every other argument of `DetectionLoss`.
 
     Raises:
-        ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
+        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
+            rank, size, dtype or device.
+        TypeError: for a keyword that there is not.
 
     Source: ProbIoU (arXiv 2106.06072), TOOD (arXiv 2108.07755), Generalized Focal Loss (arXiv 2006.04388).
 
@@ -68,8 +77,9 @@ class OrientedLoss(DetectionLoss):
     """
 
     def __init__(self, num_classes: int, *args: Any, angle_gain: float = 1.0, **options: Any) -> None:
+        check_keywords(type(self).__name__, options, type(self))
         super().__init__(num_classes, *args, **options)
-        self.angle_gain = angle_gain
+        self.angle_gain = finite_number("angle_gain", angle_gain)
 
     def _check(self, predictions: Predictions, targets: Targets) -> None:
         super()._check(predictions, targets)

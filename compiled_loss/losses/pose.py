@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import check_floating, check_same_device, check_shape, require, whole_number
+from compiled_loss.checks import (
+    check_floating,
+    check_keywords,
+    check_same_device,
+    check_shape,
+    finite_number,
+    numbers_for_each,
+    require,
+    whole_number,
+)
 from compiled_loss.geometry.boxes import xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import COCO_SIGMAS
 from compiled_loss.grid import Sides, decode_keypoints
@@ -38,7 +47,9 @@ class PoseLoss(DetectionLoss):
         options: every other argument of `DetectionLoss`.
 
     Raises:
-        ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
+        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
+            rank, size, dtype or device.
+        TypeError: for a keyword that there is not.
 
     Source: YOLO-Pose, arXiv 2204.06806; COCO keypoint evaluation.
 
@@ -64,19 +75,19 @@ class PoseLoss(DetectionLoss):
         kobj_gain: float = 1.0,
         **options: Any,
     ) -> None:
+        check_keywords(type(self).__name__, options, type(self))
         super().__init__(num_classes, **options)
         num_keypoints = whole_number("num_keypoints", num_keypoints)
+        keypoint_dims = whole_number("keypoint_dims", keypoint_dims)
         require(keypoint_dims in (2, 3), "keypoint_dims", "2 or 3", keypoint_dims)
         if sigmas is None:
             coco = num_keypoints == len(COCO_SIGMAS) and keypoint_dims == 3
             sigmas = torch.tensor(COCO_SIGMAS) if coco else torch.full((num_keypoints,), 1 / num_keypoints)
-        sigmas = torch.as_tensor(sigmas, dtype=torch.float32).detach().clone()
-        check_shape("sigmas", sigmas, [num_keypoints])
-        require(bool((sigmas > 0).all()), "sigmas", "positive numbers", sigmas.tolist())
+        sigmas = numbers_for_each("sigmas", sigmas, num_keypoints, zero=False)
         self.num_keypoints = num_keypoints
         self.keypoint_dims = keypoint_dims
-        self.pose_gain = pose_gain
-        self.kobj_gain = kobj_gain
+        self.pose_gain = finite_number("pose_gain", pose_gain)
+        self.kobj_gain = finite_number("kobj_gain", kobj_gain)
         self.register_buffer("sigmas", sigmas, persistent=False)
 
     def _check(self, predictions: Predictions, targets: Targets) -> None:
@@ -91,6 +102,10 @@ class PoseLoss(DetectionLoss):
         check_floating("predictions.keypoints", predictions.keypoints)
         check_shape("targets.keypoints", targets.keypoints, ["N", self.num_keypoints, "2 or 3"])
         check_same_device(predictions=predictions.keypoints, sigmas=self.sigmas)
+
+    def _read_at_positives(self, predictions: Predictions) -> list[Tensor]:
+        assert predictions.keypoints is not None
+        return [predictions.keypoints]
 
     def _terms(
         self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene, assignment: Assignment

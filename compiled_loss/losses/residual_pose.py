@@ -11,7 +11,15 @@ from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates, find_cells, fitting_levels
 from compiled_loss.assign.task_aligned import Overlap
-from compiled_loss.checks import check_floating, check_same_device, check_shape
+from compiled_loss.checks import (
+    check_floating,
+    check_keywords,
+    check_same_device,
+    check_shape,
+    finite_number,
+    numbers_for_each,
+    require,
+)
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import oks
 from compiled_loss.grid import Sides
@@ -59,7 +67,9 @@ class ResidualPoseLoss(PoseLoss):
         options: every other argument of `PoseLoss`.
 
     Raises:
-        ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
+        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
+            rank, size, dtype or device.
+        TypeError: for a keyword that there is not.
 
     Source: residual log-likelihood estimation, arXiv 2107.11291; YOLO-Pose, arXiv 2204.06806.
 
@@ -87,14 +97,15 @@ class ResidualPoseLoss(PoseLoss):
         rle_gain: float = 1.0,
         **options: Any,
     ) -> None:
+        check_keywords(type(self).__name__, options, type(self))
         super().__init__(num_classes, num_keypoints, keypoint_dims, **options)
+        require(flow is None or callable(flow), "flow", "a function of errors, or None", type(flow).__name__)
         if keypoint_weights is None:
             coco = num_keypoints == len(_COCO_WEIGHTS) and keypoint_dims == 3
             keypoint_weights = torch.tensor(_COCO_WEIGHTS) if coco else torch.ones(num_keypoints)
-        keypoint_weights = torch.as_tensor(keypoint_weights, dtype=torch.float32).detach().clone()
-        check_shape("keypoint_weights", keypoint_weights, [num_keypoints])
+        keypoint_weights = numbers_for_each("keypoint_weights", keypoint_weights, self.num_keypoints)
         self.flow = flow
-        self.rle_gain = rle_gain
+        self.rle_gain = finite_number("rle_gain", rle_gain)
         self.register_buffer("keypoint_weights", keypoint_weights, persistent=False)
 
     def _check(self, predictions: Predictions, targets: Targets) -> None:
@@ -128,7 +139,7 @@ class ResidualPoseLoss(PoseLoss):
         if targets.keypoints.shape[-1] == 3:
             visible = targets.keypoints[..., 2] > 0  # the assigner's meaning; the terms count flags other than 0
         # Rows are compared by keypoints alone, but an anchor whose box is broken must not be picked either.
-        sound = predicted.isfinite().all(-1).all(-1) & sides.distances.isfinite().all(1)
+        sound = sides.distances.isfinite().all(1)
         area = _FIGURE * xyxy_to_cxcywh(scene.boxes)[:, 2:].prod(-1)
         of_boxes = super()._overlap(predictions, sides, targets, scene)
 
@@ -139,6 +150,10 @@ class ResidualPoseLoss(PoseLoss):
             return torch.where(candidates.take(sound), found, 0.0)
 
         return overlap
+
+    def _read_at_positives(self, predictions: Predictions) -> list[Tensor]:
+        spreads = [] if predictions.keypoint_sigmas is None else [predictions.keypoint_sigmas]
+        return [*super()._read_at_positives(predictions), *spreads]
 
     def _terms(
         self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene, assignment: Assignment

@@ -11,7 +11,15 @@ from torch import Tensor
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.task_aligned import Overlap, alignment
 from compiled_loss.assign.top_k import first_top_k
-from compiled_loss.checks import check_floating, check_same_device, check_shape, require
+from compiled_loss.checks import (
+    check_floating,
+    check_keywords,
+    check_same_device,
+    check_shape,
+    finite_number,
+    require,
+    true_or_false,
+)
 from compiled_loss.geometry.masks import MaskTargets, index_map_targets, mask_iou, resize_prototypes, stacked_targets
 from compiled_loss.grid import Sides
 from compiled_loss.losses.detection import DetectionLoss
@@ -42,7 +50,9 @@ class SegmentationLoss(DetectionLoss):
         options: every other argument of `DetectionLoss`.
 
     Raises:
-        ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
+        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
+            rank, size, dtype or device.
+        TypeError: for a keyword that there is not.
 
     Source: YOLACT, arXiv 1904.02689.
 
@@ -65,10 +75,11 @@ class SegmentationLoss(DetectionLoss):
         mask_overlap: bool = False,
         **options: Any,
     ) -> None:
+        check_keywords(type(self).__name__, options, type(self))
         super().__init__(num_classes, **options)
-        self.mask_gain = self.box_gain if mask_gain is None else mask_gain
-        self.semantic_gain = self.box_gain if semantic_gain is None else semantic_gain
-        self.mask_overlap = mask_overlap
+        self.mask_gain = self.box_gain if mask_gain is None else finite_number("mask_gain", mask_gain)
+        self.semantic_gain = self.box_gain if semantic_gain is None else finite_number("semantic_gain", semantic_gain)
+        self.mask_overlap = true_or_false("mask_overlap", mask_overlap)
 
     @property
     def _slots_per_row(self) -> int:
@@ -140,6 +151,10 @@ class SegmentationLoss(DetectionLoss):
             return (first + shares[:-1].view_as(first)) / 2
 
         return overlap
+
+    def _read_at_positives(self, predictions: Predictions) -> list[Tensor]:
+        assert predictions.coefficients is not None
+        return [predictions.coefficients]
 
     def _assign(self, predictions: Predictions, sides: Sides, targets: Targets, scene: Scene) -> Assignment:
         assignment = super()._assign(predictions, sides, targets, scene)
