@@ -49,7 +49,7 @@ class DetectionLoss(ExactModule):
 
     Args:
         num_classes: C.
-        strides: pixels per grid unit of each level, finest first.
+        strides: pixels per grid unit of each level, finest first; a tensor of whole numbers too.
         reg_max: distance bins R per side.
         top_k: anchors that a target row selects.
         keep: anchors that a row keeps of those, where that is less; None keeps all.
@@ -83,7 +83,7 @@ class DetectionLoss(ExactModule):
     def __init__(
         self,
         num_classes: int,
-        strides: Sequence[int] = (8, 16, 32),
+        strides: Sequence[int] | Tensor = (8, 16, 32),
         reg_max: int = 16,
         *,
         top_k: int = 10,

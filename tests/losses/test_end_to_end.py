@@ -82,8 +82,8 @@ def test_the_scheduled_share_by_hand():
     assert shares == [0.8, 0.625, 0.45, 0.275, 0.1]
     criterion.set_progress(0, 1)
     assert criterion.share.item() == pytest.approx(0.8)
-    for wrong in ((-1, 5), (float("nan"), 5), (1, float("inf"))):
-        with pytest.raises(ValueError, match="epoch, epochs: expected finite numbers of 0 or more"):
+    for wrong, name in (((-1, 5), "epoch"), ((float("nan"), 5), "epoch"), ((1, float("inf")), "epochs")):
+        with pytest.raises(ValueError, match=f"^{name}: expected a finite number of 0 or more"):
             criterion.set_progress(*wrong)
 
 
