@@ -16,9 +16,8 @@ def main() -> None:
     plan = TargetPlan((SIZE, SIZE), STRIDES)
     fields = {"pose": "keypoints", "segment": "masks"}
     more = [Case(f"480 rows, mixed, with {x}", add_fields(rows_of(480, MIXED), task)) for task, x in fields.items()]
-    rows = []
+    plans, checks, rows = "`TargetPlan.apply`", "value checks", []
     for name, targets, _ in [*detection_cases(), *more]:
-        plans, checks = "`TargetPlan.apply`", "value checks"
         calls = {
             plans: lambda t=targets: plan.apply(t, BATCH),
             checks: lambda t=targets: check_row_values(t, BATCH, CLASSES),
