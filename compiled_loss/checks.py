@@ -3,12 +3,10 @@
 None reads a value of a batch.
 """
 
-import difflib
-import inspect
 import math
 import numbers
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -141,38 +139,6 @@ def true_or_false(argument: str, value: Any) -> bool:
     """
     require(isinstance(value, bool), argument, "True or False", value)
     return value
-
-
-def check_keywords(called: str, given: Iterable[str], *kinds: type) -> None:
-    """Refuse keywords that no constructor of some classes or of their bases takes.
-
-    A constructor that hands on what it does not know would leave it to a base to refuse them, by the base's name.
-
-    Args:
-        called: what the user called.
-        given: the keywords.
-        kinds: the classes.
-
-    Raises:
-        TypeError: naming what was called, the keyword, and the nearest one that there is.
-
-    Example:
-        >>> class Circle:
-        ...     def __init__(self, *, radius): ...
-        >>> check_keywords("Circle", ["raduis"], Circle)
-        Traceback (most recent call last):
-        TypeError: Circle() got an unexpected keyword argument 'raduis'; did you mean 'radius'?
-    """
-    makers = [inspect.signature(base.__init__) for kind in kinds for base in kind.__mro__ if "__init__" in vars(base)]
-    known = {
-        x.name for maker in makers for x in maker.parameters.values() if x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)
-    }
-    known.discard("self")
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(sorted(known))}"
-            raise TypeError(f"{called}() got an unexpected keyword argument '{name}'; {hint}")
 
 
 def check_strides(strides: Any) -> tuple[int, ...]:

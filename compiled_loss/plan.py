@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.rotated import rotated_reach
-from compiled_loss.checks import check_strides, require, whole_number
+from compiled_loss.checks import check_strides, finite_number, require, true_or_false, whole_number
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.geometry.pixels import box_pixels
 from compiled_loss.pages import pages_of
@@ -90,6 +90,7 @@ class TargetPlan:
         for name, least in (("rows", 2), ("pages", 1), ("mask_tiles", 1), ("num_classes", 1)):
             number = getattr(self, name)
             checked[name] = None if number is None else whole_number(name, number, least)
+        true_or_false("power_of_two", self.power_of_two)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -134,7 +135,7 @@ class TargetPlan:
         """
         plan = cls(image_size, strides, power_of_two=power_of_two, num_classes=num_classes)
         batch_size = whole_number("batch_size", batch_size)
-        require(0 <= margin < math.inf, "margin", "a finite number of 0 or more", margin)
+        margin = finite_number("margin", margin)
         images, size = [], None
         for one in targets:
             require(isinstance(one, Targets), f"targets[{len(images)}]", "Targets", type(one).__name__)

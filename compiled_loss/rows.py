@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import require
+from compiled_loss.checks import require, true_or_false, whole_number
 from compiled_loss.targets import IMAGE_FIELDS, ROW_FIELDS, Targets, check_structure
 
 _OPTIONAL = (*ROW_FIELDS[3:], *IMAGE_FIELDS)
@@ -56,9 +56,8 @@ def pad_rows(
         16
     """
     given = len(targets.batch_idx)
-    require(multiple_of >= 1, "multiple_of", "at least 1", multiple_of)
-    if rows is None:
-        rows = rounded_rows(given, multiple_of, power_of_two)
+    multiple_of, power_of_two = whole_number("multiple_of", multiple_of), true_or_false("power_of_two", power_of_two)
+    rows = rounded_rows(given, multiple_of, power_of_two) if rows is None else whole_number("rows", rows)
     require(rows >= max(given, 2), "rows", f"at least {max(given, 2)} for {given} target rows", rows)
 
     def pad(x: Tensor, value: int = 0) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import check_floating, check_integer, check_same_device, check_shape, require
+from compiled_loss.checks import check_floating, check_integer, check_same_device, check_shape, require, whole_number
 
 # How many image sizes a box may reach beyond the image: crops and shifts that were not clipped stay well below,
 # coordinates in pixels lie far above.
@@ -31,7 +31,8 @@ class Targets(NamedTuple):
     with `pin_memory=True`. Coordinates are fractions of the image's width and height.
 
     Args:
-        batch_idx: `[N]` integer, image of each row; a row outside `[0, B)` is padding (by convention -1).
+        batch_idx: `[N]` integer, image of each row; -1 is padding, and so is, where values are not looked at (in graphs
+            and on devices), everything else outside `[0, B)`.
         labels: `[N]` integer, class id of each row, in `[0, C)`.
         boxes: `[N, 4]` float, (centre x, centre y, width, height), each divided by image width or height.
         keypoints: `[N, K, 2]` normalised (x, y), or `[N, K, 3]` with a visibility flag (0: not labelled); or None.
@@ -91,7 +92,8 @@ class Targets(NamedTuple):
             These targets, unchanged.
 
         Raises:
-            ValueError: naming the field, what was expected, what came, the first bad row and how many rows are bad.
+            ValueError: naming the field, what was expected, what came, the first bad row and how many rows are bad; or
+                for a `batch_size` or `num_classes` that is no positive integer.
 
         Example:
             >>> import torch
@@ -102,6 +104,9 @@ class Targets(NamedTuple):
             Traceback (most recent call last):
             ValueError: Targets.labels: expected a class id in [0, 5), got 7 in row 1 (image 1); bad rows: 1 of 2
         """
+        for name, count in (("batch_size", batch_size), ("num_classes", num_classes)):
+            if count is not None:
+                whole_number(name, count)
         check_structure(self, "Targets")
         _check_values(self, batch_size, num_classes)
         return self

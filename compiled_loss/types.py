@@ -26,6 +26,14 @@ class Predictions(NamedTuple):
 
     Fields that a task does not use are None.
 
+    What NaN and infinite numbers in a map do, eager and compiled; no other image's positives or gradients are touched:
+
+    - `boxes`, `keypoints`, `keypoint_sigmas`, `angles`, `coefficients`: their anchor is never positive. The loss stays
+      finite, and `num_positives` falls.
+    - `scores`: their anchor is never positive, and as every score counts, the cls term and the total are not finite.
+    - `prototypes`: the seg term is not finite, where a positive's box holds such a pixel. `semantic`: the sem term.
+    - -inf in `scores` and in the bins of `boxes` is a number like others: a class or a distance of probability 0.
+
     Example:
         >>> import torch
         >>> p = Predictions(torch.zeros(2, 64, 5), torch.zeros(2, 3, 5), ((2, 2), (1, 1)))

@@ -25,6 +25,7 @@ FLOORS = {
     "ragged": 1,
     "pages": 1,
     "grid": 1,
+    "values": 1,
     "geometry": 1,
     "assign": 2,
     "terms": 2,

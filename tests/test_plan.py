@@ -77,7 +77,7 @@ def test_padding_keeps_the_promise_of_order_and_the_pages():
     ("arguments", "message"),
     [
         ({"rows": 4}, "rows: expected at least 5 for 5 target rows, got 4"),
-        ({"multiple_of": 0}, "multiple_of: expected at least 1, got 0"),
+        ({"multiple_of": 0}, "multiple_of: expected an integer of at least 1, got 0"),
     ],
 )
 def test_padding_that_cannot_be_is_refused(arguments, message):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.regions import Region
+from compiled_loss.checks import check_shape
 from compiled_loss.numerics import pick
 from compiled_loss.types import Assignment
 
@@ -72,6 +73,7 @@ class Pairs(NamedTuple):
     def overlaps(self, logits: Tensor) -> Tensor:
         """`[G, S]` overlaps; 0 where they are not above 0, at broken predictions and where there is no candidate."""
         found = self.overlap(self.candidates, logits).float()
+        check_shape("overlap", found, self.candidates.anchor.shape)
         return torch.where(self.candidates.inside & (found > 0) & found.isfinite(), found, 0.0)
 
     def _real(self) -> Tensor:
@@ -81,8 +83,8 @@ class Pairs(NamedTuple):
 class Assigner(Protocol):
     """Gives anchors to rows: every anchor to at most one, none with a broken prediction.
 
-    A callable of `Pairs` that returns an `Assignment` with `P = N * slots`; it is called without a gradient, and none of
-    its sizes may depend on a value.
+    A callable of `Pairs` that returns an `Assignment` with `P = N * slots`; it is called without a gradient, and none
+    of its sizes may depend on a value.
 
     Args:
         pairs: the rows, their candidates, and how well these overlap them.

@@ -13,7 +13,7 @@ from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
 from compiled_loss.assign.parts import Pairs
 from compiled_loss.assign.regions import Region
 from compiled_loss.assign.top_k import first_top_k
-from compiled_loss.checks import require, whole_number
+from compiled_loss.checks import finite_number, whole_number
 from compiled_loss.numerics import add_epsilon, pick, power
 from compiled_loss.types import Assignment
 
@@ -66,8 +66,8 @@ class TaskAligned:
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
         if self.keep is not None:
             object.__setattr__(self, "keep", whole_number("keep", self.keep))
-        finite = 0 <= self.alpha < float("inf") and 0 <= self.beta < float("inf")
-        require(finite, "alpha, beta", "finite numbers of 0 or more", (self.alpha, self.beta))
+        for name in ("alpha", "beta"):
+            object.__setattr__(self, name, finite_number(name, getattr(self, name)))
 
     @property
     def slots(self) -> int:

@@ -3,7 +3,7 @@
 import copy
 import os
 
-from compiled_loss.checks import require
+from compiled_loss.checks import require, true_or_false
 from compiled_loss.exporting.files import check_path, write
 from compiled_loss.exporting.graphs import AssignmentGraph, LossGraph
 from compiled_loss.exporting.interface import Loss, Setting, check_setting
@@ -73,7 +73,7 @@ def export_loss(
     setting = Setting() if setting is None else setting
     check_setting(loss, setting)
     require(setting.slots is None, "slots", "None, since slots are an output of the assignment", setting.slots)
-    if gradients:
+    if true_or_false("gradients", gradients):
         check_version()
     check_path(path)
     graph: LossGraph | JointGraph = LossGraph(copy.deepcopy(loss).cpu().requires_grad_(False), setting)

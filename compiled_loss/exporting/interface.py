@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
-from compiled_loss.checks import check_shape, require
+from compiled_loss.checks import check_shape, require, true_or_false
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.losses.parts import Map
@@ -87,6 +87,7 @@ def check_setting(loss: Loss, setting: Setting) -> None:
     """
     require(isinstance(loss, DenseLoss | EndToEndLoss), "loss", "a loss of compiled_loss", type(loss).__name__)
     require(isinstance(setting, Setting), "setting", "a Setting", type(setting).__name__)
+    true_or_false("semantic", setting.semantic)
     task = main_loss(loss)
     require(not task.distributed, "loss.distributed", "False, since a graph runs in one process", True)
     coarsest, size = task.strides[-1], setting.image_size

@@ -3,12 +3,12 @@
 Letters: C classes, K keypoints.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from compiled_loss.checks import require
+from compiled_loss.checks import finite_number, require, whole_number
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
@@ -68,7 +68,7 @@ def read_task(model: Any) -> Task:
         `Task`.
 
     Raises:
-        ValueError: for a model without a detection head, or one whose strides are not set.
+        ValueError: for a model without a detection head, or one whose strides are not set, or numbers out of range.
 
     Example:
         >>> from types import SimpleNamespace
@@ -79,11 +79,15 @@ def read_task(model: Any) -> Task:
     head = _head(model)
     given = getattr(model, "args", None) or {}
     given = given if isinstance(given, Mapping) else vars(given)
-    gains = {name: float(default if given.get(name) is None else given[name]) for name, default in GAINS.items()}
+
+    def setting(name: str, default: float) -> float:
+        return finite_number(f"model.args.{name}", default if given.get(name) is None else given[name])
+
+    gains = {name: setting(name, default) for name, default in GAINS.items()}
     loss, maps, rows = _loss(head, gains, getattr(model, "class_weights", None))
     maps, rows = {"boxes": "boxes", "scores": "scores", **maps}, ("batch_idx", "cls", "bboxes", *rows)
     both = EndToEndLoss(loss) if _has(head, "one2one_cv2") else loss
-    return Task(both, maps, rows, bool(given.get("overlap_mask", True)), float(given.get("epochs", 1)))
+    return Task(both, maps, rows, bool(given.get("overlap_mask", True)), setting("epochs", 1))
 
 
 def _loss(head: Any, gains: dict[str, float], weights: Any) -> tuple[DenseLoss, dict[str, str], tuple[str, ...]]:
@@ -94,7 +98,7 @@ def _loss(head: Any, gains: dict[str, float], weights: Any) -> tuple[DenseLoss, 
         int(head.nc),
         {
             "strides": _strides(head),
-            "reg_max": int(head.reg_max),
+            "reg_max": _count(head.reg_max, "reg_max"),
             "classification": BinaryCrossEntropy(weights),
             **{f"{name}_gain": gains[name] for name in ("box", "cls", "dfl")},
         },
@@ -108,12 +112,17 @@ def _loss(head: Any, gains: dict[str, float], weights: Any) -> tuple[DenseLoss, 
     shape = getattr(head, "kpt_shape", None)
     if shape is None:
         return DetectionLoss(classes, **common), {}, ()
-    count, dims = int(shape[0]), int(shape[1])
+    require(isinstance(shape, Sequence) and len(shape) == 2, "model.model[-1].kpt_shape", "(K, D)", shape)
+    count, dims = (_count(x, "kpt_shape") for x in shape)
     common |= {f"{name}_gain": gains[name] for name in ("pose", "kobj")}
     if not _has(head, "flow_model"):
         return PoseLoss(classes, count, dims, **common), {"keypoints": "kpts"}, ("keypoints",)
     flow, maps = head.flow_model.log_prob, {"keypoints": "kpts", "keypoint_sigmas": "kpts_sigma"}
     return ResidualPoseLoss(classes, count, dims, flow=flow, rle_gain=gains["rle"], **common), maps, ("keypoints",)
+
+
+def _count(value: Any, name: str) -> int:
+    return whole_number(f"model.model[-1].{name}", value)
 
 
 def _has(thing: Any, name: str) -> bool:

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import require
+from compiled_loss.checks import require, true_or_false
 from compiled_loss.integrations.heads import Task, device_of, read_task
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.plan import TargetPlan
 from compiled_loss.rows import pad_rows
 from compiled_loss.targets import Targets
 from compiled_loss.types import Predictions
+from compiled_loss.values import check_whole
 
 BRANCHES = ("one2many", "one2one")
 
@@ -75,7 +76,8 @@ class Criterion:
             of an end-to-end head the items of its one-to-one branch.
 
         Raises:
-            ValueError: for predictions or a batch in which a part is missing or of the wrong shape.
+            ValueError: for predictions or a batch in which a part is missing or of the wrong shape, or for values that
+                `Targets.validate` refuses, where they are looked at.
         """
         branches = self.predictions(preds)
         # A validation pass without gradients would be another graph, compiled for the model's copy too.
@@ -103,12 +105,13 @@ class Criterion:
         return [self._maps(raw[branch]) for branch in BRANCHES]
 
     def targets(self, batch: Mapping[str, Any]) -> Targets:
-        """The rows of a batch dict, where they are; unlike `from_yolo` it reads no value, so nothing waits."""
+        """The rows of a batch dict, where they are; unlike `from_yolo` it reads none of a device."""
         keys = self.task.rows
         require(set(keys) <= set(batch), "batch", f"a dict with {', '.join(keys)}", list(batch))
         rows = {key: batch[key] for key in keys}
         boxes = rows["bboxes"].float()
-        targets = Targets(rows["batch_idx"].flatten().long(), rows["cls"].flatten().long(), boxes)
+        image, labels = (self._whole(rows[key], key).flatten().long() for key in ("batch_idx", "cls"))
+        targets = Targets(image, labels, boxes)
         if "angles" in self.task.maps:
             require(boxes.shape[-1] == 5, "batch['bboxes']", ["N", 5], tuple(boxes.shape))
             targets = targets._replace(boxes=boxes[:, :4], angles=boxes[:, 4])
@@ -117,11 +120,19 @@ class Criterion:
         if "masks" in keys:
             # Index maps and class maps come as floats too.
             masks = rows["masks"]
-            whole = masks.int() if masks.is_floating_point() else masks
-            targets = targets._replace(**({"index_map": whole} if self.task.index_maps else {"masks": masks}))
+            if self.task.index_maps:
+                whole = self._whole(masks, "masks").int() if masks.is_floating_point() else masks
+                targets = targets._replace(index_map=whole)
+            else:
+                targets = targets._replace(masks=masks)
             if batch.get("sem_masks") is not None:
-                targets = targets._replace(class_map=batch["sem_masks"].long())
+                targets = targets._replace(class_map=self._whole(batch["sem_masks"], "sem_masks").long())
         return targets
+
+    def _whole(self, x: Tensor, key: str) -> Tensor:
+        if self.loss.check_values:
+            check_whole(f"batch['{key}']", x)
+        return x
 
     def _planned(self, targets: Targets, predictions: Predictions, compiled: bool) -> Targets:
         """The rows beside the predictions: planned first where they are on the host, and padded to be compiled."""
@@ -130,7 +141,8 @@ class Criterion:
         if on_host and (compiled or device.type != "cpu"):
             strides = self.task.main.strides
             height, width = (cells * strides[0] for cells in predictions.grid_sizes[0])
-            plan = TargetPlan((height, width), strides, power_of_two=static)
+            classes = self.task.main.num_classes
+            plan = TargetPlan((height, width), strides, power_of_two=static, num_classes=classes)
             targets = plan.apply(targets, predictions.boxes.shape[0])
         elif compiled:
             targets = pad_rows(targets, power_of_two=static)
@@ -155,6 +167,7 @@ def compiled_criterion(
     backend: str | Callable[..., Any] = "inductor",
     mode: str | None = None,
     dynamic: bool | None = None,
+    check_values: bool = True,
 ) -> Criterion:
     """The criterion of a model, which returns what the model's own returns.
 
@@ -178,12 +191,15 @@ def compiled_criterion(
         mode: as for `torch.compile`.
         dynamic: as for `torch.compile`. False gives graphs for static shapes, as CUDA graphs want them: numbers of rows
             and pages are rounded up to powers of two, each of which compiles anew.
+        check_values: look at the values of rows on the host, as the losses do. Rows that are planned are always looked
+            at: a plan rests on them.
 
     Returns:
         A callable `criterion(preds, batch)`; see `Criterion.__call__`. Call its `update()` after each epoch.
 
     Raises:
-        ValueError: for a model without such a head, or options of a compilation without `compile=True`.
+        ValueError: for a model without such a head, numbers out of range, or options of a compilation without
+            `compile=True`.
 
     Example:
         >>> from types import SimpleNamespace
@@ -198,6 +214,13 @@ def compiled_criterion(
         (torch.Size([3]), ['box_loss', 'cls_loss', 'dfl_loss'])
     """
     compilation = Compilation(backend, mode, dynamic)
-    require(compile or compilation == Compilation(), "backend, mode, dynamic", "compile=True beside them", False)
+    require(
+        true_or_false("compile", compile) or compilation == Compilation(),
+        "backend, mode, dynamic",
+        "compile=True beside them",
+        False,
+    )
+    require(dynamic is None or isinstance(dynamic, bool), "dynamic", "True, False or None", dynamic)
     task = read_task(model)
+    task.loss.check_values = true_or_false("check_values", check_values)
     return Criterion(task, device_of(model.model[-1]), compilation if compile else None)

@@ -17,7 +17,7 @@ from compiled_loss.checks import check_strides, finite_number, true_or_false, wh
 from compiled_loss.grid import decode_sides, make_anchors
 from compiled_loss.losses.inputs import check_buffers, check_inputs
 from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Field, Map, Mean, Pairing, Term, Weighted
-from compiled_loss.losses.scene import Positives, Scene, View, detached, image_size_of
+from compiled_loss.losses.scene import Positives, Scene, View, detached, image_size_of, real_rows, where_sound
 from compiled_loss.numerics import at_least_float32, masked, total
 from compiled_loss.reduce import mean_over_positives, score_normaliser, weighted_sum
 from compiled_loss.targets import Targets
@@ -25,6 +25,10 @@ from compiled_loss.terms.box import read_sides, scaled_l1
 from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
+from compiled_loss.values import check_row_values
+
+# Gains whose arguments are not called as their terms.
+_ARGUMENTS = {"l1": "dfl", "seg": "mask", "sem": "semantic"}
 
 
 class DenseLoss(ExactModule):
@@ -46,6 +50,8 @@ class DenseLoss(ExactModule):
         extras: further terms.
         gains: factor of each term, in the order in which they are returned.
         distributed: average the normaliser over the ranks of the default process group.
+        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
+            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
         arguments: what a loss of a task was made of, as it was given.
 
     Raises:
@@ -68,7 +74,7 @@ class DenseLoss(ExactModule):
     def __init__(
         self,
         num_classes: int,
-        strides: Sequence[int],
+        strides: Sequence[int] | Tensor,
         reg_max: int,
         *,
         boxes: BoxKind,
@@ -79,6 +85,7 @@ class DenseLoss(ExactModule):
         extras: Sequence[Extra] = (),
         gains: Mapping[str, float],
         distributed: bool = False,
+        check_values: bool = True,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -96,10 +103,9 @@ class DenseLoss(ExactModule):
         for i, extra in enumerate(self.extras):
             if isinstance(extra, nn.Module):  # its buffers move with this one's
                 self.add_module(f"extra{i}", extra)
-        self.gains = {
-            name: finite_number(f"{'dfl' if name == 'l1' else name}_gain", gain) for name, gain in gains.items()
-        }
+        self.gains = {name: finite_number(f"{_ARGUMENTS.get(name, name)}_gain", gain) for name, gain in gains.items()}
         self.distributed = true_or_false("distributed", distributed)
+        self.check_values = true_or_false("check_values", check_values)
         own = {"self", "__class__", "arguments"}  # of a constructor that hands on its `locals()`
         self.arguments = {name: value for name, value in (arguments or {}).items() if name not in own}
 
@@ -137,7 +143,7 @@ class DenseLoss(ExactModule):
             `LossOutput(total, terms, num_positives, overflow)`.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device.
+            ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
         self.check(predictions, targets)
         return self.evaluate(predictions, self.place(predictions, targets), self.assigner)
@@ -153,7 +159,7 @@ class DenseLoss(ExactModule):
             `Assignment` with `P = N * slots`, the assigner's slots of a row.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device.
+            ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
         self.check(predictions, targets)
         return self.positives(self.view(predictions, self.place(predictions, targets)), self.assigner)
@@ -169,7 +175,7 @@ class DenseLoss(ExactModule):
             `DenseAssignment`, boxes in xyxy pixels.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device.
+            ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
         self.check(predictions, targets)
         scene = self.place(predictions, targets)
@@ -186,7 +192,7 @@ class DenseLoss(ExactModule):
         return other
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
-        """Check ranks, sizes, dtypes and devices; no value is read.
+        """Check ranks, sizes, dtypes and devices, and in eager calls the values of rows on the host.
 
         Raises:
             ValueError: naming the argument, what was expected and what came.
@@ -196,6 +202,9 @@ class DenseLoss(ExactModule):
         for extra in self.extras:
             extra.check(predictions, targets)
         check_buffers(predictions, self)
+        # In this order, so that a graph does not depend on the attribute.
+        if not torch.compiler.is_compiling() and self.check_values:
+            check_row_values(targets, predictions.scores.shape[0], self.num_classes)
 
     def place(self, predictions: Predictions, targets: Targets) -> Scene:
         """What depends on the targets and the grid alone: anchors, targets in pixels, candidates."""
@@ -204,7 +213,7 @@ class DenseLoss(ExactModule):
         anchors = make_anchors(grid_sizes, self.strides, dtype=dtype, device=predictions.boxes.device)
         pixels = (anchors.points * anchors.strides[:, None]).float()
         boxes, fits = self.boxes.place(targets, image_size)
-        real = (targets.batch_idx >= 0) & (targets.batch_idx < predictions.scores.shape[0])
+        real = real_rows(predictions, targets)
         image = torch.where(real, targets.batch_idx, 0).long()
         region = self.assigner.region or self.boxes.region
         candidates = candidates_in(region, boxes, real & fits, image, pixels, grid_sizes, self.strides, targets.pages)
@@ -222,7 +231,9 @@ class DenseLoss(ExactModule):
         """What an assigner, this loss's own or another, makes positive."""
         view = view._replace(predictions=detached(view.predictions))  # forward-mode derivatives ignore `no_grad`
         scene, targets = view.scene, view.scene.targets
-        overlap = self.pairing(view, self.boxes, assigner)
+        # An anchor with a broken number in a map that is read at positives is never picked, as one with a broken box.
+        read = [getattr(view.predictions, x.name) for extra in self.extras for x in extra.maps if not x.pixels]
+        overlap = where_sound(self.pairing(view, self.boxes, assigner), [x for x in read if x is not None])
         rows = targets.batch_idx, targets.labels, scene.boxes
         pairs = Pairs(view.predictions.scores, *rows, scene.pixels, scene.anchors.strides, scene.candidates, overlap)
         found = assigner(pairs)

@@ -5,6 +5,8 @@ Letters: B images, N rows, A anchors, C classes, R distance bins, P positive slo
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from compiled_loss.assign.parts import Assigner
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.geometry.boxes import ciou
@@ -34,9 +36,12 @@ class DetectionLoss(DenseLoss):
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
         distributed: average the normaliser over the ranks of the default process group.
+        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
+            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
 
     Raises:
-        ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
+        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
+            rank, size, dtype or device.
 
     Source: TOOD (arXiv 2108.07755), CIoU (arXiv 1911.08287), Generalized Focal Loss (arXiv 2006.04388).
 
@@ -56,7 +61,7 @@ class DetectionLoss(DenseLoss):
     def __init__(
         self,
         num_classes: int,
-        strides: Sequence[int] = (8, 16, 32),
+        strides: Sequence[int] | Tensor = (8, 16, 32),
         reg_max: int = 16,
         *,
         assigner: Assigner | None = None,
@@ -67,6 +72,7 @@ class DetectionLoss(DenseLoss):
         cls_gain: float = 0.5,
         dfl_gain: float = 1.5,
         distributed: bool = False,
+        check_values: bool = True,
     ) -> None:
         super().__init__(
             num_classes,
@@ -79,5 +85,6 @@ class DetectionLoss(DenseLoss):
             classification=classification or BinaryCrossEntropy(),
             gains={"box": box_gain, "cls": cls_gain, "l1" if reg_max == 1 else "dfl": dfl_gain},
             distributed=distributed,
+            check_values=check_values,
             arguments=locals(),
         )

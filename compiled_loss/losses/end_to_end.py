@@ -70,6 +70,15 @@ class EndToEndLoss(ExactModule):
         self.register_buffer("share", torch.tensor(_FIRST), persistent=False)
 
     @property
+    def check_values(self) -> bool:
+        """Whether eager calls look at the values of the rows."""
+        return self.loss.check_values
+
+    @check_values.setter
+    def check_values(self, wanted: bool) -> None:
+        self.loss.check_values = true_or_false("check_values", wanted)
+
+    @property
     def many(self) -> DenseLoss:
         """The loss of the one-to-many branch alone."""
         return self.loss
@@ -104,7 +113,7 @@ class EndToEndLoss(ExactModule):
             `EndToEndOutput(total, terms, items, num_positives, overflow)`.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device.
+            ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
         loss = self.loss
         loss.check(many, targets)

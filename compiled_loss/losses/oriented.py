@@ -58,9 +58,12 @@ class OrientedLoss(DenseLoss):
         dfl_gain: factor of the distance term.
         angle_gain: factor of the angle term.
         distributed: average the normaliser over the ranks of the default process group.
+        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
+            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
 
     Raises:
-        ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
+        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
+            rank, size, dtype or device.
 
     Source: ProbIoU (arXiv 2106.06072), TOOD (arXiv 2108.07755), Generalized Focal Loss (arXiv 2006.04388).
 
@@ -79,7 +82,7 @@ class OrientedLoss(DenseLoss):
     def __init__(
         self,
         num_classes: int,
-        strides: Sequence[int] = (8, 16, 32),
+        strides: Sequence[int] | Tensor = (8, 16, 32),
         reg_max: int = 16,
         *,
         assigner: Assigner | None = None,
@@ -91,6 +94,7 @@ class OrientedLoss(DenseLoss):
         dfl_gain: float = 1.5,
         angle_gain: float = 1.0,
         distributed: bool = False,
+        check_values: bool = True,
     ) -> None:
         super().__init__(
             num_classes,
@@ -104,6 +108,7 @@ class OrientedLoss(DenseLoss):
             extras=[AngleTerm()],
             gains={"box": box_gain, "cls": cls_gain, "l1" if reg_max == 1 else "dfl": dfl_gain, "angle": angle_gain},
             distributed=distributed,
+            check_values=check_values,
             arguments=locals(),
         )
 

@@ -50,9 +50,12 @@ class PoseLoss(DenseLoss):
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
         distributed: average the normaliser over the ranks of the default process group.
+        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
+            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
 
     Raises:
-        ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
+        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
+            rank, size, dtype or device.
 
     Source: YOLO-Pose, arXiv 2204.06806; COCO keypoint evaluation.
 
@@ -73,7 +76,7 @@ class PoseLoss(DenseLoss):
         num_keypoints: int,
         keypoint_dims: int = 3,
         *,
-        strides: Sequence[int] = (8, 16, 32),
+        strides: Sequence[int] | Tensor = (8, 16, 32),
         reg_max: int = 16,
         sigmas: Tensor | Sequence[float] | None = None,
         assigner: Assigner | None = None,
@@ -86,6 +89,7 @@ class PoseLoss(DenseLoss):
         cls_gain: float = 0.5,
         dfl_gain: float = 1.5,
         distributed: bool = False,
+        check_values: bool = True,
     ) -> None:
         gains = {"box": box_gain, "pose": pose_gain, "kobj": kobj_gain, "cls": cls_gain}
         super().__init__(
@@ -100,6 +104,7 @@ class PoseLoss(DenseLoss):
             extras=[KeypointTerms(num_keypoints, keypoint_dims, sigmas)],
             gains={**gains, "l1" if reg_max == 1 else "dfl": dfl_gain},
             distributed=distributed,
+            check_values=check_values,
             arguments=locals(),
         )
 

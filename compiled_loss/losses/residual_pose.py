@@ -72,9 +72,12 @@ class ResidualPoseLoss(DenseLoss):
         dfl_gain: factor of the distance term.
         rle_gain: factor of the likelihood term.
         distributed: average the normaliser over the ranks of the default process group.
+        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
+            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
 
     Raises:
-        ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
+        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
+            rank, size, dtype or device.
 
     Source: residual log-likelihood estimation, arXiv 2107.11291; YOLO-Pose, arXiv 2204.06806.
 
@@ -99,7 +102,7 @@ class ResidualPoseLoss(DenseLoss):
         keypoint_dims: int = 3,
         *,
         flow: Callable[[Tensor], Tensor] | None,
-        strides: Sequence[int] = (8, 16, 32),
+        strides: Sequence[int] | Tensor = (8, 16, 32),
         reg_max: int = 16,
         sigmas: Tensor | Sequence[float] | None = None,
         keypoint_weights: Tensor | Sequence[float] | None = None,
@@ -114,6 +117,7 @@ class ResidualPoseLoss(DenseLoss):
         dfl_gain: float = 1.5,
         rle_gain: float = 1.0,
         distributed: bool = False,
+        check_values: bool = True,
     ) -> None:
         keypoints = ResidualKeypointTerms(num_keypoints, keypoint_dims, sigmas, flow, keypoint_weights)
         gains = {"box": box_gain, "pose": pose_gain, "kobj": kobj_gain, "cls": cls_gain}
@@ -129,6 +133,7 @@ class ResidualPoseLoss(DenseLoss):
             extras=[keypoints],
             gains={**gains, "l1" if reg_max == 1 else "dfl": dfl_gain, "rle": rle_gain},
             distributed=distributed,
+            check_values=check_values,
             arguments=locals(),
         )
 
@@ -209,7 +214,7 @@ class CompareKeypoints:
         if keypoints.shape[-1] == 3:
             visible = keypoints[..., 2] > 0  # the assigner's meaning; the terms count flags other than 0
         # Rows are compared by keypoints alone, but an anchor whose box is broken must not be picked either.
-        sound = predicted.isfinite().all(-1).all(-1) & view.sides.distances.isfinite().all(1)
+        sound = view.sides.distances.isfinite().all(1)
         area = _FIGURE * xyxy_to_cxcywh(scene.boxes)[:, 2:].prod(-1)
         of_boxes = self.boxes(view, boxes, assigner)
 

@@ -3,12 +3,14 @@
 Letters: B images, N rows, A anchors, P positive slots.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
+from compiled_loss.assign.parts import Overlap
 from compiled_loss.grid import Anchors, Sides
 from compiled_loss.numerics import at_least_float32, masked
 from compiled_loss.targets import Targets
@@ -88,6 +90,42 @@ def image_size_of(predictions: Predictions, strides: tuple[int, ...]) -> tuple[i
     """(height, width) in pixels: the finest level's grid times its stride."""
     height, width = predictions.grid_sizes[0]
     return height * strides[0], width * strides[0]
+
+
+def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
+    """`[N]` bool: rows of an image of the batch, without the broken ones; the others are padding.
+
+    Where nobody looked at the values, a row with a number that is none, or with a negative size, matches nothing.
+    """
+    boxes, keypoints, masks = targets.boxes, targets.keypoints, targets.masks
+    real = (targets.batch_idx >= 0) & (targets.batch_idx < predictions.scores.shape[0])
+    real = real & boxes.isfinite().all(1) & (boxes[:, 2:] >= 0).all(1)
+    if keypoints is not None:
+        known = keypoints.isfinite().all(2)
+        if keypoints.shape[2] == 3:
+            known = known | (keypoints[..., 2] == 0)  # what is not labelled may hold anything
+        real = real & known.all(1)
+    if targets.angles is not None:
+        real = real & targets.angles.isfinite()
+    if masks is not None and masks.is_floating_point():
+        real = real & sums_are_finite(masks.flatten(1), 1)
+    return real
+
+
+def sums_are_finite(x: Tensor, dim: int) -> Tensor:
+    """Whether all entries along a dimension are finite, read once: a sum is NaN or infinite where an entry is.
+
+    So it is where they are so large that they add up to no finite number.
+    """
+    return x.sum(dim, dtype=at_least_float32(x).dtype).isfinite()
+
+
+def where_sound(overlap: Overlap, maps: Sequence[Tensor]) -> Overlap:
+    """An overlap that is 0 at anchors with a broken number in one of some `[B, channels, A]` maps."""
+    if not maps:
+        return overlap
+    sound = torch.stack([sums_are_finite(x, 1) for x in maps]).all(0)  # [B, A]
+    return lambda candidates, logits: torch.where(candidates.take(sound), overlap(candidates, logits), 0.0)
 
 
 def to_pixels(normalised: Tensor, image_size: tuple[int, int]) -> Tensor:

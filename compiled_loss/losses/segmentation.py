@@ -64,9 +64,12 @@ class SegmentationLoss(DenseLoss):
         dfl_gain: factor of the distance term.
         semantic_gain: factor of the semantic term; None takes the box term's.
         distributed: average the normaliser over the ranks of the default process group.
+        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
+            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
 
     Raises:
-        ValueError: for a non-positive size, or an argument of the wrong rank, size, dtype or device.
+        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
+            rank, size, dtype or device.
 
     Source: YOLACT, arXiv 1904.02689.
 
@@ -85,7 +88,7 @@ class SegmentationLoss(DenseLoss):
     def __init__(
         self,
         num_classes: int,
-        strides: Sequence[int] = (8, 16, 32),
+        strides: Sequence[int] | Tensor = (8, 16, 32),
         reg_max: int = 16,
         *,
         mask_overlap: bool = False,
@@ -99,6 +102,7 @@ class SegmentationLoss(DenseLoss):
         dfl_gain: float = 1.5,
         semantic_gain: float | None = None,
         distributed: bool = False,
+        check_values: bool = True,
     ) -> None:
         of_boxes = CompareBoxes(overlap)
         gains = {"box": box_gain, "seg": box_gain if mask_gain is None else mask_gain, "cls": cls_gain}
@@ -118,6 +122,7 @@ class SegmentationLoss(DenseLoss):
             extras=[MaskTerms(num_classes)],
             gains=gains,
             distributed=distributed,
+            check_values=check_values,
             arguments=locals(),
         )
 

@@ -1,22 +1,30 @@
-"""What planning a batch costs the host: `TargetPlan.apply`, milliseconds.
+"""What a batch costs the host beside the loss: `TargetPlan.apply`, and the value checks of an eager call, milliseconds.
 
 python examples/benchmarks/planning.py [--rounds 41]
 """
 
-from batches import BATCH, MIXED, SIZE, STRIDES, Case, add_fields, detection_cases, rows_of
+from batches import BATCH, CLASSES, MIXED, SIZE, STRIDES, Case, add_fields, detection_cases, rows_of
 from timing import in_turn, machine, parser_of, read_options, table
 
 from compiled_loss import TargetPlan
+from compiled_loss.values import check_row_values
 
 
 def main() -> None:
     """Print the table."""
     options = read_options(parser_of(__doc__, rounds=41))
     plan = TargetPlan((SIZE, SIZE), STRIDES)
-    masks = add_fields(rows_of(480, MIXED), "segment")
-    cases = [*detection_cases(), Case("480 rows, mixed, with masks", masks)]
-    ms = in_turn({case.name: lambda t=case.targets: plan.apply(t, BATCH) for case in cases}, options.rounds)
-    print(table(["`TargetPlan.apply` on the host", "ms"], [[name, f"{x:.2f}"] for name, x in ms.items()]))
+    fields = {"pose": "keypoints", "segment": "masks"}
+    more = [Case(f"480 rows, mixed, with {x}", add_fields(rows_of(480, MIXED), task)) for task, x in fields.items()]
+    plans, checks, rows = "`TargetPlan.apply`", "value checks", []
+    for name, targets, _ in [*detection_cases(), *more]:
+        calls = {
+            plans: lambda t=targets: plan.apply(t, BATCH),
+            checks: lambda t=targets: check_row_values(t, BATCH, CLASSES),
+        }
+        ms = in_turn(calls, options.rounds)
+        rows.append([name, *(f"{ms[x]:.2f}" for x in (plans, checks))])
+    print(table(["on the host, ms", plans, checks], rows))
     print(f"\n{machine('torch')}, median of {options.rounds} rounds in turn")
 
 

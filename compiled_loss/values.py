@@ -1,0 +1,104 @@
+"""The values of target rows in eager calls: looked at wherever the host can do so without a wait.
+
+Letters: B images, N rows, C classes.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from compiled_loss.checks import require
+from compiled_loss.targets import Targets, out_of_order
+
+# Ranges of whole columns, inside of what `Targets.validate` allows: centres and sizes below reach 4 image sizes beyond
+# the image at most. Whatever lies outside is looked at row by row there.
+_CENTRES, _SIZES, _PLACES, _FLAGS, _ANGLES = (-1.0, 2.0), (0.0, 6.0), (-4.0, 5.0), (0.0, 255.0), (-6.28, 6.28)
+
+
+def check_row_values(targets: Targets, batch_size: int, num_classes: int) -> None:
+    """Refuse what `Targets.validate` refuses; nothing is read in traced code, on a device or of tensors without values.
+
+    The least and the largest entry of every column clear a batch of sound rows, whatever it holds. Rows of which they
+    do not tell enough, such as padding with strange labels, are looked at one by one.
+
+    Args:
+        targets: rows whose shapes and dtypes have been checked.
+        batch_size: B.
+        num_classes: C.
+
+    Raises:
+        ValueError: naming the field, what was expected, what came, the first bad row and how many rows are bad.
+
+    Example:
+        >>> rows = Targets(torch.tensor([0, 1]), torch.tensor([0, 7]), torch.full((2, 4), 0.5))
+        >>> check_row_values(rows, 2, 5)
+        Traceback (most recent call last):
+        ValueError: Targets.labels: expected a class id in [0, 5), got 7 in row 1 (image 1); bad rows: 1 of 2
+    """
+
+    def look() -> bool:
+        if not _columns_are_sound(targets, batch_size, num_classes):
+            targets.validate(batch_size, num_classes)
+        return True
+
+    _found(look, targets.batch_idx)
+
+
+def check_whole(argument: str, x: Tensor) -> None:
+    """Refuse floating-point numbers that are not whole, where they are to become integers; nothing is read as above.
+
+    Args:
+        argument: its name.
+        x: any shape and dtype.
+
+    Raises:
+        ValueError: naming the first of them.
+
+    Example:
+        >>> check_whole("batch['cls']", torch.tensor([1.0, 1.5]))
+        Traceback (most recent call last):
+        ValueError: batch['cls']: expected whole numbers, got 1.5
+    """
+    if x.is_floating_point() and not _found(lambda: bool((x - x.trunc() == 0).all()), x):
+        require(False, argument, "whole numbers", x[x - x.trunc() != 0][0].item())
+
+
+def _found(look: Callable[[], bool], x: Tensor) -> bool:
+    """What a look at `x` and its like finds; True where it is not for the host to look."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return True
+    try:
+        return look()
+    except RuntimeError:  # of tensors that stand for others, fake ones or those under `torch.func.vmap`
+        return True
+
+
+def _columns_are_sound(targets: Targets, batch_size: int, num_classes: int) -> bool:
+    boxes, keypoints, angles, masks = targets.boxes, targets.keypoints, targets.angles, targets.masks
+    sound = (
+        _within(targets.batch_idx, -1, batch_size - 1)
+        and _within(targets.labels, 0, num_classes - 1)
+        and _within(boxes[:, :2], *_CENTRES)
+        and _within(boxes[:, 2:], *_SIZES)
+    )
+    if sound and targets.is_sorted:
+        sound = not out_of_order(targets.batch_idx.long()).any()
+    if sound and keypoints is not None:
+        sound = _within(keypoints[..., :2], *_PLACES) and _within(keypoints[..., 2:], *_FLAGS)
+    if sound and angles is not None:
+        sound = _within(angles, *_ANGLES)
+    if sound and masks is not None and masks.dtype != torch.bool:
+        sound = _within(masks, 0, 1)
+    if sound and targets.index_map is not None and targets.index_map.dtype.is_signed:
+        sound = _within(targets.index_map, 0, math.inf)
+    return sound
+
+
+def _within(x: Tensor, low: float, high: float) -> bool:
+    """Whether all entries lie between two numbers; not so with NaN."""
+    if x.numel() == 0:
+        return True
+    least, largest = x.aminmax()
+    return low <= least.item() and largest.item() <= high
