@@ -11,6 +11,7 @@ from compiled_loss.losses.oriented import OrientedLoss
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
 from compiled_loss.losses.segmentation import SegmentationLoss
+from compiled_loss.padded import PaddedTargets
 from compiled_loss.plan import TargetPlan
 from compiled_loss.ragged import Filled, fill, unfill
 from compiled_loss.rows import pad_rows
@@ -27,6 +28,7 @@ __all__ = [
     "Filled",
     "LossOutput",
     "OrientedLoss",
+    "PaddedTargets",
     "PoseLoss",
     "Predictions",
     "ResidualPoseLoss",

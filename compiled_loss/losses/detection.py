@@ -14,8 +14,9 @@ from compiled_loss.checks import check_same_device, check_shape, check_strides, 
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.grid import Sides, boxes_to_distances, decode_sides, distances_to_boxes
 from compiled_loss.losses.exact import ExactModule
-from compiled_loss.losses.scene import Scene, check_inputs, detached, gather_positives, gather_rows, make_scene
+from compiled_loss.losses.scene import Scene, check_inputs, detached, gather_positives, gather_rows, make_scene, to_rows
 from compiled_loss.numerics import at_least_float32, total
+from compiled_loss.padded import PaddedTargets
 from compiled_loss.reduce import score_normaliser, weighted_sum
 from compiled_loss.targets import Targets
 from compiled_loss.terms.box import read_sides, scaled_l1
@@ -96,12 +97,12 @@ class DetectionLoss(ExactModule):
         self.distributed = distributed
         self.register_buffer("class_weights", class_weights, persistent=False)
 
-    def forward(self, predictions: Predictions, targets: Targets) -> LossOutput:
+    def forward(self, predictions: Predictions, targets: Targets | PaddedTargets) -> LossOutput:
         """Loss of a batch.
 
         Args:
             predictions: the head's raw output.
-            targets: the batch's rows; padding rows count nothing.
+            targets: the batch's objects, as flat rows or in slots of each image; padding counts nothing.
 
         Returns:
             `LossOutput(total, terms, num_positives, overflow)`.
@@ -109,25 +110,26 @@ class DetectionLoss(ExactModule):
         Raises:
             ValueError: for a wrong rank, size, dtype or device.
         """
-        self._check(predictions, targets)
-        return self._loss(predictions, targets, self._scene(predictions, targets))
+        rows, dropped = to_rows(predictions, targets)
+        self._check(predictions, rows)
+        return self._loss(predictions, rows, self._scene(predictions, rows), dropped)
 
-    def _loss(self, predictions: Predictions, targets: Targets, scene: Scene) -> LossOutput:
-        """The loss in a scene that another branch may share."""
+    def _loss(self, predictions: Predictions, targets: Targets, scene: Scene, dropped: Tensor | int) -> LossOutput:
+        """The loss in a scene that another branch may share; objects that were dropped before are overflow too."""
         sides = self._sides(predictions)
         assignment = self._assign(predictions, sides, targets, scene)
         gained = self._terms(predictions, sides, targets, scene, assignment)
         batch = predictions.scores.shape[0]
         terms = {name: term * batch for name, term in gained.items()}
         summed = torch.stack(list(terms.values())).sum()
-        return LossOutput(summed, terms, assignment.valid.sum(), assignment.overflow)
+        return LossOutput(summed, terms, assignment.valid.sum(), assignment.overflow + dropped)
 
-    def assign(self, predictions: Predictions, targets: Targets) -> Assignment:
+    def assign(self, predictions: Predictions, targets: Targets | PaddedTargets) -> Assignment:
         """The positives that the loss would train on, without a gradient.
 
         Args:
             predictions: the head's raw output.
-            targets: the batch's rows.
+            targets: the batch's objects, as for the loss; slot m of image b is row `b M + m`.
 
         Returns:
             `Assignment` with `P = N*k` slots, `N*keep` where fewer are kept.
@@ -135,15 +137,18 @@ class DetectionLoss(ExactModule):
         Raises:
             ValueError: for a wrong rank, size, dtype or device.
         """
-        self._check(predictions, targets)
-        return self._assign(predictions, self._sides(predictions), targets, self._scene(predictions, targets))
+        rows, dropped = to_rows(predictions, targets)
+        self._check(predictions, rows)
+        found = self._assign(predictions, self._sides(predictions), rows, self._scene(predictions, rows))
+        # Not by `_replace`: torch 2.11 cannot return what that makes from a graph.
+        return Assignment(*found[:-1], overflow=found.overflow + dropped)
 
-    def assign_dense(self, predictions: Predictions, targets: Targets) -> DenseAssignment:
+    def assign_dense(self, predictions: Predictions, targets: Targets | PaddedTargets) -> DenseAssignment:
         """The same positives, one entry per anchor.
 
         Args:
             predictions: the head's raw output.
-            targets: the batch's rows.
+            targets: the batch's objects, as for the loss; slot m of image b is row `b M + m`.
 
         Returns:
             `DenseAssignment`, boxes in xyxy pixels.
@@ -151,11 +156,12 @@ class DetectionLoss(ExactModule):
         Raises:
             ValueError: for a wrong rank, size, dtype or device.
         """
-        self._check(predictions, targets)
-        scene = self._scene(predictions, targets)
+        rows, _ = to_rows(predictions, targets)
+        self._check(predictions, rows)
+        scene = self._scene(predictions, rows)
         batch, classes, anchors = predictions.scores.shape
-        flat = self._assign(predictions, self._sides(predictions), targets, scene)
-        return to_dense(flat, targets.labels, scene.boxes, batch, anchors, classes)
+        flat = self._assign(predictions, self._sides(predictions), rows, scene)
+        return to_dense(flat, rows.labels, scene.boxes, batch, anchors, classes)
 
     def _check(self, predictions: Predictions, targets: Targets) -> None:
         check_inputs(predictions, targets, self.num_classes, self.reg_max, self.strides)

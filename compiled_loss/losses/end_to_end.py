@@ -11,6 +11,8 @@ from torch import Tensor
 from compiled_loss.checks import check_same_device, require
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.exact import ExactModule
+from compiled_loss.losses.scene import to_rows
+from compiled_loss.padded import PaddedTargets
 from compiled_loss.targets import Targets
 from compiled_loss.types import EndToEndOutput, Predictions
 
@@ -72,13 +74,13 @@ class EndToEndLoss(ExactModule):
         require(fits, "epoch, epochs", "finite numbers of 0 or more", (epoch, epochs))
         self.share.fill_(_LAST + (_FIRST - _LAST) * max(0.0, 1 - epoch / max(epochs - 1, 1)))
 
-    def forward(self, many: Predictions, one: Predictions, targets: Targets) -> EndToEndOutput:
+    def forward(self, many: Predictions, one: Predictions, targets: Targets | PaddedTargets) -> EndToEndOutput:
         """Loss of a batch.
 
         Args:
             many: raw output of the one-to-many branch.
             one: raw output of the one-to-one branch.
-            targets: the batch's rows; padding rows count nothing.
+            targets: the batch's objects, as flat rows or in slots of each image; padding counts nothing.
 
         Returns:
             `EndToEndOutput(total, terms, items, num_positives, overflow)`.
@@ -86,15 +88,16 @@ class EndToEndLoss(ExactModule):
         Raises:
             ValueError: for a wrong rank, size, dtype or device.
         """
-        self.many._check(many, targets)
-        self.one._check(one, targets)
+        rows, dropped = to_rows(many, targets)
+        self.many._check(many, rows)
+        self.one._check(one, rows)
         images, others = many.scores.shape[0], one.scores.shape[0]
         require(images == others, "one.scores", "as many images as many.scores", others)
         same = tuple(map(tuple, many.grid_sizes)) == tuple(map(tuple, one.grid_sizes))
         require(same, "one.grid_sizes", "those of many", one.grid_sizes)
         check_same_device(many=many.scores, one=one.scores, share=self.share)
-        scene = self.many._scene(many, targets)
-        first, second = self.many._loss(many, targets, scene), self.one._loss(one, targets, scene)
+        scene = self.many._scene(many, rows)
+        first, second = self.many._loss(many, rows, scene, dropped), self.one._loss(one, rows, scene, dropped)
         shares = (1.0, 1.0) if self.plain_sum else (self.share, 1 - self.share)
         terms = {name: shares[0] * term + shares[1] * second.terms[name] for name, term in first.terms.items()}
         total = torch.stack(list(terms.values())).sum()

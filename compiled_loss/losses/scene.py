@@ -14,6 +14,7 @@ from compiled_loss.checks import check_floating, check_same_device, check_shape,
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.grid import Anchors, make_anchors
 from compiled_loss.numerics import at_least_float32, masked
+from compiled_loss.padded import PaddedTargets
 from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
 from compiled_loss.targets import Targets, check_structure
 from compiled_loss.types import Assignment, Predictions
@@ -35,6 +36,20 @@ class Scene(NamedTuple):
     candidates: Candidates
 
 
+def to_rows(predictions: Predictions, targets: Targets | PaddedTargets) -> tuple[Targets, Tensor | int]:
+    """Targets of either form as flat rows, and how many objects have none, as there was no slot for them.
+
+    Raises:
+        ValueError: for padded targets of another number of images than the predictions', or of sizes that do not fit.
+    """
+    if not isinstance(targets, PaddedTargets):
+        return targets, 0
+    require(isinstance(predictions, Predictions), "predictions", "Predictions", type(predictions).__name__)
+    check_shape("predictions.scores", predictions.scores, ["B", "C", "A"])
+    check_shape("targets.counts", targets.counts, [predictions.scores.shape[0]])
+    return targets.flat(), targets.dropped().sum()
+
+
 def check_inputs(
     predictions: Predictions, targets: Targets, num_classes: int, reg_max: int, strides: tuple[int, ...]
 ) -> None:
@@ -44,7 +59,7 @@ def check_inputs(
         ValueError: naming the argument, what was expected and what came.
     """
     require(isinstance(predictions, Predictions), "predictions", "Predictions", type(predictions).__name__)
-    require(isinstance(targets, Targets), "targets", "Targets", type(targets).__name__)
+    require(isinstance(targets, Targets), "targets", "Targets or PaddedTargets", type(targets).__name__)
     check_shape("predictions.boxes", predictions.boxes, ["B", 4 * reg_max, "A"])
     batch, _, anchors = predictions.boxes.shape
     require(batch >= 1 and anchors >= 1, "predictions.boxes", "at least one image and one anchor", (batch, anchors))
