@@ -26,6 +26,10 @@ def collate(
 def collate(
     samples: Sequence[tuple[Tensor, Targets]], plan: TargetPlan, *, padded: Literal[True]
 ) -> tuple[Tensor, PaddedTargets]: ...
+@overload
+def collate(
+    samples: Sequence[tuple[Tensor, Targets]], plan: TargetPlan, *, padded: bool
+) -> tuple[Tensor, Targets | PaddedTargets]: ...
 def collate(
     samples: Sequence[tuple[Tensor, Targets]], plan: TargetPlan, *, padded: bool = False
 ) -> tuple[Tensor, Targets | PaddedTargets]:

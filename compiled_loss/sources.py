@@ -1,7 +1,8 @@
 """Targets from the label formats in use: YOLO-style batches, torchvision-style dicts, COCO annotations.
 
 Everything here runs on the host and reads values. The result has float32 boxes and keypoints and int64 `labels`
-and `batch_idx`; it has passed `Targets.validate`; and `is_sorted` is set where the rows are in image order.
+and `batch_idx`; it has passed `Targets.validate`; and `is_sorted` is set where the rows are in image order. A plan pads
+them, `PaddedTargets.from_rows` gives every image slots of its own.
 
 Letters: B images, N rows of the batch, n rows of one image, K keypoints.
 """

@@ -1,6 +1,6 @@
 """The detection loss.
 
-Letters: B images, N rows, A anchors, C classes, R distance bins, P positive slots.
+Letters: B images, N rows, M slots per image, A anchors, C classes, R distance bins, P positive slots.
 """
 
 from collections.abc import Sequence
