@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
-from compiled_loss import PaddedTargets, TargetPlan, Targets, collate, pad_rows
+from compiled_loss import PaddedTargets, TargetPlan, Targets, collate, pad_rows, sources
+from tests.labels import yolo_batch
 from tests.test_target_fields import index_map, rows_of
 
 SIZE = (64, 96)
@@ -255,3 +256,17 @@ def test_how_many_rows_there_are_is_kept_with_them():
         padded._replace(rows=torch.tensor([5])).validate()
     with raises("Targets.rows: expected an integer dtype"):
         padded._replace(rows=torch.tensor(5.0)).validate()
+
+
+def test_sources_keep_it_for_a_batch_and_not_for_a_sample_that_may_be_filtered():
+    one = {"bbox": [8, 16, 32, 16], "category_id": 1}
+    batch = sources.from_coco([[one, one], [one]], SIZE)
+    assert int(batch.rows) == 3  # type: ignore[arg-type]
+    assert int(sources.from_yolo(yolo_batch()).rows) == 3  # type: ignore[arg-type]
+    assert sources.from_coco([[one, one]], SIZE).rows is None
+    with pytest.raises(IndexError, match="0-dim"):
+        by_tensor(lambda x: x[:2], batch)
+    some = batch._replace(batch_idx=batch.batch_idx[:2], labels=batch.labels[:2], boxes=batch.boxes[:2])
+    with raises("Targets.batch_idx: expected the 3 rows that the batch was made with", "got 2"):
+        TargetPlan(SIZE).apply(some)
+    assert TargetPlan(SIZE).apply(some._replace(rows=None)).labels[:3].tolist() == [1, 1, 0]
