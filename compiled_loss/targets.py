@@ -45,8 +45,8 @@ class Targets(NamedTuple):
             row; or None. Instead of `masks`, for masks that do not overlap.
         class_map: `[B, H, W]` integer class id of every pixel, of the masks' size; or None.
         mask_tiles: tiles of 64 mask pixels kept for the rows' boxes, all together, in the same way.
-        rows: scalar integer, N as it was when the batch was made (`sources`, `pad_rows`, `TargetPlan.apply`, `collate`);
-            or None, as where some rows were taken out on purpose. It guards the others: a framework that slices every
+        rows: scalar integer, N as it was when the batch was made (`sources`, `pad_rows`, a plan, `collate`); or
+            None, as where some rows were taken out on purpose. It guards the others: a framework that slices every
             tensor of a batch by image would lose rows, and fails at a scalar. `PaddedTargets` can be sliced so.
 
     Example:
