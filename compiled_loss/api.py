@@ -15,6 +15,7 @@ from compiled_loss.losses.parts import OneMinus
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
 from compiled_loss.losses.segmentation import SegmentationLoss
+from compiled_loss.padded import PaddedTargets
 from compiled_loss.plan import TargetPlan
 from compiled_loss.ragged import Filled, fill, unfill
 from compiled_loss.rows import pad_rows
@@ -37,6 +38,7 @@ __all__ = [
     "LossOutput",
     "OneMinus",
     "OrientedLoss",
+    "PaddedTargets",
     "Pairs",
     "PoseLoss",
     "Predictions",

@@ -6,17 +6,33 @@ Letters: B images, H and W their height and width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, overload
 
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from compiled_loss.checks import check_shape, require
+from compiled_loss.padded import PaddedTargets
 from compiled_loss.plan import TargetPlan
 from compiled_loss.rows import join_images
 from compiled_loss.targets import Targets
 
 
-def collate(samples: Sequence[tuple[Tensor, Targets]], plan: TargetPlan) -> tuple[Tensor, Targets]:
+@overload
+def collate(
+    samples: Sequence[tuple[Tensor, Targets]], plan: TargetPlan, *, padded: Literal[False] = False
+) -> tuple[Tensor, Targets]: ...
+@overload
+def collate(
+    samples: Sequence[tuple[Tensor, Targets]], plan: TargetPlan, *, padded: Literal[True]
+) -> tuple[Tensor, PaddedTargets]: ...
+@overload
+def collate(
+    samples: Sequence[tuple[Tensor, Targets]], plan: TargetPlan, *, padded: bool
+) -> tuple[Tensor, Targets | PaddedTargets]: ...
+def collate(
+    samples: Sequence[tuple[Tensor, Targets]], plan: TargetPlan, *, padded: bool = False
+) -> tuple[Tensor, Targets | PaddedTargets]:
     """Join samples into a batch: stack the images, number the rows by image, pad and plan.
 
     Use as `DataLoader(dataset, collate_fn=functools.partial(collate, plan=plan))`, with workers and pinned memory.
@@ -24,9 +40,12 @@ def collate(samples: Sequence[tuple[Tensor, Targets]], plan: TargetPlan) -> tupl
     Args:
         samples: (image `[3, H, W]`, Targets of that image with `batch_idx` 0 and without padding) of each image.
         plan: the plan of the run; its `image_size` is (H, W).
+        padded: make `PaddedTargets`, for what slices, scatters or joins the batch by image: accelerate where one
+            process loads for all (`dispatch_batches`, its default for an iterable data set), or `DataParallel`. Flat
+            rows are no such batch, and fail there.
 
     Returns:
-        Images `[B, 3, H, W]` and Targets as from `plan.apply`.
+        Images `[B, 3, H, W]` and targets as from `plan.apply`.
 
     Raises:
         ValueError: naming the sample, for images of another size, several images' or padded rows in one sample,
@@ -46,4 +65,4 @@ def collate(samples: Sequence[tuple[Tensor, Targets]], plan: TargetPlan) -> tupl
         same = image.shape == images[0].shape and image.dtype == images[0].dtype
         expected = f"an image {list(images[0].shape)} {images[0].dtype} as in samples[0]"
         require(same, f"samples[{i}]", expected, f"{list(image.shape)} {image.dtype}")
-    return default_collate(images), plan.apply(joined, len(samples))
+    return default_collate(images), plan.apply(joined, len(samples), padded=padded)

@@ -18,9 +18,13 @@ _OPTIONAL = (*ROW_FIELDS[3:], *IMAGE_FIELDS)
 
 
 def map_rows(targets: Targets, function: Callable[[Tensor], Tensor]) -> Targets:
-    """The targets with every field that has one entry a row changed by a function; the others as they are."""
+    """The targets with every field that has one entry a row changed by a function; the others as they are.
+
+    How many rows there were is forgotten: there may be others now.
+    """
     fields = {name: getattr(targets, name) for name in ROW_FIELDS}
-    return targets._replace(**{name: function(x) for name, x in fields.items() if x is not None})
+    changed: Any = {name: function(x) for name, x in fields.items() if x is not None}
+    return targets._replace(**changed, rows=None)
 
 
 def pad_rows(
@@ -42,7 +46,7 @@ def pad_rows(
         power_of_two: buckets for static shapes (CUDA graphs): 16, 32, 64, ... rows.
 
     Returns:
-        The targets with padding at the end, sorted if they were.
+        The targets with padding at the end, sorted if they were, and `Targets.rows` set.
 
     Raises:
         ValueError: if `rows` is below 2 or below N, or `multiple_of` below 1.
@@ -64,7 +68,7 @@ def pad_rows(
         return torch.cat([x, x.new_full((rows - given, *x.shape[1:]), value)])
 
     padded = map_rows(targets, pad)
-    return padded._replace(batch_idx=pad(targets.batch_idx, -1))
+    return padded._replace(batch_idx=pad(targets.batch_idx, -1), rows=targets.batch_idx.new_full((), rows))
 
 
 def join_images(images: Sequence[Targets], argument: str) -> Targets:

@@ -1,7 +1,9 @@
 """Targets from the label formats in use: YOLO-style batches, torchvision-style dicts, COCO annotations.
 
 Everything here runs on the host and reads values. The result has float32 boxes and keypoints and int64 `labels`
-and `batch_idx`; it has passed `Targets.validate`; and `is_sorted` is set where the rows are in image order.
+and `batch_idx`; it has passed `Targets.validate`; and `is_sorted` is set where the rows are in image order, `rows`
+where they are a batch's: of a batch dict, or of several images. A plan pads them, `PaddedTargets.from_rows` gives every
+image slots of its own.
 
 Letters: B images, N rows of the batch, n rows of one image, K keypoints.
 """
@@ -76,6 +78,7 @@ def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
         whole_column(labels, "batch['cls']"),
         boxes,
         None if keypoints is None else tensor_of(keypoints, "batch['keypoints']"),
+        whole=True,
     )
     if boxes.shape[1] == 4:
         real = targets.boxes[targets.batch_idx >= 0]
@@ -264,10 +267,11 @@ def _from_pixels(
     if look_like_fractions(torch.cat([box[:, :4] for _, _, box, _ in tables])):
         warn_once(source, _FRACTIONS, stacklevel=4)
     points = torch.cat(keypoints) if keypoints else None
-    return _targets(torch.cat(batch_idx), torch.cat(labels), torch.cat(boxes), points)
+    return _targets(torch.cat(batch_idx), torch.cat(labels), torch.cat(boxes), points, whole=len(tables) > 1)
 
 
-def _targets(batch_idx: Tensor, labels: Tensor, boxes: Tensor, keypoints: Tensor | None) -> Targets:
+def _targets(batch_idx: Tensor, labels: Tensor, boxes: Tensor, keypoints: Tensor | None, *, whole: bool) -> Targets:
+    """Rows of a whole batch, which none may be lost from, or of one image, which may be a sample to filter yet."""
     return Targets(
         batch_idx,
         labels,
@@ -275,4 +279,5 @@ def _targets(batch_idx: Tensor, labels: Tensor, boxes: Tensor, keypoints: Tensor
         None if keypoints is None else keypoints.float(),
         is_sorted=not out_of_order(batch_idx).any(),
         angles=boxes[:, 4].float() if boxes.shape[1] == 5 else None,
+        rows=batch_idx.new_tensor(len(batch_idx)) if whole else None,
     ).validate()

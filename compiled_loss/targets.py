@@ -46,6 +46,9 @@ class Targets(NamedTuple):
             row; or None. Instead of `masks`, for masks that do not overlap.
         class_map: `[B, H, W]` integer class id of every pixel, of the masks' size; or None.
         mask_tiles: tiles of 64 mask pixels kept for the rows' boxes, all together, in the same way.
+        rows: scalar integer, N as it was when the batch was made (`sources`, `pad_rows`, a plan, `collate`); or
+            None, as where some rows were taken out on purpose. It guards the others: a framework that slices every
+            tensor of a batch by image would lose rows, and fails at a scalar. `PaddedTargets` can be sliced so.
 
     Example:
         >>> import torch
@@ -65,6 +68,7 @@ class Targets(NamedTuple):
     index_map: Tensor | None = None
     class_map: Tensor | None = None
     mask_tiles: Tensor | int | None = None
+    rows: Tensor | None = None
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Targets:
         """Move every tensor to a device; dtypes are kept."""
@@ -164,6 +168,9 @@ def check_structure(targets: Targets, argument: str) -> None:
     if targets.angles is not None:
         check_shape(f"{argument}.angles", targets.angles, [rows])
         check_floating(f"{argument}.angles", targets.angles)
+    if targets.rows is not None:
+        check_shape(f"{argument}.rows", targets.rows, [])
+        check_integer(f"{argument}.rows", targets.rows)
     _check_masks(targets, argument)
     check_same_device(**{f"{argument}.{name}": getattr(targets, name) for name in (*ROW_FIELDS, *IMAGE_FIELDS)})
     for name in CAPACITIES:
@@ -201,6 +208,11 @@ def _check_values(targets: Targets, batch_size: int | None, num_classes: int | N
     boxes, keypoints, is_sorted = targets.boxes, targets.keypoints, targets.is_sorted
     batch_idx, labels = targets.batch_idx.long(), targets.labels.long()  # an unsigned dtype has no -1 to compare with
     real = batch_idx >= 0
+    made = len(batch_idx) if targets.rows is None else int(targets.rows)
+    expected = (
+        f"the {made} rows that the batch was made with (was it sliced by image? collate(..., padded=True) can be)"
+    )
+    require(made == len(batch_idx), "Targets.batch_idx", expected, len(batch_idx))
 
     def check(name: str, values: Tensor, bad: Tensor, expected: str) -> None:
         _raise_for_first(name, values, bad, batch_idx, expected)

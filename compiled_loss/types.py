@@ -64,8 +64,8 @@ class Assignment(NamedTuple):
         row: `[P]` target row that the anchor was given to.
         valid: `[P]` bool, True where the slot holds a positive.
         score: `[P]` float, target score of the positive (the weight of its terms); 0 in empty slots.
-        overflow: scalar, target rows with more candidate anchors than the planned pages hold, and for masks how
-            often a row's positives found no room in the planned tiles.
+        overflow: scalar, target rows with more candidate anchors than the planned pages hold, objects that found no
+            slot, and for masks how often a row's positives found no room in the planned tiles.
 
     Example:
         >>> import torch
@@ -113,8 +113,8 @@ class LossOutput(NamedTuple):
         total: scalar, differentiable: the sum of `terms`.
         terms: named scalars, each already times its gain and times the batch size.
         num_positives: scalar, anchors that were given to a target.
-        overflow: scalar, target rows cut short by the planned pages of candidates, and for masks how often a row's
-            positives found no room in the planned tiles; 0 when the plan fits.
+        overflow: scalar, target rows cut short by the planned pages of candidates, objects that found no slot, and for
+            masks how often a row's positives found no room in the planned tiles; 0 when the plan fits.
 
     Example:
         >>> import torch

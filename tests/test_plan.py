@@ -143,7 +143,7 @@ def test_an_anchor_on_the_side_of_an_enlarged_box_is_planned_for(monkeypatch):
         seen.append(counts)
         return pages_of(counts)
 
-    monkeypatch.setattr("compiled_loss.plan.pages_of", spy)
+    monkeypatch.setattr("compiled_loss.needs.pages_of", spy)
     TargetPlan(SIZE, STRIDES).apply(t)
     assert seen[0].tolist() == [9 + 4 + 1]
 

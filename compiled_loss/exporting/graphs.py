@@ -89,7 +89,6 @@ class AssignmentGraph(Graph):
             # A row without a slot takes no part, and keeps its place among the rows.
             targets = targets._replace(batch_idx=torch.where(slot < self.setting.slots, targets.batch_idx, -1))
         loss = self.loss
-        loss.check(predictions, targets)
         scene = loss.place(predictions, targets)
         flat = loss.positives(loss.view(predictions, scene), loss.assigner)
         dense = to_dense(flat, targets.labels, scene.boxes, batch, anchors, classes)

@@ -17,8 +17,9 @@ from compiled_loss.checks import check_strides, finite_number, true_or_false, wh
 from compiled_loss.grid import decode_sides, make_anchors
 from compiled_loss.losses.inputs import check_buffers, check_inputs
 from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Field, Map, Mean, Pairing, Term, Weighted
-from compiled_loss.losses.scene import Positives, Scene, View, detached, image_size_of, real_rows, where_sound
+from compiled_loss.losses.scene import Positives, Scene, View, detached, image_size_of, real_rows, to_rows, where_sound
 from compiled_loss.numerics import at_least_float32, masked, total
+from compiled_loss.padded import PaddedTargets
 from compiled_loss.reduce import mean_over_positives, score_normaliser, weighted_sum
 from compiled_loss.targets import Targets
 from compiled_loss.terms.box import read_sides, scaled_l1
@@ -132,12 +133,12 @@ class DenseLoss(ExactModule):
             *(x for extra in self.extras for x in extra.fields),
         ]
 
-    def forward(self, predictions: Predictions, targets: Targets) -> LossOutput:
+    def forward(self, predictions: Predictions, targets: Targets | PaddedTargets) -> LossOutput:
         """Loss of a batch.
 
         Args:
             predictions: the head's raw output.
-            targets: the batch's rows; padding rows count nothing.
+            targets: the batch's objects, as flat rows or in slots of each image; padding counts nothing.
 
         Returns:
             `LossOutput(total, terms, num_positives, overflow)`.
@@ -145,15 +146,14 @@ class DenseLoss(ExactModule):
         Raises:
             ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
-        self.check(predictions, targets)
         return self.evaluate(predictions, self.place(predictions, targets), self.assigner)
 
-    def assign(self, predictions: Predictions, targets: Targets) -> Assignment:
+    def assign(self, predictions: Predictions, targets: Targets | PaddedTargets) -> Assignment:
         """The positives that the loss would train on, without a gradient.
 
         Args:
             predictions: the head's raw output.
-            targets: the batch's rows.
+            targets: the batch's objects, as for the loss; slot m of image b is row `b M + m`.
 
         Returns:
             `Assignment` with `P = N * slots`, the assigner's slots of a row.
@@ -161,15 +161,14 @@ class DenseLoss(ExactModule):
         Raises:
             ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
-        self.check(predictions, targets)
         return self.positives(self.view(predictions, self.place(predictions, targets)), self.assigner)
 
-    def assign_dense(self, predictions: Predictions, targets: Targets) -> DenseAssignment:
+    def assign_dense(self, predictions: Predictions, targets: Targets | PaddedTargets) -> DenseAssignment:
         """The same positives, one entry per anchor.
 
         Args:
             predictions: the head's raw output.
-            targets: the batch's rows.
+            targets: the batch's objects, as for the loss; slot m of image b is row `b M + m`.
 
         Returns:
             `DenseAssignment`, boxes in xyxy pixels.
@@ -177,11 +176,10 @@ class DenseLoss(ExactModule):
         Raises:
             ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
-        self.check(predictions, targets)
         scene = self.place(predictions, targets)
         batch, classes, anchors = predictions.scores.shape
         flat = self.positives(self.view(predictions, scene), self.assigner)
-        return to_dense(flat, targets.labels, scene.boxes, batch, anchors, classes)
+        return to_dense(flat, scene.targets.labels, scene.boxes, batch, anchors, classes)
 
     def with_assigner(self, assigner: Assigner) -> "DenseLoss":
         """The same loss, its weights shared, with another assigner."""
@@ -206,8 +204,14 @@ class DenseLoss(ExactModule):
         if not torch.compiler.is_compiling() and self.check_values:
             check_row_values(targets, predictions.scores.shape[0], self.num_classes)
 
-    def place(self, predictions: Predictions, targets: Targets) -> Scene:
-        """What depends on the targets and the grid alone: anchors, targets in pixels, candidates."""
+    def place(self, predictions: Predictions, targets: Targets | PaddedTargets) -> Scene:
+        """Check both, and place what depends on the targets and the grid alone: anchors, rows in pixels, candidates.
+
+        Raises:
+            ValueError: naming the argument, what was expected and what came.
+        """
+        targets, dropped = to_rows(predictions, targets)
+        self.check(predictions, targets)
         grid_sizes, image_size = predictions.grid_sizes, image_size_of(predictions, self.strides)
         dtype = at_least_float32(predictions.boxes).dtype
         anchors = make_anchors(grid_sizes, self.strides, dtype=dtype, device=predictions.boxes.device)
@@ -217,7 +221,7 @@ class DenseLoss(ExactModule):
         image = torch.where(real, targets.batch_idx, 0).long()
         region = self.assigner.region or self.boxes.region
         candidates = candidates_in(region, boxes, real & fits, image, pixels, grid_sizes, self.strides, targets.pages)
-        return Scene(targets, anchors, pixels, boxes, image_size, candidates)
+        return Scene(targets, anchors, pixels, boxes, image_size, candidates, dropped)
 
     @torch.no_grad()
     def view(self, predictions: Predictions, scene: Scene) -> View:
@@ -237,7 +241,7 @@ class DenseLoss(ExactModule):
         rows = targets.batch_idx, targets.labels, scene.boxes
         pairs = Pairs(view.predictions.scores, *rows, scene.pixels, scene.anchors.strides, scene.candidates, overlap)
         found = assigner(pairs)
-        overflow = found.overflow
+        overflow = found.overflow + scene.dropped
         for extra in self.extras:
             overflow = overflow + extra.overflow(view, found, assigner.slots)
         # Not by `_replace`: torch 2.11 cannot return what that makes from a graph.

@@ -12,6 +12,7 @@ from compiled_loss.assign.parts import Assigner
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import check_same_device, finite_number, require, true_or_false
 from compiled_loss.losses.dense import DenseLoss
+from compiled_loss.padded import PaddedTargets
 from compiled_loss.targets import Targets
 from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import EndToEndOutput, Predictions
@@ -101,13 +102,13 @@ class EndToEndLoss(ExactModule):
         epoch, epochs = finite_number("epoch", epoch), finite_number("epochs", epochs)
         self.share.fill_(_LAST + (_FIRST - _LAST) * max(0.0, 1 - epoch / max(epochs - 1, 1)))
 
-    def forward(self, many: Predictions, one: Predictions, targets: Targets) -> EndToEndOutput:
+    def forward(self, many: Predictions, one: Predictions, targets: Targets | PaddedTargets) -> EndToEndOutput:
         """Loss of a batch.
 
         Args:
             many: raw output of the one-to-many branch.
             one: raw output of the one-to-one branch.
-            targets: the batch's rows; padding rows count nothing.
+            targets: the batch's objects, as flat rows or in slots of each image; padding counts nothing.
 
         Returns:
             `EndToEndOutput(total, terms, items, num_positives, overflow)`.
@@ -116,14 +117,13 @@ class EndToEndLoss(ExactModule):
             ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
         loss = self.loss
-        loss.check(many, targets)
-        loss.check(one, targets)
+        scene = loss.place(many, targets)
+        loss.check(one, scene.targets)
         images, others = many.scores.shape[0], one.scores.shape[0]
         require(images == others, "one.scores", "as many images as many.scores", others)
         same = tuple(map(tuple, many.grid_sizes)) == tuple(map(tuple, one.grid_sizes))
         require(same, "one.grid_sizes", "those of many", one.grid_sizes)
         check_same_device(many=many.scores, one=one.scores, share=self.share)
-        scene = loss.place(many, targets)
         first, second = loss.evaluate(many, scene, loss.assigner), loss.evaluate(one, scene, self.one_to_one)
         shares = (1.0, 1.0) if self.plain_sum else (self.share, 1 - self.share)
         terms = {name: shares[0] * term + shares[1] * second.terms[name] for name, term in first.terms.items()}

@@ -26,7 +26,7 @@ def check_inputs(predictions: Predictions, targets: Targets, maps: Sequence[Map]
         ValueError: naming the argument, what was expected and what came.
     """
     require(isinstance(predictions, Predictions), "predictions", "Predictions", type(predictions).__name__)
-    require(isinstance(targets, Targets), "targets", "Targets", type(targets).__name__)
+    require(isinstance(targets, Targets), "targets", "Targets or PaddedTargets", type(targets).__name__)
     boxes, scores, *others = maps
     check_shape("predictions.boxes", predictions.boxes, ["B", boxes.channels, "A"])
     batch, _, anchors = predictions.boxes.shape

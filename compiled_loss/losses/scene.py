@@ -11,8 +11,10 @@ from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.parts import Overlap
+from compiled_loss.checks import check_shape, require
 from compiled_loss.grid import Anchors, Sides
 from compiled_loss.numerics import at_least_float32, masked
+from compiled_loss.padded import PaddedTargets
 from compiled_loss.targets import Targets
 from compiled_loss.types import Assignment, Predictions
 
@@ -27,6 +29,7 @@ class Scene(NamedTuple):
         boxes: `[N, 4]` target boxes, xyxy float32 pixels; of oriented boxes `[N, 5]` (cx, cy, w, h, angle).
         image_size: (height, width) in pixels.
         candidates: candidate anchors of every row.
+        dropped: objects that are no rows, as there was no slot for them.
     """
 
     targets: Targets
@@ -35,6 +38,21 @@ class Scene(NamedTuple):
     boxes: Tensor
     image_size: tuple[int, int]
     candidates: Candidates
+    dropped: Tensor | int
+
+
+def to_rows(predictions: Predictions, targets: Targets | PaddedTargets) -> tuple[Targets, Tensor | int]:
+    """Targets of either form as flat rows, and how many objects have none, as there was no slot for them.
+
+    Raises:
+        ValueError: for padded targets of another number of images than the predictions', or of sizes that do not fit.
+    """
+    if not isinstance(targets, PaddedTargets):
+        return targets, 0
+    require(isinstance(predictions, Predictions), "predictions", "Predictions", type(predictions).__name__)
+    check_shape("predictions.scores", predictions.scores, ["B", "C", "A"])
+    check_shape("targets.counts", targets.counts, [predictions.scores.shape[0]])
+    return targets.flat(), targets.dropped().sum()
 
 
 class View(NamedTuple):

@@ -102,7 +102,7 @@ def test_wrong_keypoints_are_refused(changes, message):
     ("changed", "message"),
     [
         ({"predictions": None}, "predictions: expected Predictions, got NoneType"),
-        ({"targets": {}}, "targets: expected Targets, got dict"),
+        ({"targets": {}}, "targets: expected Targets or PaddedTargets, got dict"),
     ],
 )
 def test_arguments_of_another_type_are_named(changed, message):

@@ -1,0 +1,97 @@
+"""What rows need of what a plan keeps room for: pages of candidates and tiles of mask pixels.
+
+Host side, upper bounds under the rounding of any device.
+
+Letters: N rows, L levels, H and W mask pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from compiled_loss.assign.rotated import rotated_reach
+from compiled_loss.geometry.boxes import cxcywh_to_xyxy
+from compiled_loss.geometry.pixels import box_pixels
+from compiled_loss.pages import pages_of
+from compiled_loss.targets import Targets
+
+# Room for the pixels of rows that hold more than k positives, having won anchors that other rows selected, which read
+# their box once more: in crowds up to a sixth more was seen, and where rows are few it may be the largest box.
+_FURTHER = 5 / 4
+
+# The device may round the pixel sides of a box differently (fused multiply-add), and then an anchor that lies on a side
+# here lies inside there. Sides are within 5 image sizes of the origin (`Targets.validate`) and come from a handful of
+# float32 operations, each off by at most 2^-24 of that: together below 3e-6 of the image size. Candidates are counted
+# with every side moved outwards by more than that; anchors are whole or half pixels, so it adds only those on a side.
+_SLACK = 1e-5
+
+
+def needed_pages(
+    targets: Targets, image_size: tuple[int, int], strides: tuple[int, ...], margin: float = 0.0
+) -> Tensor:
+    """`[N]` pages that suffice for each row: an interval of length l holds at most `floor(l / s) + 1` anchors.
+
+    Args:
+        targets: N rows.
+        image_size: (height, width) in pixels.
+        strides: pixels per grid cell of each level, finest first.
+        margin: how much longer sides may become: 0.25 for a quarter.
+
+    Example:
+        >>> needed_pages(Targets(torch.tensor([0]), torch.tensor([0]), torch.full((1, 4), 0.5)), (64, 64), (8, 16))
+        tensor([1])
+    """
+    boxes, (height, width) = targets.boxes.float(), image_size
+    # Short sides are enlarged here already: after that the slack counts for them too.
+    sides = boxes[:, 2:] * boxes.new_tensor([width, height]) * (1 + margin)
+    sides = sides.clamp(min=strides[:2][-1])
+    if targets.angles is not None:
+        turned = torch.cat([boxes[:, :2] * boxes.new_tensor([width, height]), sides], 1)
+        reach = rotated_reach(torch.cat([turned, targets.angles.float()[:, None]], 1), strides)
+        sides = reach[:, 2:] - reach[:, :2]
+    sides = sides + 2 * _SLACK * max(image_size)
+    cells = (sides / boxes.new_tensor(strides)[:, None, None]).floor() + 1  # [L, N, 2]
+    grids = boxes.new_tensor([(-(-width // s), -(-height // s)) for s in strides])
+    anchors = torch.minimum(cells, grids[:, None]).prod(2).sum(0)
+    return pages_of(torch.where(targets.batch_idx >= 0, anchors, 0))
+
+
+def mask_size(targets: Targets) -> tuple[int, int] | None:
+    """(H, W) of the masks, if there are any."""
+    maps = targets.masks if targets.index_map is None else targets.index_map
+    return None if maps is None else (maps.shape[1], maps.shape[2])
+
+
+def needed_tiles(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor:
+    """`[N]` tiles that hold the pixels of each box.
+
+    Args:
+        boxes: `[N, 4]` (cx, cy, w, h) as fractions of the image.
+        size: (H, W) of the masks.
+        margin: how much longer sides may become.
+
+    Example:
+        >>> needed_tiles(torch.full((1, 4), 0.5), (32, 32))
+        tensor([5])
+    """
+    sides = boxes[:, 2:].float() * (1 + margin) + 2 * _SLACK
+    grown = cxcywh_to_xyxy(torch.cat([boxes[:, :2].float(), sides], dim=1))
+    return pages_of(box_pixels(grown * grown.new_tensor([size[1], size[0]] * 2), size).number)
+
+
+def with_room(needed: int, tiles: Tensor) -> int:
+    """Room for all tiles and for rows with more positives, of which there may be one of the largest.
+
+    Args:
+        needed: tiles for every row's box.
+        tiles: `[N]` those of each row.
+
+    Example:
+        >>> with_room(5, torch.tensor([1, 4]))
+        9
+    """
+    largest = int(tiles.max()) if len(tiles) else 0
+    return max(math.ceil(needed * _FURTHER), needed + largest)
