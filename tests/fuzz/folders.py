@@ -9,12 +9,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
-from demo.labels import DataError  # noqa: E402
-from demo.splits import training_and_held_out  # noqa: E402
+from demo.labels import DataError
+from demo.splits import training_and_held_out
 
-from tests.examples.editing import make_folder  # noqa: E402
-from tests.examples.test_damaged_folders import FORMATS, as_format  # noqa: E402
-from tests.mutations import damage  # noqa: E402
+from tests.examples.editing import make_folder
+from tests.examples.test_damaged_folders import FORMATS, as_format
+from tests.mutations import damage
 
 
 @cache

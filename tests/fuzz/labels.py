@@ -169,7 +169,9 @@ def _compare(sound: Sound) -> str:
     for name, values in (("batch_idx", [t.image for t in sound.things]), ("labels", [t.label for t in sound.things])):
         if getattr(targets, name).tolist() != values:
             return f"{name} {getattr(targets, name).tolist()}, expected {values}"
-    if targets.keypoints is None or targets.keypoints[..., 2].tolist() != [[p[2] for p in t.points] for t in sound.things]:
+    if targets.keypoints is None or targets.keypoints[..., 2].tolist() != [
+        [p[2] for p in t.points] for t in sound.things
+    ]:
         return "keypoints have other flags"
     if sound.masks is not None and not torch.equal(targets.masks, sound.masks):  # type: ignore[arg-type]
         return "masks have other pixels"

@@ -2,14 +2,20 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from compiled_loss import Predictions, Targets
-from compiled_loss.exporting import Setting, export_assignment, export_loss, load
+from compiled_loss.exporting import Metadata, Setting, load
+from compiled_loss.exporting.files import write
+from compiled_loss.exporting.graphs import AssignmentGraph, LossGraph
+from compiled_loss.exporting.metadata import describe
+from compiled_loss.exporting.programs import JointGraph, export_program
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from tests.fuzz.scenes import Scene
 from tests.fuzz.setups import Setup
@@ -30,8 +36,8 @@ Runner = Callable[[Scene, Targets], Outcome]
 
 
 def eager(setup: Setup) -> Runner:
-    """Plain calls; positives are those that the loss itself found, which spares an assignment."""
-    return _in_torch(setup, lambda step: step, watched=True)
+    """Plain calls."""
+    return _in_torch(setup, lambda step: step)
 
 
 def compiled(setup: Setup) -> Runner:
@@ -75,26 +81,20 @@ MODES: dict[str, Callable[[Setup], Runner]] = {
 }
 
 
-def _in_torch(
-    setup: Setup, wrap: Callable[[Callable[..., Any]], Callable[..., Any]], *, watched: bool = False
-) -> Runner:
+def _in_torch(setup: Setup, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Runner:
+    """Positives are those that the loss itself finds, which spares an assignment."""
     loss, grids = setup.build(), setup.grids
-    branches = (loss.many, loss.one) if isinstance(loss, EndToEndLoss) else (loss,)
     seen: list[Any] = []
-    for one in branches if watched else ():
+    for one in (loss.many, loss.one) if isinstance(loss, EndToEndLoss) else (loss,):
         one._assign = _watched(one._assign, seen)
 
     def step(heads: list[dict[str, Tensor]], targets: Targets) -> tuple[Any, list[Any]]:
-        predictions = [Predictions(grid_sizes=grids, **maps) for maps in heads]
-        if watched:
-            seen.clear()
-            return loss(*predictions, targets), seen
-        assigned = [one.assign(p, targets) for one, p in zip(branches, predictions, strict=True)]
-        return loss(*predictions, targets), assigned
+        return loss(*(Predictions(grid_sizes=grids, **maps) for maps in heads), targets), seen
 
     call = wrap(step)
 
     def run(scene: Scene, targets: Targets) -> Outcome:
+        seen.clear()  # here, since a graph would be one for the list's length
         leaves = [{name: x.detach().clone().requires_grad_() for name, x in maps.items()} for maps in scene.heads]
         out, assigned = call(leaves, targets)
         flat = [x for maps in leaves for x in maps.values()]
@@ -116,69 +116,51 @@ def _watched(assign: Callable[..., Any], seen: list[Any]) -> Callable[..., Any]:
 
 
 def _as_files(setup: Setup, suffix: str) -> Runner:
-    """The loss with its gradients, and the assignment of every branch."""
-    loss = setup.build()
+    """The loss, with its gradients where the setup says so, and the assignment of every branch."""
+    loss, branches = setup.build(), ("many", "one") if setup.end_to_end else ("pred",)
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for i, (program, metadata) in enumerate(_programs(setup)):
+            path = Path(folder) / f"{i}{suffix}"
+            write(program, metadata, path)
+            files.append(load(path))
+
+    def run(scene: Scene, targets: Targets) -> Outcome:
+        rows = {
+            "cls" if name == "labels" else name: x for name, x in targets._asdict().items() if isinstance(x, Tensor)
+        }
+        heads = dict(zip(branches, scene.heads, strict=True))
+        inputs = {f"{b}_{name}": x for b, maps in heads.items() for name, x in maps.items()} | rows
+        if setup.end_to_end:
+            inputs["share"] = loss.share
+        out = files[0].run(inputs)
+        gradients = [{name: out[f"grad_{b}_{name}"] for name in maps if setup.gradients} for b, maps in heads.items()]
+        positives = []
+        for file, maps in zip(files[1:], heads.values(), strict=True):
+            a = file.run({f"pred_{name}": x for name, x in maps.items()} | rows)
+            positives.append(tuple(a[name][a["valid"]] for name in ("image", "anchor", "row")))
+        terms = {name.removeprefix("loss_"): x.item() for name, x in out.items() if name.startswith("loss_")}
+        return Outcome(out["loss"].item(), terms, int(out["num_positives"]), int(out["overflow"]), gradients, positives)
+
+    return run
+
+
+@cache
+def _programs(setup: Setup) -> list[tuple[ExportedProgram, Metadata]]:
+    """Exported once for every kind of file."""
+    loss = setup.build().requires_grad_(False)
     setting = Setting(
-        image_size=None,
+        image_size=setup.size,
         pages=setup.pages,
         prototypes=3,
         mask_stride=setup.strides[0] // 2,
         semantic=setup.semantic,
     )
-    branches = {"many": loss.many, "one": loss.one} if isinstance(loss, EndToEndLoss) else {"pred": loss}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"loss{suffix}"
-        export_loss(loss, path, setting, gradients=True)
-        whole = load(path)
-        parts = {}
-        for name, one in branches.items():
-            path = Path(folder) / f"{name}{suffix}"
-            export_assignment(one, path, setting)
-            parts[name] = load(path)
-
-    def run(scene: Scene, targets: Targets) -> Outcome:
-        rows = {"cls" if name == "labels" else name: x for name, x in targets._asdict().items() if isinstance(x, Tensor)}
-        given = [_levels(scene.setup, maps) for maps in scene.heads]
-        inputs = {f"{b}_{name}": x for b, maps in zip(branches, given, strict=True) for name, x in maps.items()} | rows
-        if isinstance(loss, EndToEndLoss):
-            inputs["share"] = loss.share
-        out = whole.run(inputs)
-        gradients = [
-            {
-                name: _flat({k: out[f"grad_{b}_{k}"] for k in maps if k == name or k.startswith(f"{name}_")}, x)
-                for name, x in head.items()
-            }
-            for b, maps, head in zip(branches, given, scene.heads, strict=True)
-        ]
-        positives = []
-        for (_, part), maps in zip(parts.items(), given, strict=True):
-            a = part.run({f"pred_{name}": x for name, x in maps.items()} | rows)
-            positives.append(tuple(a[name][a["valid"]] for name in ("image", "anchor", "row")))
-        terms = {
-            name.removeprefix("loss_"): x.item() for name, x in out.items() if name.startswith("loss_")
-        }
-        return Outcome(
-            out["loss"].item(), terms, int(out["num_positives"]), int(out["overflow"]), gradients, positives
-        )
-
-    return run
-
-
-def _levels(setup: Setup, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A map for each level in place of all anchors in a row."""
-    found = {}
-    for name, x in maps.items():
-        if x.dim() == 4:
-            found[name] = x
-            continue
-        parts = x.split([h * w for h, w in setup.grids], 2)
-        for stride, grid, part in zip(setup.strides, setup.grids, parts, strict=True):
-            found[f"{name}_{stride}"] = part.unflatten(2, grid).contiguous()
+    whole, kind = LossGraph(loss, setting), "loss"
+    if setup.gradients:
+        whole, kind = JointGraph(whole), "gradients"
+    found = [(export_program(whole), describe(loss, setting, kind, whole.inputs, whole.outputs))]
+    for one in (loss.many, loss.one) if isinstance(loss, EndToEndLoss) else (loss,):
+        graph = AssignmentGraph(one, setting)
+        found.append((export_program(graph), describe(one, setting, "assignment", graph.inputs, graph.outputs)))
     return found
-
-
-def _flat(parts: dict[str, Tensor], like: Tensor) -> Tensor:
-    """The way back."""
-    if like.dim() == 4:
-        return next(iter(parts.values()))
-    return torch.cat([x.flatten(2) for x in parts.values()], 2)

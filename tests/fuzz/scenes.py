@@ -145,7 +145,9 @@ def _maps(setup: Setup, rng: np.random.Generator, rows: Rows, guess: str, scores
         if rng.random() < 0.7:
             true = true + rng.normal(0, 0.3, true.shape)
         sides = np.where(near, true, sides)
-        logits = logits + near * (np.arange(setup.num_classes) == rows.labels.numpy()[at][..., None]) * (scores == "random")
+        logits = logits + near * (np.arange(setup.num_classes) == rows.labels.numpy()[at][..., None]) * (
+            scores == "random"
+        )
         if rows.keypoints is not None:
             goal = rows.keypoints[..., :2].double().numpy()[at] * pixels / step[:, None, None] - points[:, None]
             offset = goal if setup.kind == "residual" else (goal + 0.5) / 2

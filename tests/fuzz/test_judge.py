@@ -1,6 +1,7 @@
 """The judge knows right from wrong: small changes to what a loss says are found."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_whole_tensors_give_what_the_loops_give(kind):
         got = dense_loss(task, maps, setup.grids, rows)
         batch = Batch(setup.size, setup.batch_size, rows.image, rows.labels, rows.boxes, *rows[3:])
         raw = Raw(**{"keypoints": None, "grid_sizes": setup.grids, **maps})  # type: ignore[arg-type]
-        options = {"flow": task.flow} if kind == "residual" else {}
+        options: dict[str, Any] = {"flow": task.flow} if kind == "residual" else {}
         options |= {"mask_overlap": setup.mask_overlap} if kind == "segment" else {}
         weights = None if setup.class_weights is None else list(setup.class_weights)
         loops = reference_loss(

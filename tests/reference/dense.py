@@ -115,7 +115,9 @@ def terms_of(
         angles = rounding(angles, 2, 1 + angles.detach().abs())
         guess = decode(grid, distances, angles)
         guess = torch.cat([rounding(guess[:, :4], 4, size), guess[:, 4:]], 1)
-        sides = rounding(encode(grid, true), 4, grid.abs().sum(1, keepdim=True) + true[:, :4].abs().sum(1, keepdim=True))
+        sides = rounding(
+            encode(grid, true), 4, grid.abs().sum(1, keepdim=True) + true[:, :4].abs().sum(1, keepdim=True)
+        )
         overlap = probiou(guess, true, 0.01)
         return {
             "box": 1 - rounding(overlap, 8, 1.0),

@@ -130,7 +130,7 @@ def inside_upright(points: np.ndarray, boxes: np.ndarray, small: float) -> np.nd
     centre, side = (boxes[:, :2] + boxes[:, 2:]) / np.float32(2), boxes[:, 2:] - boxes[:, :2]
     half = np.where(side < np.float32(small), np.float32(small), side) / np.float32(2)
     low, high = (centre - half)[:, None], (centre + half)[:, None]
-    return ((points - low > np.float32(1e-9)) & (high - points > np.float32(1e-9))).all(2)
+    return np.all((points - low > np.float32(1e-9)) & (high - points > np.float32(1e-9)), axis=2)
 
 
 def inside_turned(points: np.ndarray, boxes: np.ndarray, small: float) -> np.ndarray:
@@ -138,7 +138,9 @@ def inside_turned(points: np.ndarray, boxes: np.ndarray, small: float) -> np.nda
     x, y, width, height, angle = torch.from_numpy(boxes).T
     width, height, cos, sin = width.clamp(min=small), height.clamp(min=small), angle.cos(), angle.sin()
     centre = torch.stack([x, y], 1)
-    along, across = (torch.stack(v, 1) for v in ((width / 2 * cos, width / 2 * sin), (-height / 2 * sin, height / 2 * cos)))
+    along, across = (
+        torch.stack(v, 1) for v in ((width / 2 * cos, width / 2 * sin), (-height / 2 * sin, height / 2 * cos))
+    )
     corner = centre + along + across
     inside = torch.ones(len(boxes), len(points), dtype=torch.bool)
     for other in (centre + along - across, centre - along + across):
@@ -242,5 +244,3 @@ def coarse(x: np.ndarray) -> np.ndarray:
     """Rounded to 40 bits, so that what is equal but for the last bits of float64 is equal; 0 where float32 is."""
     share, exponent = np.frexp(x)
     return np.where(x < 2.0**-150, 0, np.ldexp(np.round(share * 2.0**40), exponent - 40))
-
-
