@@ -11,7 +11,8 @@ from compiled_loss.exporting.gathers import quick_gathers
 def translations() -> dict[Callable, Callable]:
     """The table for `torch.onnx.export`: quick indices, and functions that keep their digits at low logits."""
     ops = torch.ops.aten
-    return {**quick_gathers(), ops.sigmoid.default: _sigmoid, ops.log1p.default: _log1p}
+    functions = {ops.sigmoid.default: _sigmoid, ops.log1p.default: _log1p, ops.logaddexp.default: _logaddexp}
+    return {**quick_gathers(), **functions}
 
 
 def _sigmoid(x: Any) -> Any:
@@ -33,6 +34,18 @@ def _log1p(x: Any) -> Any:
     rounded = op.Add(one, x)
     is_it = op.Or(op.Equal(rounded, one), op.IsInf(x))
     return op.Where(is_it, x, op.Mul(op.Log(rounded), op.Div(x, op.Sub(rounded, one))))
+
+
+def _logaddexp(x: Any, y: Any) -> Any:
+    """`max + ln(1 + e^(min - max))`: by itself it becomes `Log(Exp(x) + Exp(y))`, infinite beyond 100 either way.
+
+    A normalising flow's density is often one of several.
+    """
+    op = _operators()
+    larger, distance = op.Max(x, y), op.Neg(op.Abs(op.Sub(x, y)))
+    # Of two infinities alike the distance is none.
+    distance = op.Where(op.Equal(x, y), _number(0.0, x), distance)
+    return op.Add(larger, _log1p(op.Exp(distance)))
 
 
 def _operators() -> Any:
