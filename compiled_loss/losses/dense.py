@@ -3,6 +3,7 @@
 Letters: B images, N rows, A anchors, C classes, R distance bins, P positive slots.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
@@ -107,8 +108,8 @@ class DenseLoss(ExactModule):
         self.gains = {name: finite_number(f"{_ARGUMENTS.get(name, name)}_gain", gain) for name, gain in gains.items()}
         self.distributed = true_or_false("distributed", distributed)
         self.check_values = true_or_false("check_values", check_values)
-        own = {"self", "__class__", "arguments"}  # of a constructor that hands on its `locals()`
-        self.arguments = {name: value for name, value in (arguments or {}).items() if name not in own}
+        names = inspect.signature(type(self).__init__).parameters  # its `locals()` hold more
+        self.arguments = {name: value for name, value in (arguments or {}).items() if name in names and name != "self"}
 
     @property
     def maps(self) -> list[Map]:
@@ -146,7 +147,7 @@ class DenseLoss(ExactModule):
         Raises:
             ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
-        return self.evaluate(predictions, self.place(predictions, targets), self.assigner)
+        return self.evaluate(predictions, self._checked(predictions, targets), self.assigner)
 
     def assign(self, predictions: Predictions, targets: Targets | PaddedTargets) -> Assignment:
         """The positives that the loss would train on, without a gradient.
@@ -161,7 +162,7 @@ class DenseLoss(ExactModule):
         Raises:
             ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
-        return self.positives(self.view(predictions, self.place(predictions, targets)), self.assigner)
+        return self.positives(self.view(predictions, self._checked(predictions, targets)), self.assigner)
 
     def assign_dense(self, predictions: Predictions, targets: Targets | PaddedTargets) -> DenseAssignment:
         """The same positives, one entry per anchor.
@@ -176,7 +177,7 @@ class DenseLoss(ExactModule):
         Raises:
             ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
-        scene = self.place(predictions, targets)
+        scene = self._checked(predictions, targets)
         batch, classes, anchors = predictions.scores.shape
         flat = self.positives(self.view(predictions, scene), self.assigner)
         return to_dense(flat, scene.targets.labels, scene.boxes, batch, anchors, classes)
@@ -190,7 +191,7 @@ class DenseLoss(ExactModule):
         return other
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
-        """Check ranks, sizes, dtypes and devices, and in eager calls the values of rows on the host.
+        """Check ranks, sizes, dtypes and devices; no value is read.
 
         Raises:
             ValueError: naming the argument, what was expected and what came.
@@ -200,6 +201,13 @@ class DenseLoss(ExactModule):
         for extra in self.extras:
             extra.check(predictions, targets)
         check_buffers(predictions, self)
+
+    def look_at_rows(self, predictions: Predictions, targets: Targets) -> None:
+        """Check the values of rows on the host in eager calls, unless told not to.
+
+        Raises:
+            ValueError: what `Targets.validate` finds.
+        """
         # In this order, so that a graph does not depend on the attribute.
         if not torch.compiler.is_compiling() and self.check_values:
             check_row_values(targets, predictions.scores.shape[0], self.num_classes)
@@ -259,6 +267,11 @@ class DenseLoss(ExactModule):
         terms = {name: terms[name] * batch for name in self.gains if name in terms}
         summed = torch.stack(list(terms.values())).sum()
         return LossOutput(summed, terms, assignment.valid.sum(), assignment.overflow)
+
+    def _checked(self, predictions: Predictions, targets: Targets | PaddedTargets) -> Scene:
+        scene = self.place(predictions, targets)
+        self.look_at_rows(predictions, scene.targets)
+        return scene
 
     def _terms(self, slots: Positives) -> dict[str, Tensor]:
         """Every term times its gain."""

@@ -119,6 +119,7 @@ class EndToEndLoss(ExactModule):
         loss = self.loss
         scene = loss.place(many, targets)
         loss.check(one, scene.targets)
+        loss.look_at_rows(many, scene.targets)
         images, others = many.scores.shape[0], one.scores.shape[0]
         require(images == others, "one.scores", "as many images as many.scores", others)
         same = tuple(map(tuple, many.grid_sizes)) == tuple(map(tuple, one.grid_sizes))
