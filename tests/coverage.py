@@ -10,7 +10,7 @@ from collections import Counter
 from torch import nn
 
 from compiled_loss import EndToEndLoss
-from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.dense import DenseLoss
 from tests.contract.cases import CASES as CONTRACT
 from tests.golden.test_golden import CASES as GOLDEN
 from tests.golden.test_golden import loss_of
