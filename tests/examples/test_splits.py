@@ -105,7 +105,7 @@ def test_a_plain_file_is_trained_on(plain, tmp_path, capsys):
 def test_options_that_make_no_sense_are_one_line(plain, capsys):
     for options, message in (
         (["--val-fraction", "0.5"], "are for a folder: --data FOLDER"),
-        (["--data", str(plain), "--val-fraction", "1"], "--val-fraction: expected a number from 0 up to 1, got 1.0"),
+        (["--data", str(plain), "--val-fraction", "1"], "--val-fraction: expected a number between 0 and 1, got 1.0"),
         (["--data", str(plain), "--val-fraction", "0.5", "--val-labels", "x"], "one or the other"),
     ):
         assert main([*TINY, *options]) == 2
