@@ -90,7 +90,8 @@ def assignment(path: Path, image: np.ndarray, labels: Labels, assigned: Assignme
     figure = Figure(figsize=(3.6 * (1 + len(STRIDES)), 4.3), layout="constrained")
     first, *levels = figure.subplots(1, 1 + len(STRIDES))
     _picture(first, image)
-    first.set_title(f"{len(real.boxes)} objects", fontsize=11)
+    count = len(real.boxes)
+    first.set_title(f"{count} object" if count == 1 else f"{count} objects", fontsize=11)
     for panel, stride in zip(levels, STRIDES, strict=True):
         _picture(panel, image // 3)
         here, chosen = strides == stride, strides[anchor] == stride
