@@ -168,8 +168,9 @@ def train_to_the_end(this: Run, log: CompileLog, console: Console) -> bool:
             if progress.steps == first:
                 raise
             raise DataError(f"{error}; the {progress.steps} steps so far are kept in {this.save()}") from error
-    this.save()
-    return progress.steps == this.steps
+        # While Ctrl-C is still listened for: it must not cost the last steps.
+        this.save()
+    return progress.steps == this.steps and not interrupt
 
 
 def report(this: Run, compiles: dict[str, int], console: Console) -> None:

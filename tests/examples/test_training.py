@@ -258,6 +258,19 @@ def test_ctrl_c_after_training_loses_nothing_and_before_it_says_so(tmp_path, mon
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def test_ctrl_c_while_the_last_steps_are_saved_loses_none(tmp_path, monkeypatch, capsys):
+    save = checkpoint.save
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        save(*arguments)
+
+    monkeypatch.setattr("demo.checkpoint.save", interrupted)
+    assert main([*TINY, "--steps", "2", "--out", str(tmp_path)]) == 130
+    assert "Interrupted after step 2 of 2; nothing is lost." in capsys.readouterr().out
+    assert checkpoint.read(tmp_path / "checkpoint.pt")["progress"]["steps"] == 2
+
+
 def test_a_file_that_cannot_be_written_is_named_and_leaves_the_one_before(tmp_path, capsys):
     arguments = [*TINY, "--steps", "1", "--out", str(tmp_path)]
     assert main(arguments) == 0
