@@ -128,7 +128,11 @@ def test_held_out_pictures_without_objects_end_in_results_without_precision(fold
 
 def test_names_of_any_kind_are_drawn_and_printed(folder, tmp_path):
     document = json.loads((folder / "labels.json").read_text())
-    document["categories"] = [{"id": 7, "name": "$5 [bill]$ \\frac"}, {"id": 8, "name": "[/red]"}]
+    document["categories"] = [
+        {"id": 7, "name": "$5 [bill]$ \\frac"},
+        {"id": 8, "name": "[/red]"},
+        {"id": 9, "name": "_"},
+    ]
     (folder / "labels.json").write_text(json.dumps(document))
     assert main([*TINY, "--data", str(folder), "--out", str(tmp_path / "run [/x]")]) == 0
 
