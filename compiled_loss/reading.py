@@ -133,6 +133,12 @@ def boxes_of(values: Any, name: str, *sizes: int) -> Tensor:
     return boxes
 
 
+def format_of(boxes: Any, default: str) -> str:
+    """What boxes of torchvision's `tv_tensors` say of themselves, such as "XYWH"; the default where nothing is said."""
+    given = getattr(boxes, "format", default)
+    return str(getattr(given, "value", given)).upper()
+
+
 def whole_column(values: Any, name: str) -> Tensor:
     """`[N]` int64 from `[N]` or `[N, 1]` integers or whole floats."""
     x = tensor_of(values, name)
@@ -216,8 +222,7 @@ def read_dict(
 
 def _centred(values: Any, name: str) -> Tensor:
     """`[n, 4]` (cx, cy, w, h) of boxes in the `format` that they carry, corners where they carry none."""
-    given = getattr(values, "format", "XYXY")
-    form = str(getattr(given, "value", given)).upper()
+    form = format_of(values, "XYXY")
     known = form in ("XYXY", "XYWH", "CXCYWH")
     hint = "XYXY, XYWH or CXCYWH (rotated boxes: from_coco(oriented=True), or from_yolo with an angle, in radians)"
     require(known, name, f"the format {hint}", form)

@@ -23,6 +23,7 @@ from compiled_loss.reading import (
     class_of,
     classes_of,
     field,
+    format_of,
     is_crowd,
     is_list,
     keypoints_of,
@@ -59,8 +60,8 @@ def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
         Targets with the rows in the order given.
 
     Raises:
-        ValueError: for a missing key, a `batch_idx` or `cls` that is not whole, a map that numbers more rows than its
-            image has, or what `Targets.validate` finds.
+        ValueError: for a missing key, boxes that say another `format`, a `batch_idx` or `cls` that is not whole, a map
+            that numbers more rows than its image has, or what `Targets.validate` finds.
 
     Warns, once, where many boxes leave their image and all would be sound as corners (x1, y1, x2, y2).
 
@@ -72,6 +73,8 @@ def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
         tensor([3, 5])
     """
     batch_idx, labels, boxes = (field(batch, key, "batch") for key in ("batch_idx", "cls", "bboxes"))
+    form, expected = format_of(boxes, "CXCYWH"), "(cx, cy, w, h) as fractions, or (cx, cy, w, h, angle) in radians"
+    require(form == "CXCYWH", "batch['bboxes']", expected, f"boxes in the format {form}")
     keypoints, boxes = batch.get("keypoints"), boxes_of(boxes, "batch['bboxes']", 4, 5)
     targets = _targets(
         whole_column(batch_idx, "batch['batch_idx']"),

@@ -5,7 +5,7 @@ from enum import Enum
 import pytest
 import torch
 
-from compiled_loss.sources import from_torchvision
+from compiled_loss.sources import from_torchvision, from_yolo
 from tests.labels import image, raises
 
 
@@ -16,6 +16,7 @@ class Format(Enum):
     XYWH = "XYWH"
     CXCYWH = "CXCYWH"
     XYWHR = "XYWHR"
+    CXCYWHR = "CXCYWHR"
 
 
 def labelled(values, **attributes):
@@ -50,6 +51,18 @@ def test_rotated_formats_are_refused_with_what_reads_them():
     boxes = labelled([[1.0, 2, 3, 4, 5]], format=Format.XYWHR, canvas_size=(64, 64))
     with raises("targets[0]['boxes']", "XYXY, XYWH or CXCYWH", "oriented=True", "XYWHR"):
         from_torchvision([{"boxes": boxes, "labels": torch.tensor([0])}], (64, 64))
+
+
+@pytest.mark.parametrize(
+    ("form", "box"), [(Format.XYXY, [0.1, 0.1, 0.6, 0.5]), (Format.CXCYWHR, [0.3, 0.3, 0.2, 0.1, 3])]
+)
+def test_a_yolo_batch_takes_boxes_of_no_other_format(form, box):
+    batch = {"batch_idx": torch.zeros(1), "cls": torch.zeros(1)}
+    with raises("batch['bboxes']", "(cx, cy, w, h) as fractions", f"in the format {form.value}"):
+        from_yolo(batch | {"bboxes": labelled([box], format=form)})
+    t = from_yolo(batch | {"bboxes": labelled([[0.5, 0.4, 0.2, 0.1]], format=Format.CXCYWH)})
+    assert type(t.boxes) is torch.Tensor
+    torch.testing.assert_close(t.boxes, torch.tensor([[0.5, 0.4, 0.2, 0.1]]))
 
 
 @pytest.mark.parametrize("key", ["boxes", "keypoints"])
