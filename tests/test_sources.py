@@ -197,7 +197,7 @@ def test_numbers_of_numpy_and_torch_are_as_good_as_lists():
 def test_coco_crowds_are_skipped_unless_asked_for():
     crowd = note(iscrowd=1, category_id=0)
     assert from_coco([[crowd, note()]], (64, 64)).labels.tolist() == [1]
-    assert from_coco([[crowd, note()]], (64, 64), keep_crowd=True).labels.tolist() == [0, 1]
+    assert from_coco([[crowd, note()]], (64, 64), crowds="keep").labels.tolist() == [0, 1]
 
 
 def test_coco_annotations_without_keypoints_get_zeros_when_others_have_some():

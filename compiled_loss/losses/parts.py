@@ -109,7 +109,7 @@ Term = Weighted | Mean | MeanWhere | OfImages | Tensor
 class WeightedClassTerm(Protocol):
     """A class term that also weighs anchors, and tells what each image adds.
 
-    With an error e of every logit and `weights` v, `sum over images b, anchors a of v[b, a] sum over classes e[b, c, a]`.
+    With an error e of every logit and `weights` v of anchors, `sum over images, anchors a of v_a sum over classes e_a`.
     They are 1 in the background, 0 at ignored anchors, whose logits may hold anything and have a gradient of exactly 0,
     and at a positive the weight of its row. Without weights, or with weights of 1, it is the plain class term.
     """
