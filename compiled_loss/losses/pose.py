@@ -146,8 +146,12 @@ class KeypointTerms(ExactModule):
     @property
     def maps(self) -> Sequence[Map]:
         """The keypoints."""
+        return [self.keypoint_map()]
+
+    def keypoint_map(self) -> Map:
+        """The keypoints; a method, since the tracer knows no property of a base class."""
         channels = self.num_keypoints * self.keypoint_dims
-        return [Map("keypoints", channels, "raw keypoints in cells of the level, channel keypoint*D + d")]
+        return Map("keypoints", channels, "raw keypoints in cells of the level, channel keypoint*D + d")
 
     @property
     def fields(self) -> Sequence[Field]:

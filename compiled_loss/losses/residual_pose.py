@@ -177,7 +177,7 @@ class ResidualKeypointTerms(KeypointTerms):
         """The keypoints and, for the flow, their spreads."""
         meaning = "raw spread, channel keypoint*2 + (x, y)"
         spread = Map("keypoint_sigmas", 2 * self.num_keypoints, meaning, optional=True)
-        return [*super().maps, *([] if self.flow is None else [spread])]
+        return [self.keypoint_map(), *([] if self.flow is None else [spread])]
 
     def forward(self, positives: Positives) -> dict[str, Term]:
         """The terms."""
