@@ -158,3 +158,15 @@ def total(x: Tensor) -> Tensor:
         tensor(3.)
     """
     return x.sum(dtype=torch.float64).to(x.dtype) if has_float64(x.device) else x.sum()
+
+
+def totals(x: Tensor, group: Tensor, groups: int) -> Tensor:
+    """`[groups]` sums of the rows of each group, all entries of a row together, accumulated as in `total`.
+
+    Example:
+        >>> totals(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([1, 0, 1]), 2)
+        tensor([ 7., 14.])
+    """
+    wide = x.double() if has_float64(x.device) else x
+    wide = wide.flatten(1).sum(1) if x.dim() > 1 else wide
+    return wide.new_zeros(groups).scatter_add(0, group, wide).to(x.dtype)

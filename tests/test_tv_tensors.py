@@ -94,7 +94,14 @@ def test_crowds_of_torchvision_are_skipped_with_all_they_have_unless_asked_for()
     assert t.keypoints is not None
     assert torch.equal(t.masks, masks[1:])
     assert len(t.keypoints) == 1
-    assert from_torchvision([one], (4, 8), keep_crowd=True).labels.tolist() == [0, 1]
+    assert from_torchvision([one], (4, 8), crowds="keep").labels.tolist() == [0, 1]
+    t = from_torchvision(
+        [image(1, boxes=boxes[:1], masks=masks[:1], keypoints=torch.ones(1, 1, 3)), one], (4, 8), crowds="ignore"
+    )
+    assert t.ignore is not None
+    assert (t.labels.tolist(), t.ignore.tolist()) == ([0, 0, 1], [False, True, False])
+    assert t.masks is not None
+    assert torch.equal(t.masks, masks[[0, 0, 1]])
     for flags, part in (([2, 0], "0 or 1 for each box"), ([1], "[2]"), ([0.5, 0], "whole"), (["1", 0], "numbers")):
         with raises("targets[0]['iscrowd']", part):
             from_torchvision([one | {"iscrowd": flags}], (4, 8))

@@ -20,7 +20,8 @@ from compiled_loss.types import Assignment, Predictions
 BoxOverlap = Callable[[Tensor, Tensor], Tensor]
 # `[P]` error of predicted and true boxes `[P, 4 or 5]`, in units of `[P]` pixels.
 BoxTerm = Callable[[Tensor, Tensor, Tensor], Tensor]
-# Error summed over all logits `[B, C, A]`, not normalised, given the positives and the rows' labels `[N]`.
+# Error summed over all logits `[B, C, A]`, not normalised, given the positives and the rows' labels `[N]`. One that is
+# a `WeightedClassTerm` too serves rows with weights, ignore rows and `per_image`.
 ClassTerm = Callable[[Tensor, Assignment, Tensor], Tensor]
 
 
@@ -87,8 +88,41 @@ class Mean(NamedTuple):
     errors: Tensor  # [P, K]
 
 
-# A term that is reduced like one of these, or a scalar that is already.
-Term = Weighted | Mean | Tensor
+class MeanWhere(NamedTuple):
+    """Mean over the entries that a mask selects, at least 0."""
+
+    errors: Tensor  # [P, K]
+    mask: Tensor  # [P, K] bool
+
+
+class OfImages(NamedTuple):
+    """Mean over the images and the trailing dimension; rows' weights do not reach it."""
+
+    errors: Tensor  # [B, K]
+
+
+# A term that is reduced like one of these, or a scalar that is already: rows' weights do not reach that, and it cannot
+# be told for each image.
+Term = Weighted | Mean | MeanWhere | OfImages | Tensor
+
+
+class WeightedClassTerm(Protocol):
+    """A class term that also weighs anchors, and tells what each image adds.
+
+    With an error e of every logit and `weights` v of anchors, `sum over images, anchors a of v_a sum over classes e_a`.
+    They are 1 in the background, 0 at ignored anchors, whose logits may hold anything and have a gradient of exactly 0,
+    and at a positive the weight of its row. Without weights, or with weights of 1, it is the plain class term.
+    """
+
+    def __call__(self, scores: Tensor, assignment: Assignment, labels: Tensor) -> Tensor:
+        """The sum without weights, as any `ClassTerm`."""
+        ...
+
+    def sums(
+        self, scores: Tensor, assignment: Assignment, labels: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The sum, and the `[B]` sums of each image, with `[B, A]` weights of the anchors."""
+        ...
 
 
 class BoxKind(Protocol):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compiled_loss.checks import check_shape, numbers_for_each
-from compiled_loss.numerics import masked, total
+from compiled_loss.numerics import masked, pick, total, totals
 from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import Assignment
 
@@ -70,14 +70,67 @@ class BinaryCrossEntropy(ExactModule):
         Returns:
             scalar.
         """
+        background, positive = self._parts(scores, assignment, labels, None)
+        return total(background) - total(positive)
+
+    def sums(
+        self,
+        scores: Tensor,  # [B, C, A] class logits
+        assignment: Assignment,
+        labels: Tensor,  # [N]
+        weights: Tensor | None = None,  # [B, A]
+    ) -> tuple[Tensor, Tensor]:
+        """The sum with anchors weighted, and what each image adds to it.
+
+        Args:
+            scores: `[B, C, A]` class logits.
+            assignment: the positives and their target scores t.
+            labels: `[N]` class ids of the target rows.
+            weights: `[B, A]` factor of all C losses of an anchor: 1 in the background or 0, any of 0 or more at
+                positives; None: all 1.
+
+        Returns:
+            `(scalar, [B])`.
+        """
+        background, positive = self._parts(scores, assignment, labels, weights)
+        images = torch.arange(scores.shape[0], device=scores.device)
+        of_images = totals(background, images, scores.shape[0]) - totals(positive, assignment.image, scores.shape[0])
+        return total(background) - total(positive), of_images
+
+    def _parts(
+        self, scores: Tensor, assignment: Assignment, labels: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`[B, C]` sums of softplus over the anchors, and `[P]` `t x` of the positives."""
         label = torch.where(assignment.valid, labels.long()[assignment.row], 0)
         # Anchors first: partial sums keep the rounding of a sum over millions small.
-        background, logit = _sums_and_entries(scores, assignment.image, label, assignment.anchor)
-        positive = assignment.score.to(logit.dtype) * masked(logit, assignment.valid)
+        if weights is None:
+            background, logit = _sums_and_entries(scores, assignment.image, label, assignment.anchor)
+            positive = assignment.score.to(logit.dtype) * masked(logit, assignment.valid)
+        else:
+            background, logit, weight = _weighted(scores, assignment, label, weights.to(scores.dtype))
+            positive = assignment.score.to(logit.dtype) * logit * weight
         if self.class_weights is not None:
-            weights = self.class_weights.to(background.dtype)
-            background, positive = background * weights, positive * weights[label]
-        return total(background) - total(positive)
+            of_classes = self.class_weights.to(background.dtype)
+            background, positive = background * of_classes, positive * of_classes[label]
+        return background, positive
+
+
+def _weighted(scores: Tensor, assignment: Assignment, label: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`[B, C]` weighted sums of softplus, and the positives' `[P]` logits, 0 where they do not count, and weights.
+
+    Anchors of weight 1 take the way that they take without weights; -inf adds nothing to it. The others are positives,
+    which are few, and are added one by one.
+    """
+    image, anchor, valid = assignment.image, assignment.anchor, assignment.valid
+    ordinary = torch.where((weights == 1)[:, None], scores, -torch.inf)
+    background, logit = _sums_and_entries(ordinary, image, label, anchor)
+    weight = pick(weights, image, anchor)
+    apart = valid & (weight != 1) & (weight > 0)
+    rows = masked(scores[image, :, anchor], apart)  # [P, C]
+    further = masked(F.softplus(rows) * weight[:, None], apart)
+    background = background + torch.zeros_like(background).scatter_add(0, image[:, None].expand_as(further), further)
+    logit = torch.where(apart, rows.gather(1, label[:, None])[:, 0], masked(logit, valid & (weight == 1)))
+    return background, logit, weight
 
 
 class _SumsAndEntries(torch.autograd.Function):

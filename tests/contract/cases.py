@@ -89,7 +89,7 @@ class LossOfTensors(torch.nn.Module):
         ]
         fields = dict(zip(self.rows, tensors[len(heads) :], strict=True))
         out = self.loss(*branches, Targets(**fields))  # type: ignore[arg-type]
-        return out.total, *out.terms.values(), out.num_positives, out.overflow
+        return out.total, *out.terms.values(), out.num_positives, out.overflow, *(out.per_image or {}).values()
 
 
 def pages_of(targets: Targets) -> Tensor:
@@ -99,13 +99,14 @@ def pages_of(targets: Targets) -> Tensor:
     return pages.new_zeros(len(pages) + rows)
 
 
-def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: int = 3) -> Case:
+def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: int = 3, counted: bool = False) -> Case:
     branches, task = (2, loss.loss) if isinstance(loss, EndToEndLoss) else (1, loss)
     options: dict[str, Any] = {"oriented": isinstance(task, OrientedLoss)}
     names = [*(["keypoints"] * isinstance(task, PoseLoss)), *(["angles"] * options["oriented"])]
     if isinstance(task, PoseLoss):
         options |= dict(zip(("num_keypoints", "keypoint_dims"), keypoints_of(task), strict=True))
     maps, rows = ["boxes", "scores", *names], ["batch_idx", "labels", "boxes", *names]
+    rows += ["weights", "ignore"] * counted
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
         heads = [x for i in range(branches) for x in head_of(n, i, reg_max=task.reg_max, **options)]
@@ -113,6 +114,9 @@ def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: 
         targets = rows_of(n, padded, keypoints=keypoints, oriented=options["oriented"])
         if targets.keypoints is not None:
             targets = targets._replace(keypoints=targets.keypoints[..., :values].contiguous())
+        if counted:
+            turn = torch.arange(len(targets.labels)) % 5
+            targets = targets._replace(weights=turn / 2, ignore=turn == 3)
         return heads + [getattr(targets, name) for name in rows] + [pages_of(targets)] * planned
 
     names = [*rows, *["pages"] * planned]
@@ -246,6 +250,12 @@ CASES = {
         two_sets_of_oriented_boxes,
         learnt=2,
         rows=2,
+    ),
+    "detection with weights, ignore rows and images told apart": loss_case(
+        detection(assigner=few, per_image=True), planned=True, counted=True
+    ),
+    "end to end with weights, ignore rows and images told apart": loss_case(
+        EndToEndLoss(detection(reg_max=1, per_image=True)), planned=True, counted=True
     ),
     "oriented boxes": loss_case(oriented(assigner=few)),
     "oriented boxes without bins with planned pages": loss_case(oriented(reg_max=1, assigner=few), planned=True),

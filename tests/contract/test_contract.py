@@ -15,6 +15,7 @@ GENERATED = (
     "overlaps of boxes",
     "detection",
     "pose of 17 keypoints with planned pages",
+    "detection with weights, ignore rows and images told apart",
     "overlap of oriented boxes",
     "oriented boxes without bins with planned pages",
     "segmentation with planned tiles",
@@ -31,6 +32,7 @@ ALIKE = (
     "oriented boxes",
     "end to end",
     "end to end by a plain sum",
+    "end to end with weights, ignore rows and images told apart",
 )
 
 
