@@ -39,6 +39,16 @@ def power(x: Tensor, exponent: float) -> Tensor:
     return result
 
 
+def root(x: Tensor) -> Tensor:
+    """`sqrt(x)` for `x >= 0`, with the slope 0 at 0, where that of the square root is infinite.
+
+    Example:
+        >>> root(torch.tensor([0.0, 4.0]))
+        tensor([0., 2.])
+    """
+    return torch.where(x > 0, torch.where(x > 0, x, 1.0).sqrt(), x)
+
+
 def add_epsilon(x: Tensor, epsilon: float) -> Tensor:
     """`x + epsilon`, in a form that survives ONNX Runtime.
 

@@ -36,13 +36,21 @@ def score_normaliser(score_sum: Tensor, *, over_ranks: bool = False) -> Tensor:
     """
     if not over_ranks:
         return score_sum.clamp(min=1)
+    return sum_over_ranks(score_sum).clamp(min=1) / dist.get_world_size()
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """Sum of a tensor over the ranks of the default process group, in graphs too; without a gradient.
+
+    Raises:
+        ValueError: without an initialised process group.
+    """
     require(dist.is_available() and dist.is_initialized(), "distributed", "an initialised process group", None)
     from torch.distributed import _functional_collectives as collectives  # noqa: PLC0415  (absent in some builds)
 
     group = dist.group.WORLD
     assert group is not None
-    global_sum = collectives.all_reduce(score_sum, "sum", group)
-    return global_sum.clamp(min=1) / dist.get_world_size()
+    return collectives.all_reduce(x, "sum", group)
 
 
 class Sums(NamedTuple):

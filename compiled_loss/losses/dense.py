@@ -26,7 +26,7 @@ from compiled_loss.padded import PaddedTargets
 from compiled_loss.reduce import Sums
 from compiled_loss.targets import Targets
 from compiled_loss.terms.box import read_sides, scaled_l1
-from compiled_loss.terms.classification import BinaryCrossEntropy
+from compiled_loss.terms.classification import WeightedClasses
 from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
 from compiled_loss.values import check_row_values
@@ -103,7 +103,7 @@ class DenseLoss(ExactModule):
         self.pairing = pairing
         self.box_term = box_term
         self.classification = classification
-        if isinstance(classification, BinaryCrossEntropy):
+        if isinstance(classification, WeightedClasses):
             classification.check(self.num_classes)
         self.extras = tuple(extras)
         for i, extra in enumerate(self.extras):

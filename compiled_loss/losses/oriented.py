@@ -69,6 +69,7 @@ class OrientedLoss(DenseLoss):
     Source: ProbIoU (arXiv 2106.06072), TOOD (arXiv 2108.07755), Generalized Focal Loss (arXiv 2006.04388).
 
     Example:
+        >>> import torch
         >>> criterion = OrientedLoss(num_classes=2, strides=(8, 16))
         >>> predictions = Predictions(torch.zeros(1, 64, 20), torch.zeros(1, 2, 20), ((4, 4), (2, 2)),
         ...                           angles=torch.zeros(1, 1, 20))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from compiled_loss.assign.parts import Assigner, Overlap
@@ -16,7 +17,8 @@ from compiled_loss.losses.scene import Positives, View
 from compiled_loss.targets import Targets
 from compiled_loss.types import Assignment, Predictions
 
-# How well two boxes overlap, at most 1 and either way round the same; they broadcast, in one unit.
+# How well two boxes overlap, at most 1 and either way round the same; they broadcast, in one unit: pixels, if it has an
+# attribute `in_pixels` that is true.
 BoxOverlap = Callable[[Tensor, Tensor], Tensor]
 # `[P]` error of predicted and true boxes `[P, 4 or 5]`, in units of `[P]` pixels.
 BoxTerm = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -230,7 +232,8 @@ class OneMinus:
     """The box term `1 - overlap`.
 
     Args:
-        overlap: of two boxes.
+        overlap: of two boxes; it gets them in pixels if it has an attribute `in_pixels` that is true, else in the grid
+            units of their anchor's level.
 
     Example:
         >>> from compiled_loss.geometry.boxes import giou
@@ -243,7 +246,16 @@ class OneMinus:
 
     def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
         """`[P]` errors."""
+        if getattr(self.overlap, "in_pixels", False):
+            predicted, true = in_pixels(predicted, strides), in_pixels(true, strides)
         return 1 - self.overlap(predicted, true)
+
+
+def in_pixels(boxes: Tensor, strides: Tensor) -> Tensor:
+    """Boxes `[P, 4 or 5]` in units of strides `[P]`, in pixels; angles stay."""
+    if boxes.shape[-1] == 4:
+        return boxes * strides[:, None]
+    return torch.cat([boxes[:, :4] * strides[:, None], boxes[:, 4:]], -1)
 
 
 def _as_they_are(boxes: Tensor) -> Tensor:

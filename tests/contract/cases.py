@@ -13,18 +13,24 @@ from compiled_loss import (
     DetectionLoss,
     EndToEndLoss,
     InBox,
+    KullbackLeibler,
     OrientedLoss,
     PoseLoss,
     Predictions,
+    QualityFocalLoss,
     ResidualPoseLoss,
     TargetPlan,
     Targets,
     TaskAligned,
+    VarifocalLoss,
+    WIoU,
     fill,
     unfill,
 )
+from compiled_loss import overlaps as further
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.geometry.boxes import ciou, cxcywh_to_xyxy, diou, giou, iou
+from compiled_loss.geometry.gaussians import kalman_divergence, kullback_leibler
 from compiled_loss.geometry.keypoints import oks
 from compiled_loss.geometry.rotated import probiou, rotated_hull
 from compiled_loss.rows import pad_rows
@@ -191,6 +197,12 @@ def overlaps(boxes: Tensor, others: Tensor) -> tuple[Tensor, ...]:
     return torch.stack(family), *family
 
 
+def further_overlaps(boxes: Tensor, others: Tensor) -> tuple[Tensor, ...]:
+    """Those of later papers."""
+    family = (further.eiou, further.siou, further.InnerIoU(0.8), further.MPDIoU(SIZE), further.NWD())
+    return tuple(f(boxes, others) for f in family)
+
+
 def two_sets_of_boxes(n: int, padded: bool) -> Sequence[Tensor]:
     return [cxcywh_to_xyxy(rows_of(n, padded, in_order=flag).boxes * 64) for flag in (False, True)]
 
@@ -227,6 +239,7 @@ CASES = {
     "unfill": unfill_case(in_order=False),
     "unfill of sorted rows": unfill_case(in_order=True),
     "overlaps of boxes": Case(overlaps, two_sets_of_boxes, learnt=2, rows=2),
+    "overlaps of boxes that later papers added": Case(further_overlaps, two_sets_of_boxes, learnt=2, rows=2),
     "keypoint similarity": Case(similarity, keypoints_and_areas, learnt=1, rows=4),
     "assigner": assigner_case(),
     "assigner with planned pages": assigner_case(planned=True),
@@ -235,6 +248,15 @@ CASES = {
     "detection with planned pages": loss_case(detection(assigner=few), planned=True),
     "detection without bins, with class weights": loss_case(
         detection(reg_max=1, assigner=few, classification=BinaryCrossEntropy([0.5, 2.0])), planned=True
+    ),
+    "detection with Wise IoU and varifocal loss": loss_case(
+        # In evaluation: its running mean would not be the same in the calls that are compared.
+        detection(assigner=few, box_term=WIoU(), classification=VarifocalLoss(class_weights=[0.5, 2.0])).eval(),
+        planned=True,
+    ),
+    "detection with smoothed labels and SIoU": loss_case(
+        detection(assigner=few, overlap=further.siou, classification=BinaryCrossEntropy(label_smoothing=0.1)),
+        planned=True,
     ),
     "pose of 17 keypoints": loss_case(pose(17, assigner=few)),
     "pose of 17 keypoints with planned pages": loss_case(pose(17), planned=True),
@@ -257,7 +279,16 @@ CASES = {
     "end to end with weights, ignore rows and images told apart": loss_case(
         EndToEndLoss(detection(reg_max=1, per_image=True)), planned=True, counted=True
     ),
+    "overlap of oriented boxes that later papers added": Case(
+        lambda a, b: (further.kfiou(a, b), further.GWD()(a, b), kullback_leibler(a, b), *kalman_divergence(a, b)),
+        two_sets_of_oriented_boxes,
+        learnt=2,
+        rows=2,
+    ),
     "oriented boxes": loss_case(oriented(assigner=few)),
+    "oriented boxes with a divergence and quality focal loss": loss_case(
+        oriented(assigner=few, box_term=KullbackLeibler(), classification=QualityFocalLoss()), planned=True
+    ),
     "oriented boxes without bins with planned pages": loss_case(oriented(reg_max=1, assigner=few), planned=True),
     "end to end": loss_case(EndToEndLoss(detection(reg_max=1)), planned=True),
     "end to end by a plain sum": loss_case(EndToEndLoss(detection(), plain_sum=True)),

@@ -17,6 +17,8 @@ GENERATED = (
     "pose of 17 keypoints with planned pages",
     "detection with weights, ignore rows and images told apart",
     "overlap of oriented boxes",
+    "overlaps of boxes that later papers added",
+    "overlap of oriented boxes that later papers added",
     "oriented boxes without bins with planned pages",
     "segmentation with planned tiles",
 )
