@@ -50,7 +50,7 @@ class Targets(NamedTuple):
             None, as where some rows were taken out on purpose. It guards the others: a framework that slices every
             tensor of a batch by image would lose rows, and fails at a scalar. `PaddedTargets` can be sliced so.
         weights: `[N]` float, 0 or more, what the positives of each row count in every term, their class loss included;
-            the sum of target scores that terms are divided by stays as it is. None: 1.
+            the sum of target scores that terms are divided by stays as it is. No gradient goes to them. None: 1.
         ignore: `[N]` bool, rows that are no objects but regions nobody labelled, such as crowds: anchors that an object
             with this box might get, and that no other row has, are left out of the class term. None: none.
 

@@ -27,7 +27,7 @@ def anchors_of(candidates: Candidates, images: int, anchors: int) -> Tensor:
 def row_weights(positives: Positives) -> Tensor | None:
     """`[P]` weights of the slots' rows, 0 in empty slots; None: each counts 1."""
     weights = positives.view.scene.targets.weights
-    return None if weights is None else positives.of_rows(weights)
+    return None if weights is None else positives.of_rows(weights.detach())
 
 
 def anchor_weights(positives: Positives) -> Tensor | None:
