@@ -1,7 +1,7 @@
 """Class terms that weigh every logit by how wrong it is: the focal family, without a dense target tensor.
 
 The members differ at positives alone. A background logit of probability `s = sigmoid(x)` costs `s^gamma softplus(x)`,
-times a factor: that is summed over all logits, and at the positives taken off again.
+times a factor: that is summed over all logits but the positives.
 
 Letters: B images, C classes, A anchors, P positive slots.
 """
@@ -170,7 +170,11 @@ class _SumsAndEntries(torch.autograd.Function):
     def forward(
         scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor, valid: Tensor, gamma: float
     ) -> tuple[Tensor, Tensor]:
-        return _sums(scores, gamma), scores[image, label, anchor]
+        # An impossible class costs nothing. Taken off the sums instead, a positive that is nearly right would leave
+        # only the rounding of what it would cost as background.
+        hidden = torch.where(valid, -torch.inf, 0.0).to(scores.dtype)
+        others = scores.index_put((image, label, anchor), hidden, accumulate=True)
+        return _sums(others, gamma), scores[image, label, anchor]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -193,13 +197,14 @@ class _SumsAndEntries(torch.autograd.Function):
 def _sums_and_entries(
     scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor, valid: Tensor, gamma: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`[B, C]` sums of all logits' errors as background, `[P]` logits at places, 0 in empty slots, and of these the
-    errors as background, to take off."""
-    # As in `terms.classification`: no function of its own where no gradient is asked for, nor in an export.
+    """`[B, C]` sums of logits' errors as background, `[P]` logits at places, 0 in empty slots, and of these the errors
+    as background that are in the sums and must be taken off."""
+    # As in `terms.classification`: no function of its own where no gradient is asked for, nor in an export, where a
+    # scatter that adds loses terms.
     if torch.is_grad_enabled() and scores.requires_grad and not torch.compiler.is_exporting():
         sums, logit = _SumsAndEntries.apply(scores, image, label, anchor, valid, gamma)
         logit = masked(logit, valid)
-        return sums, logit, _modulated(logit.detach(), gamma)  # whose gradient the sums leave out
+        return sums, logit, torch.zeros_like(logit)
     logit = masked(scores[image, label, anchor], valid)
     return _sums(scores, gamma), logit, _modulated(logit, gamma)
 
