@@ -29,13 +29,13 @@ from compiled_loss import (
 )
 from compiled_loss import overlaps as further
 from compiled_loss.assign.dense import to_dense
-from compiled_loss.geometry.boxes import ciou, cxcywh_to_xyxy, diou, giou, iou
-from compiled_loss.geometry.gaussians import kalman_divergence, kullback_leibler
+from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.geometry.keypoints import oks
 from compiled_loss.geometry.rotated import probiou, rotated_hull
 from compiled_loss.rows import pad_rows
 from tests.assign.scenes import assign
 from tests.contract.checks import Case
+from tests.contract.families import further_oriented_overlaps, further_overlaps, overlaps
 from tests.contract.mask_cases import MASK_CASES
 from tests.losses.scenes import keypoints_of
 from tests.reference.batches import make_batch, make_predictions
@@ -189,24 +189,6 @@ def unfill_case(*, in_order: bool) -> Case:
         return torch.randn(IMAGES, 40, 4), rows_of(n, padded, in_order=in_order).batch_idx
 
     return Case(lambda x, i: (unfill(x, i, 40, -1, is_sorted=in_order),), inputs, 1, 1, exact=True)
-
-
-def overlaps(boxes: Tensor, others: Tensor) -> tuple[Tensor, ...]:
-    """The four members of the IoU family."""
-    family = [f(boxes, others) for f in (ciou, iou, giou, diou)]
-    return torch.stack(family), *family
-
-
-def further_overlaps(boxes: Tensor, others: Tensor) -> tuple[Tensor, ...]:
-    """Those of later papers."""
-    family = (further.eiou, further.siou, further.InnerIoU(0.8), further.MPDIoU(SIZE), further.NWD())
-    return tuple(f(boxes, others) for f in family)
-
-
-def further_oriented_overlaps(boxes: Tensor, others: Tensor) -> tuple[Tensor, ...]:
-    """And of later papers' box terms what they compute."""
-    family = (further.kfiou, further.GWD(), kullback_leibler)
-    return *(f(boxes, others) for f in family), *kalman_divergence(boxes, others)
 
 
 def two_sets_of_boxes(n: int, padded: bool) -> Sequence[Tensor]:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compiled_loss import Assignment, BinaryCrossEntropy, DetectionLoss, FocalLoss, QualityFocalLoss, VarifocalLoss
 
@@ -64,7 +65,7 @@ def smoothed(share: float) -> Dense:
     return errors
 
 
-FAMILY: dict[str, tuple[Callable[..., nn.Module], tuple[float, ...], Dense]] = {
+FAMILY: dict[str, tuple[Callable[..., Any], tuple[float, ...], Dense]] = {
     "focal": (FocalLoss, (0.25, 2.0), focal(0.25, 2.0)),
     "focal, gamma 0": (FocalLoss, (0.5, 0.0), focal(0.5, 0.0)),
     "focal, gamma 1.5": (FocalLoss, (0.4, 1.5), focal(0.4, 1.5)),
