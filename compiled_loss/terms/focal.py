@@ -1,7 +1,7 @@
 """Class terms that weigh every logit by how wrong it is: the focal family, without a dense target tensor.
 
 The members differ at positives alone. A background logit of probability `s = sigmoid(x)` costs `s^gamma softplus(x)`,
-times a factor: that is summed over all logits, and at the positives taken off again.
+times a factor: that is summed over all logits but the positives.
 
 Letters: B images, C classes, A anchors, P positive slots.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compiled_loss.checks import finite_number, require, share
-from compiled_loss.numerics import has_float64, masked, power, total
+from compiled_loss.numerics import has_float64, masked, pick, power, total, totals
 from compiled_loss.terms.classification import WeightedClasses
 from compiled_loss.types import Assignment
 
@@ -52,13 +52,57 @@ class Modulated(WeightedClasses):
         Returns:
             scalar.
         """
+        background, error = self._parts(scores, assignment, labels, None)
+        return (total(background) + total(error)).to(scores.dtype)
+
+    def sums(
+        self,
+        scores: Tensor,  # [B, C, A] class logits
+        assignment: Assignment,
+        labels: Tensor,  # [N]
+        weights: Tensor | None = None,  # [B, A]
+    ) -> tuple[Tensor, Tensor]:
+        """The sum with anchors weighted, and what each image adds to it.
+
+        Args:
+            scores: `[B, C, A]` class logits.
+            assignment: the positives and their target scores t.
+            labels: `[N]` class ids of the target rows.
+            weights: `[B, A]` factor of all C losses of an anchor: 1 in the background or 0, any of 0 or more at
+                positives; None: all 1.
+
+        Returns:
+            `(scalar, [B])`.
+        """
+        background, error = self._parts(scores, assignment, labels, weights)
+        images = torch.arange(scores.shape[0], device=scores.device)
+        of_images = totals(background, images, scores.shape[0]) + totals(error, assignment.image, scores.shape[0])
+        return (total(background) + total(error)).to(scores.dtype), of_images.to(scores.dtype)
+
+    def _parts(
+        self, scores: Tensor, assignment: Assignment, labels: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`[B, C]` sums over anchors as background, and `[P]` errors of positives, less what of them is in there."""
         image, anchor, row, valid, score = assignment[:5]
         label = torch.where(valid, labels.long()[row], 0)
-        sums, logit, own = _sums_and_entries(scores, image, label, anchor, valid, self._power)
+        factor = torch.ones_like(score) if weights is None else pick(weights.to(scores.dtype), image, anchor)
+        if weights is None:
+            sums, logit, own = _sums_and_entries(scores, image, label, anchor, valid, self._power)
+        else:
+            ordinary, apart = valid & (factor == 1), valid & (factor != 1) & (factor > 0)
+            # As in `BinaryCrossEntropy`: anchors of weight 1 go the common way, the few others are added one by one.
+            common = torch.where((weights == 1)[:, None], scores, -torch.inf)
+            sums, logit, own = _sums_and_entries(common, image, label, anchor, ordinary, self._power)
+            rows, mine = masked(scores[image, :, anchor], apart), torch.arange(scores.shape[1], device=scores.device)
+            further = torch.where(mine == label[:, None], 0.0, _modulated(rows, self._power) * factor[:, None])
+            further = masked(further, apart).to(sums.dtype)
+            sums = sums + torch.zeros_like(sums).scatter_add(0, image[:, None].expand_as(further), further)
+            logit = torch.where(apart, rows.gather(1, label[:, None])[:, 0], logit)
+            own, valid = masked(own, ordinary), ordinary | apart
         # In the sums' precision, so that what is taken off is what was added.
         error = self.positive(logit, score.to(logit.dtype)).to(sums.dtype) - self._background * own.to(sums.dtype)
-        sums, error = self.weighted(self._background * sums, masked(error, valid), label)
-        return (total(sums) + total(error)).to(scores.dtype)
+        error = masked(error, valid) * masked(factor, valid)
+        return self.weighted(self._background * sums, error, label)
 
 
 class FocalLoss(Modulated):
@@ -170,7 +214,11 @@ class _SumsAndEntries(torch.autograd.Function):
     def forward(
         scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor, valid: Tensor, gamma: float
     ) -> tuple[Tensor, Tensor]:
-        return _sums(scores, gamma), scores[image, label, anchor]
+        # An impossible class costs nothing. Taken off the sums instead, a positive that is nearly right would leave
+        # only the rounding of what it would cost as background.
+        hidden = torch.where(valid, -torch.inf, 0.0).to(scores.dtype)
+        others = scores.index_put((image, label, anchor), hidden, accumulate=True)
+        return _sums(others, gamma), scores[image, label, anchor]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -193,13 +241,14 @@ class _SumsAndEntries(torch.autograd.Function):
 def _sums_and_entries(
     scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor, valid: Tensor, gamma: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`[B, C]` sums of all logits' errors as background, `[P]` logits at places, 0 in empty slots, and of these the
-    errors as background, to take off."""
-    # As in `terms.classification`: no function of its own where no gradient is asked for, nor in an export.
+    """`[B, C]` sums of logits' errors as background, `[P]` logits at places, 0 in empty slots, and of these the errors
+    as background that are in the sums and must be taken off."""
+    # As in `terms.classification`: no function of its own where no gradient is asked for, nor in an export, where a
+    # scatter that adds loses terms.
     if torch.is_grad_enabled() and scores.requires_grad and not torch.compiler.is_exporting():
         sums, logit = _SumsAndEntries.apply(scores, image, label, anchor, valid, gamma)
         logit = masked(logit, valid)
-        return sums, logit, _modulated(logit.detach(), gamma)  # whose gradient the sums leave out
+        return sums, logit, torch.zeros_like(logit)
     logit = masked(scores[image, label, anchor], valid)
     return _sums(scores, gamma), logit, _modulated(logit, gamma)
 

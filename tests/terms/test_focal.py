@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compiled_loss import Assignment, BinaryCrossEntropy, DetectionLoss, FocalLoss, QualityFocalLoss, VarifocalLoss
 
@@ -64,7 +65,7 @@ def smoothed(share: float) -> Dense:
     return errors
 
 
-FAMILY: dict[str, tuple[Callable[..., nn.Module], tuple[float, ...], Dense]] = {
+FAMILY: dict[str, tuple[Callable[..., Any], tuple[float, ...], Dense]] = {
     "focal": (FocalLoss, (0.25, 2.0), focal(0.25, 2.0)),
     "focal, gamma 0": (FocalLoss, (0.5, 0.0), focal(0.5, 0.0)),
     "focal, gamma 1.5": (FocalLoss, (0.4, 1.5), focal(0.4, 1.5)),
@@ -104,6 +105,29 @@ def test_values_and_gradients_are_the_dense_ones_of_the_papers(name, weights):
         torch.testing.assert_close(kind(*options, weights)(x, FLAT, LABELS), got)
 
 
+@each
+def test_anchors_are_weighted_and_images_told_apart(name):
+    kind, options, errors = FAMILY[name]
+    x, of_classes = logits(6).requires_grad_(), torch.tensor([0.5, 1.0, 3.0])
+    weights = torch.ones(2, ANCHORS, dtype=torch.float64)
+    weights[0, 10:20] = 0
+    weights[PLACES[0, :3], PLACES[1, :3]] = torch.tensor([0.3, 2.5, 0.0]).double()
+    scores, positive = torch.zeros_like(x), torch.zeros_like(x, dtype=torch.bool)
+    for image, anchor, row, valid, score in zip(*FLAT[:5], strict=True):
+        if valid:
+            scores[image, LABELS[row], anchor] = score
+            positive[image, LABELS[row], anchor] = True
+    wanted = (errors(x, scores.detach(), positive) * of_classes[:, None] * weights[:, None]).sum((1, 2))
+    got, images = kind(*options, of_classes).sums(x, FLAT, LABELS, weights)
+    torch.testing.assert_close(images, wanted, rtol=1e-10, atol=0)
+    torch.testing.assert_close(got, wanted.sum(), rtol=1e-10, atol=0)
+    (gradient,), (slope,) = torch.autograd.grad(got, x), torch.autograd.grad(wanted.sum(), x)
+    torch.testing.assert_close(gradient, slope, rtol=1e-9, atol=1e-15)
+    broken = x.detach().clone()
+    broken[0, :, 12] = math.nan
+    torch.testing.assert_close(kind(*options, of_classes).sums(broken, FLAT, LABELS, weights)[0], got)
+
+
 @pytest.mark.parametrize("name", [x for x in FAMILY if x != "smoothed"])
 @pytest.mark.parametrize("positive", [-30.0, -8.0, -1.0, 1.0, 8.0, 15.0])
 @pytest.mark.parametrize("background", [-30.0, -8.0, 0.0, 30.0])
@@ -116,8 +140,7 @@ def test_float32_keeps_the_digits_of_every_entrys_gradient(name, positive, backg
     # Nor float32's rounding of the scores, nor the cancellation of |t - s| where both are alike.
     flat = FLAT._replace(score=torch.where(VALID, torch.tensor([0.25, 1.0, 0.75, 0.0625, 0, 0]), 0.0))
     got, wanted = kind(*options)(single, flat, LABELS), dense_sum(errors, exact, flat, None)
-    largest = max(1.0, math.exp(min(positive, 15)) * 1e-6)
-    assert got.item() == pytest.approx(wanted.item(), rel=2e-6, abs=1e-6 * largest)
+    assert got.item() == pytest.approx(wanted.item(), rel=1e-5, abs=1e-30)
     (gradient,), (slope,) = torch.autograd.grad(got, single), torch.autograd.grad(wanted, exact)
     torch.testing.assert_close(gradient.double(), slope, rtol=2e-5, atol=1e-30)
 
