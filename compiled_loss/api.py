@@ -1,10 +1,15 @@
 """The public names, all in one place: `compiled_loss` takes them from here when the first is asked for."""
 
 import compiled_loss.sources as sources
+from compiled_loss.assign.atss import ATSS
 from compiled_loss.assign.candidates import Candidates
+from compiled_loss.assign.centres import NearCentre
 from compiled_loss.assign.dense import to_dense
+from compiled_loss.assign.dynamic import DynamicSoftLabel, SimOTA
 from compiled_loss.assign.parts import Assigner, Pairs
 from compiled_loss.assign.regions import InBox
+from compiled_loss.assign.scheduled import Scheduled
+from compiled_loss.assign.select import Held, select
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.collation import collate
 from compiled_loss.losses.dense import DenseLoss
@@ -24,6 +29,7 @@ from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.types import Assignment, DenseAssignment, EndToEndOutput, LossOutput, Predictions
 
 __all__ = [
+    "ATSS",
     "Assigner",
     "Assignment",
     "BinaryCrossEntropy",
@@ -31,11 +37,14 @@ __all__ = [
     "DenseAssignment",
     "DenseLoss",
     "DetectionLoss",
+    "DynamicSoftLabel",
     "EndToEndLoss",
     "EndToEndOutput",
     "Filled",
+    "Held",
     "InBox",
     "LossOutput",
+    "NearCentre",
     "OneMinus",
     "OrientedLoss",
     "PaddedTargets",
@@ -43,13 +52,16 @@ __all__ = [
     "PoseLoss",
     "Predictions",
     "ResidualPoseLoss",
+    "Scheduled",
     "SegmentationLoss",
+    "SimOTA",
     "TargetPlan",
     "Targets",
     "TaskAligned",
     "collate",
     "fill",
     "pad_rows",
+    "select",
     "sources",
     "to_dense",
     "unfill",

@@ -6,7 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from compiled_loss.assign.atss import ATSS
+from compiled_loss.assign.centres import NearCentre
+from compiled_loss.assign.dynamic import DynamicSoftLabel, SimOTA
 from compiled_loss.assign.regions import InBox
+from compiled_loss.assign.scheduled import Scheduled
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import require
 from compiled_loss.geometry.boxes import ciou, diou, giou, iou
@@ -23,7 +27,20 @@ from compiled_loss.terms.classification import BinaryCrossEntropy
 _LOSSES: dict[str, type[DenseLoss]] = {
     kind.__name__: kind for kind in (DetectionLoss, PoseLoss, ResidualPoseLoss, OrientedLoss, SegmentationLoss)
 }
-_PARTS: dict[str, Any] = {kind.__name__: kind for kind in (TaskAligned, InBox, BinaryCrossEntropy, OneMinus)}
+_PARTS: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        TaskAligned,
+        SimOTA,
+        DynamicSoftLabel,
+        ATSS,
+        Scheduled,
+        InBox,
+        NearCentre,
+        BinaryCrossEntropy,
+        OneMinus,
+    )
+}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (iou, giou, diou, ciou, probiou)}
 
 

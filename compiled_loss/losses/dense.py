@@ -12,12 +12,22 @@ from torch import Tensor, nn
 
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.parts import Assigner, Pairs
-from compiled_loss.assign.regions import candidates_in
+from compiled_loss.assign.regions import Region, candidates_in
 from compiled_loss.checks import check_strides, finite_number, true_or_false, whole_number
 from compiled_loss.grid import decode_sides, make_anchors
 from compiled_loss.losses.inputs import check_buffers, check_inputs
 from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Field, Map, Mean, Pairing, Term, Weighted
-from compiled_loss.losses.scene import Positives, Scene, View, detached, image_size_of, real_rows, to_rows, where_sound
+from compiled_loss.losses.scene import (
+    Positives,
+    Scene,
+    View,
+    detached,
+    image_size_of,
+    real_rows,
+    sound_anchors,
+    to_rows,
+    where_sound,
+)
 from compiled_loss.numerics import at_least_float32, masked, total
 from compiled_loss.padded import PaddedTargets
 from compiled_loss.reduce import mean_over_positives, score_normaliser, weighted_sum
@@ -133,6 +143,11 @@ class DenseLoss(ExactModule):
             *(x for extra in self.extras for x in extra.fields),
         ]
 
+    @property
+    def region(self) -> Region:
+        """Where candidates lie: what a plan counts pages by, `TargetPlan(..., region=criterion.region)`."""
+        return self.assigner.region or self.boxes.region
+
     def forward(self, predictions: Predictions, targets: Targets | PaddedTargets) -> LossOutput:
         """Loss of a batch.
 
@@ -219,8 +234,9 @@ class DenseLoss(ExactModule):
         boxes, fits = self.boxes.place(targets, image_size)
         real = real_rows(predictions, targets)
         image = torch.where(real, targets.batch_idx, 0).long()
-        region = self.assigner.region or self.boxes.region
-        candidates = candidates_in(region, boxes, real & fits, image, pixels, grid_sizes, self.strides, targets.pages)
+        candidates = candidates_in(
+            self.region, boxes, real & fits, image, pixels, grid_sizes, self.strides, targets.pages
+        )
         return Scene(targets, anchors, pixels, boxes, image_size, candidates, dropped)
 
     @torch.no_grad()
@@ -237,15 +253,21 @@ class DenseLoss(ExactModule):
         scene, targets = view.scene, view.scene.targets
         # An anchor with a broken number in a map that is read at positives is never picked, as one with a broken box.
         read = [getattr(view.predictions, x.name) for extra in self.extras for x in extra.maps if not x.pixels]
-        overlap = where_sound(self.pairing(view, self.boxes, assigner), [x for x in read if x is not None])
+        read = [x for x in read if x is not None]
+        overlap = where_sound(self.pairing(view, self.boxes, assigner), read)
         rows = targets.batch_idx, targets.labels, scene.boxes
-        pairs = Pairs(view.predictions.scores, *rows, scene.pixels, scene.anchors.strides, scene.candidates, overlap)
+        placed = *rows, scene.pixels, scene.anchors.strides, scene.candidates
+
+        def sound() -> Tensor:
+            return sound_anchors([self.boxes.predicted(view).mT, *read])
+
+        pairs = Pairs(view.predictions.scores, *placed, overlap, sound)
         found = assigner(pairs)
         overflow = found.overflow + scene.dropped
         for extra in self.extras:
             overflow = overflow + extra.overflow(view, found, assigner.slots)
         # Not by `_replace`: torch 2.11 cannot return what that makes from a graph.
-        return Assignment(*found[:-1], overflow=overflow)
+        return Assignment(*found[:5], overflow=overflow, weight=found.weight)
 
     def evaluate(self, predictions: Predictions, scene: Scene, assigner: Assigner) -> LossOutput:
         """The loss in a scene that another branch may share."""
@@ -269,7 +291,7 @@ class DenseLoss(ExactModule):
         for extra in self.extras:
             terms |= extra(slots)
         scores = at_least_float32(view.predictions.scores)
-        normaliser = score_normaliser(total(assignment.score), over_ranks=self.distributed)
+        normaliser = score_normaliser(total(assignment.weights()), over_ranks=self.distributed)
         cls = self.classification(scores, assignment, view.scene.targets.labels)
         reduced = {name: self._reduced(name, term, assignment, normaliser) for name, term in terms.items()}
         return {**reduced, "cls": self.gains["cls"] * cls / normaliser}
@@ -287,7 +309,7 @@ class DenseLoss(ExactModule):
     def _reduced(self, name: str, term: Term, assignment: Assignment, normaliser: Tensor) -> Tensor:
         gain = self.gains[name]
         if isinstance(term, Weighted):
-            return gain * weighted_sum(term.errors, assignment.score, assignment.valid) / normaliser
+            return gain * weighted_sum(term.errors, assignment.weights(), assignment.valid) / normaliser
         if isinstance(term, Mean):
             return gain * mean_over_positives(term.errors, assignment.valid)
         return gain * term
