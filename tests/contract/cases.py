@@ -8,15 +8,21 @@ import torch
 from torch import Tensor
 
 from compiled_loss import (
+    ATSS,
+    Assigner,
     BinaryCrossEntropy,
     DenseLoss,
     DetectionLoss,
+    DynamicSoftLabel,
     EndToEndLoss,
     InBox,
+    NearCentre,
     OrientedLoss,
     PoseLoss,
     Predictions,
     ResidualPoseLoss,
+    Scheduled,
+    SimOTA,
     TargetPlan,
     Targets,
     TaskAligned,
@@ -24,9 +30,11 @@ from compiled_loss import (
     unfill,
 )
 from compiled_loss.assign.dense import to_dense
+from compiled_loss.assign.regions import Region
 from compiled_loss.geometry.boxes import ciou, cxcywh_to_xyxy, diou, giou, iou
 from compiled_loss.geometry.keypoints import oks
 from compiled_loss.geometry.rotated import probiou, rotated_hull
+from compiled_loss.losses.parts import BoxOverlap
 from compiled_loss.rows import pad_rows
 from tests.assign.scenes import assign
 from tests.contract.checks import Case
@@ -92,9 +100,9 @@ class LossOfTensors(torch.nn.Module):
         return out.total, *out.terms.values(), out.num_positives, out.overflow
 
 
-def pages_of(targets: Targets) -> Tensor:
+def pages_of(targets: Targets, region: Region | None = None) -> Tensor:
     """As long as the pages that a plan keeps for the rows, and for few rows of another length for each number."""
-    pages, rows = TargetPlan(SIZE, STRIDES).apply(targets).pages, len(targets.batch_idx)
+    pages, rows = TargetPlan(SIZE, STRIDES, region=region).apply(targets).pages, len(targets.batch_idx)
     assert isinstance(pages, Tensor)
     return pages.new_zeros(len(pages) + rows)
 
@@ -113,22 +121,21 @@ def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: 
         targets = rows_of(n, padded, keypoints=keypoints, oriented=options["oriented"])
         if targets.keypoints is not None:
             targets = targets._replace(keypoints=targets.keypoints[..., :values].contiguous())
-        return heads + [getattr(targets, name) for name in rows] + [pages_of(targets)] * planned
+        return heads + [getattr(targets, name) for name in rows] + [pages_of(targets, task.assigner.region)] * planned
 
     names = [*rows, *["pages"] * planned]
     return Case(LossOfTensors(loss, maps, names), inputs, branches * len(maps), len(rows), planned=planned)
 
 
-def assigner_case(*, planned: bool = False, keep: int | None = None) -> Case:
-    """The task-aligned assigner alone, and the dense view of what it says."""
-    assigner = TaskAligned(FEW, keep)
+def assigner_case(assigner: Assigner, *, planned: bool = True, overlap: BoxOverlap = iou) -> Case:
+    """An assigner alone, and the dense view of what it says."""
 
     def function(
         scores: Tensor, predicted: Tensor, batch_idx: Tensor, labels: Tensor, boxes: Tensor, pages: Tensor | None = None
     ) -> tuple:
         rows = batch_idx, labels, boxes
-        flat = assign(scores, predicted, *rows, GRIDS, STRIDES, pages=pages, assigner=assigner)
-        return *flat, *to_dense(flat, labels, boxes, IMAGES, ANCHORS, CLASSES)
+        flat = assign(scores, predicted, *rows, GRIDS, STRIDES, pages=pages, assigner=assigner, overlap=overlap)
+        return *flat[:6], flat.weights(), *to_dense(flat, labels, boxes, IMAGES, ANCHORS, CLASSES)
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
         targets = rows_of(n, padded)
@@ -138,7 +145,7 @@ def assigner_case(*, planned: bool = False, keep: int | None = None) -> Case:
         high = low + 8 + torch.rand(IMAGES, ANCHORS, 2, generator=generator) * 32
         scores = torch.randn(IMAGES, CLASSES, ANCHORS, generator=generator)
         rows = targets.batch_idx, targets.labels, boxes
-        return scores, torch.cat([low, high], -1), *rows, *[pages_of(targets)] * planned
+        return scores, torch.cat([low, high], -1), *rows, *[pages_of(targets, assigner.region)] * planned
 
     return Case(function, inputs, learnt=0, rows=3, planned=planned)
 
@@ -224,9 +231,16 @@ CASES = {
     "unfill of sorted rows": unfill_case(in_order=True),
     "overlaps of boxes": Case(overlaps, two_sets_of_boxes, learnt=2, rows=2),
     "keypoint similarity": Case(similarity, keypoints_and_areas, learnt=1, rows=4),
-    "assigner": assigner_case(),
-    "assigner with planned pages": assigner_case(planned=True),
-    "assigner that keeps one anchor a row": assigner_case(planned=True, keep=1),
+    "assigner": assigner_case(few, planned=False, overlap=ciou),
+    "assigner with planned pages": assigner_case(few, overlap=ciou),
+    "assigner that keeps one anchor a row": assigner_case(TaskAligned(FEW, keep=1), overlap=ciou),
+    "assigner with distances that are limited": assigner_case(TaskAligned(FEW, region=InBox(farthest=2.99))),
+    "`SimOTA`": assigner_case(SimOTA(FEW)),
+    "`SimOTA` with squares or boxes": assigner_case(SimOTA(FEW, region=NearCentre(2.5, or_inside=True)), planned=False),
+    "`DynamicSoftLabel`": assigner_case(DynamicSoftLabel(FEW)),
+    "`ATSS`": assigner_case(ATSS(FEW)),
+    "`Scheduled`": assigner_case(Scheduled(ATSS(2), few)),
+    "detection with anchors of equal weight": loss_case(detection(assigner=SimOTA(FEW), overlap=iou), planned=True),
     "detection": loss_case(detection()),
     "detection with planned pages": loss_case(detection(assigner=few), planned=True),
     "detection without bins, with class weights": loss_case(
