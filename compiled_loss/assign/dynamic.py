@@ -131,7 +131,8 @@ class DynamicSoftLabel:
         overlaps, scores = pairs.overlaps(logits), at_least_float32(pairs.scores.detach())
         background = candidates.take((F.softplus(scores) * scores.sigmoid().square()).sum(1))
         soft, logit = exact(overlaps), exact(logits)
-        score, alone = logit.sigmoid(), F.softplus(logit)
+        # Of the row's own class, written out: ONNX Runtime has no softplus of float64.
+        score, alone = 1 / (1 + (-logit).exp()), logit.clamp(min=0.0) + (1 + (-logit.abs()).exp()).log()
         cost = exact(background) - alone * score.square() + (alone - soft * logit) * (soft - score).square()
         cost = cost - self.overlap_weight * soft.clamp(min=1e-7).log()
         away = exact(pairs.points[candidates.anchor]) - exact(candidates.of_rows(centre_of(pairs.boxes)))

@@ -52,7 +52,7 @@ def assign(
 ) -> Assignment:
     """The assigner with the candidates and an overlap of upright boxes."""
     real = (batch_idx >= 0) & (batch_idx < len(scores)) & boxes.isfinite().all(1)
-    points, steps = (torch.from_numpy(x).float() for x in anchor_grid(grid_sizes, strides))
+    points, steps = (torch.from_numpy(x).float().to(boxes.device) for x in anchor_grid(grid_sizes, strides))
     points, image = points * steps[:, None], torch.where(real, batch_idx, 0)
     region = assigner.region or InBox()
     candidates = candidates_in(region, boxes, real, image, points, grid_sizes, strides, pages)

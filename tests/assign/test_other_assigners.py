@@ -153,7 +153,7 @@ def test_atss_asks_for_its_number_of_levels_and_upright_boxes():
     with pytest.raises(ValueError, match="strides: expected 3 levels, as the assigner has, got 2"):
         assign(*scene, assigner=ATSS(), overlap=iou)
     with pytest.raises(ValueError, match=r"looks at centres: expected shape \[N, 4\], got \(2, 5\)"):
-        SimOTA().region.reach(torch.zeros(2, 5), [8], [(4, 4)])
+        NearCentre().reach(torch.zeros(2, 5), [8], [(4, 4)])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -179,9 +179,15 @@ def test_a_schedule_gives_what_each_assigner_gives(seed):
         (lambda: SimOTA(overlap_weight=-1.0), "overlap_weight: expected a finite number of 0 or more, got -1.0"),
         (lambda: DynamicSoftLabel(radius=float("nan")), "radius: expected a finite number of 0 or more, got nan"),
         (lambda: ATSS(scale=0), "scale: expected a finite number above 0, got 0"),
-        (lambda: ATSS(soft=1), "soft: expected True or False, got 1"),
+        (
+            lambda: ATSS(soft=1),  # type: ignore[arg-type]
+            "soft: expected True or False, got 1",
+        ),
         (lambda: NearCentre(-1), "radius: expected a finite number of 0 or more, got -1"),
-        (lambda: Scheduled(ATSS(), SimOTA(), second=None), "second: expected True or False, got None"),
+        (
+            lambda: Scheduled(ATSS(), SimOTA(), second=None),  # type: ignore[arg-type]
+            "second: expected True or False, got None",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(make, message):

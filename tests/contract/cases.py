@@ -135,7 +135,7 @@ def assigner_case(assigner: Assigner, *, planned: bool = True, overlap: BoxOverl
     ) -> tuple:
         rows = batch_idx, labels, boxes
         flat = assign(scores, predicted, *rows, GRIDS, STRIDES, pages=pages, assigner=assigner, overlap=overlap)
-        return *flat[:6], flat.weights(), *to_dense(flat, labels, boxes, IMAGES, ANCHORS, CLASSES)
+        return *flat[:5], flat.overflow, flat.weights(), *to_dense(flat, labels, boxes, IMAGES, ANCHORS, CLASSES)
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
         targets = rows_of(n, padded)
