@@ -151,11 +151,13 @@ class Nearest:
         columns = min(math.ceil(math.sqrt(self.number)), width)
         lines = min(math.ceil(self.number / columns), height)
         columns = min(math.ceil(self.number / lines), width)
-        size, block = at.new_tensor([width, height]), at.new_tensor([columns, lines])
-        first = torch.minimum((at - (block - 1) / 2).round().clamp(min=0), size - block)
-        farthest = torch.maximum((at - first).abs(), (at - first - block + 1).abs())
-        nearest = (at - torch.minimum(at.round().clamp(min=0), size - 1)).abs()
-        return ((farthest * farthest).sum(-1, keepdim=True) - (nearest * nearest).flip(-1)).sqrt()
+        farthest, nearest = [], []
+        for x, size, block in zip(at.unbind(-1), (width, height), (columns, lines), strict=True):
+            first = (x - (block - 1) / 2).round().clamp(0.0, float(size - block))
+            farthest.append(torch.maximum((x - first).abs(), (x - first - (block - 1)).abs()))
+            nearest.append(x - x.round().clamp(0.0, float(size - 1)))
+        corner = farthest[0].square() + farthest[1].square()
+        return torch.stack([corner - nearest[1].square(), corner - nearest[0].square()], -1).sqrt()
 
 
 def centre_of(boxes: Tensor) -> Tensor:

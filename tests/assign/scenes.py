@@ -11,6 +11,7 @@ from compiled_loss.assign.parts import Assigner, Pairs
 from compiled_loss.assign.regions import InBox, candidates_in
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.geometry.boxes import ciou
+from compiled_loss.grid import make_anchors
 from compiled_loss.losses.parts import BoxOverlap
 from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
 from compiled_loss.types import Assignment
@@ -52,7 +53,7 @@ def assign(
 ) -> Assignment:
     """The assigner with the candidates and an overlap of upright boxes."""
     real = (batch_idx >= 0) & (batch_idx < len(scores)) & boxes.isfinite().all(1)
-    points, steps = (torch.from_numpy(x).float().to(boxes.device) for x in anchor_grid(grid_sizes, strides))
+    points, steps = make_anchors(grid_sizes, strides, device=boxes.device)
     points, image = points * steps[:, None], torch.where(real, batch_idx, 0)
     region = assigner.region or InBox()
     candidates = candidates_in(region, boxes, real, image, points, grid_sizes, strides, pages)
@@ -64,7 +65,7 @@ def assign(
         return predicted.isfinite().all(-1)
 
     rows = batch_idx, labels, boxes
-    return assigner(Pairs(scores, *rows, points, steps.flatten(), candidates, overlaps, sound))
+    return assigner(Pairs(scores, *rows, points, steps, candidates, overlaps, sound))
 
 
 def cells_of(
