@@ -1,5 +1,6 @@
 """The public names, all in one place: `compiled_loss` takes them from here when the first is asked for."""
 
+import compiled_loss.overlaps as overlaps
 import compiled_loss.sources as sources
 from compiled_loss.assign.atss import ATSS
 from compiled_loss.assign.candidates import Candidates
@@ -20,12 +21,15 @@ from compiled_loss.losses.parts import OneMinus
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
 from compiled_loss.losses.segmentation import SegmentationLoss
+from compiled_loss.losses.wise import WIoU
 from compiled_loss.padded import PaddedTargets
 from compiled_loss.plan import TargetPlan
 from compiled_loss.ragged import Filled, fill, unfill
 from compiled_loss.rows import pad_rows
 from compiled_loss.targets import Targets
 from compiled_loss.terms.classification import BinaryCrossEntropy
+from compiled_loss.terms.focal import FocalLoss, QualityFocalLoss, VarifocalLoss
+from compiled_loss.terms.rotated import KFIoU, KullbackLeibler
 from compiled_loss.types import Assignment, DenseAssignment, EndToEndOutput, LossOutput, Predictions
 
 __all__ = [
@@ -41,8 +45,11 @@ __all__ = [
     "EndToEndLoss",
     "EndToEndOutput",
     "Filled",
+    "FocalLoss",
     "Held",
     "InBox",
+    "KFIoU",
+    "KullbackLeibler",
     "LossOutput",
     "NearCentre",
     "OneMinus",
@@ -51,6 +58,7 @@ __all__ = [
     "Pairs",
     "PoseLoss",
     "Predictions",
+    "QualityFocalLoss",
     "ResidualPoseLoss",
     "Scheduled",
     "SegmentationLoss",
@@ -58,8 +66,11 @@ __all__ = [
     "TargetPlan",
     "Targets",
     "TaskAligned",
+    "VarifocalLoss",
+    "WIoU",
     "collate",
     "fill",
+    "overlaps",
     "pad_rows",
     "select",
     "sources",

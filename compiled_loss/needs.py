@@ -51,6 +51,10 @@ def needed_pages(
         >>> needed_pages(Targets(torch.tensor([0]), torch.tensor([0]), torch.full((1, 4), 0.5)), (64, 64), (8, 16))
         tensor([1])
     """
+    if targets.ignore is not None and region is not None:  # of these rows all that their boxes hold
+        plain = needed_pages(targets, image_size, strides, margin)
+        others = needed_pages(targets._replace(ignore=None), image_size, strides, margin, region)
+        return torch.where(targets.ignore, plain, others)
     if isinstance(region, Either):
         both = (needed_pages(targets, image_size, strides, margin, x) for x in (region.first, region.then))
         return torch.maximum(*both)

@@ -60,6 +60,7 @@ class OrientedLoss(DenseLoss):
         distributed: average the normaliser over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
+        per_image: tell what each image adds to every term, `LossOutput.per_image`.
 
     Raises:
         ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
@@ -68,6 +69,7 @@ class OrientedLoss(DenseLoss):
     Source: ProbIoU (arXiv 2106.06072), TOOD (arXiv 2108.07755), Generalized Focal Loss (arXiv 2006.04388).
 
     Example:
+        >>> import torch
         >>> criterion = OrientedLoss(num_classes=2, strides=(8, 16))
         >>> predictions = Predictions(torch.zeros(1, 64, 20), torch.zeros(1, 2, 20), ((4, 4), (2, 2)),
         ...                           angles=torch.zeros(1, 1, 20))
@@ -95,6 +97,7 @@ class OrientedLoss(DenseLoss):
         angle_gain: float = 1.0,
         distributed: bool = False,
         check_values: bool = True,
+        per_image: bool = False,
     ) -> None:
         super().__init__(
             num_classes,
@@ -109,6 +112,7 @@ class OrientedLoss(DenseLoss):
             gains={"box": box_gain, "cls": cls_gain, "l1" if reg_max == 1 else "dfl": dfl_gain, "angle": angle_gain},
             distributed=distributed,
             check_values=check_values,
+            per_image=per_image,
             arguments=locals(),
         )
 
