@@ -10,7 +10,7 @@ from compiled_loss.assign.dynamic import DynamicSoftLabel, SimOTA
 from compiled_loss.assign.parts import Assigner, Pairs
 from compiled_loss.assign.regions import InBox
 from compiled_loss.assign.scheduled import Scheduled
-from compiled_loss.assign.select import Held, select
+from compiled_loss.assign.select import select
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.collation import collate
 from compiled_loss.losses.dense import DenseLoss
@@ -46,7 +46,6 @@ __all__ = [
     "EndToEndOutput",
     "Filled",
     "FocalLoss",
-    "Held",
     "InBox",
     "KFIoU",
     "KullbackLeibler",

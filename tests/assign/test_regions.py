@@ -67,6 +67,16 @@ def test_a_plan_of_a_schedule_keeps_room_for_both():
     assert (alone[0] < alone[1]).any()
 
 
+def test_a_plan_keeps_room_for_all_that_ignored_boxes_hold():
+    boxes = boxes_of(1)
+    targets = Targets(torch.zeros(len(boxes), dtype=torch.int64), torch.zeros(len(boxes)).long(), boxes)
+    ignored = torch.arange(len(boxes)) % 3 == 0
+    inside, near = (needed_pages(targets, SIZE, STRIDES, region=x) for x in (None, NearCentre(1.0)))
+    both = needed_pages(targets._replace(ignore=ignored), SIZE, STRIDES, region=NearCentre(1.0))
+    assert torch.equal(both, torch.where(ignored, inside, near))
+    assert (inside > near).any()
+
+
 def test_plans_of_a_data_set_follow_the_region():
     boxes = torch.tensor([[0.5, 0.5, 0.9, 0.9]])
     one = Targets(torch.tensor([0]), torch.tensor([0]), boxes)
