@@ -2,10 +2,15 @@
 
 import compiled_loss.overlaps as overlaps
 import compiled_loss.sources as sources
+from compiled_loss.assign.atss import ATSS
 from compiled_loss.assign.candidates import Candidates
+from compiled_loss.assign.centres import NearCentre
 from compiled_loss.assign.dense import to_dense
+from compiled_loss.assign.dynamic import DynamicSoftLabel, SimOTA
 from compiled_loss.assign.parts import Assigner, Pairs
 from compiled_loss.assign.regions import InBox
+from compiled_loss.assign.scheduled import Scheduled
+from compiled_loss.assign.select import select
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.collation import collate
 from compiled_loss.losses.dense import DenseLoss
@@ -28,6 +33,7 @@ from compiled_loss.terms.rotated import KFIoU, KullbackLeibler
 from compiled_loss.types import Assignment, DenseAssignment, EndToEndOutput, LossOutput, Predictions
 
 __all__ = [
+    "ATSS",
     "Assigner",
     "Assignment",
     "BinaryCrossEntropy",
@@ -35,6 +41,7 @@ __all__ = [
     "DenseAssignment",
     "DenseLoss",
     "DetectionLoss",
+    "DynamicSoftLabel",
     "EndToEndLoss",
     "EndToEndOutput",
     "Filled",
@@ -43,6 +50,7 @@ __all__ = [
     "KFIoU",
     "KullbackLeibler",
     "LossOutput",
+    "NearCentre",
     "OneMinus",
     "OrientedLoss",
     "PaddedTargets",
@@ -51,7 +59,9 @@ __all__ = [
     "Predictions",
     "QualityFocalLoss",
     "ResidualPoseLoss",
+    "Scheduled",
     "SegmentationLoss",
+    "SimOTA",
     "TargetPlan",
     "Targets",
     "TaskAligned",
@@ -61,6 +71,7 @@ __all__ = [
     "fill",
     "overlaps",
     "pad_rows",
+    "select",
     "sources",
     "to_dense",
     "unfill",

@@ -12,7 +12,9 @@ import math
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.rotated import rotated_reach
+from compiled_loss.assign.regions import InBox, Region
+from compiled_loss.assign.rotated import InRotatedBox
+from compiled_loss.assign.scheduled import Either
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.geometry.pixels import box_pixels
 from compiled_loss.pages import pages_of
@@ -30,7 +32,11 @@ _SLACK = 1e-5
 
 
 def needed_pages(
-    targets: Targets, image_size: tuple[int, int], strides: tuple[int, ...], margin: float = 0.0
+    targets: Targets,
+    image_size: tuple[int, int],
+    strides: tuple[int, ...],
+    margin: float = 0.0,
+    region: Region | None = None,
 ) -> Tensor:
     """`[N]` pages that suffice for each row: an interval of length l holds at most `floor(l / s) + 1` anchors.
 
@@ -39,23 +45,32 @@ def needed_pages(
         image_size: (height, width) in pixels.
         strides: pixels per grid cell of each level, finest first.
         margin: how much longer sides may become: 0.25 for a quarter.
+        region: where the assigner's candidates lie; None: inside the boxes.
 
     Example:
         >>> needed_pages(Targets(torch.tensor([0]), torch.tensor([0]), torch.full((1, 4), 0.5)), (64, 64), (8, 16))
         tensor([1])
     """
-    boxes, (height, width) = targets.boxes.float(), image_size
-    # Short sides are enlarged here already: after that the slack counts for them too.
-    sides = boxes[:, 2:] * boxes.new_tensor([width, height]) * (1 + margin)
-    sides = sides.clamp(min=strides[:2][-1])
-    if targets.angles is not None:
-        turned = torch.cat([boxes[:, :2] * boxes.new_tensor([width, height]), sides], 1)
-        reach = rotated_reach(torch.cat([turned, targets.angles.float()[:, None]], 1), strides)
-        sides = reach[:, 2:] - reach[:, :2]
-    sides = sides + 2 * _SLACK * max(image_size)
+    if targets.ignore is not None and region is not None:  # of these rows all that their boxes hold
+        plain = needed_pages(targets, image_size, strides, margin)
+        others = needed_pages(targets._replace(ignore=None), image_size, strides, margin, region)
+        return torch.where(targets.ignore, plain, others)
+    if isinstance(region, Either):
+        both = (needed_pages(targets, image_size, strides, margin, x) for x in (region.first, region.then))
+        return torch.maximum(*both)
+    (height, width), boxes = image_size, targets.boxes.float()
+    boxes = boxes * boxes.new_tensor([width, height, width, height])
+    boxes = torch.cat([boxes[:, :2], boxes[:, 2:] * (1 + margin)], 1)
+    if targets.angles is None:
+        region, boxes = region or InBox(), cxcywh_to_xyxy(boxes)
+    else:
+        region, boxes = region or InRotatedBox(), torch.cat([boxes, targets.angles.float()[:, None]], 1)
+    grids = [(-(-height // s), -(-width // s)) for s in strides]
+    reach = region.reach(boxes, strides, grids)
+    sides = reach[..., 2:] - reach[..., :2] + 2 * _SLACK * max(image_size)
     cells = (sides / boxes.new_tensor(strides)[:, None, None]).floor() + 1  # [L, N, 2]
-    grids = boxes.new_tensor([(-(-width // s), -(-height // s)) for s in strides])
-    anchors = torch.minimum(cells, grids[:, None]).prod(2).sum(0)
+    most = boxes.new_tensor(grids).flip(1)[:, None]
+    anchors = torch.minimum(cells.clamp(min=0), most).prod(2).sum(0)
     return pages_of(torch.where(targets.batch_idx >= 0, anchors, 0))
 
 

@@ -157,6 +157,16 @@ def has_float64(device: torch.device) -> bool:
     return device.type != "mps"
 
 
+def exact(x: Tensor) -> Tensor:
+    """In float64 where the device has it: what is rounded to float32 afterwards is the same on every backend.
+
+    Example:
+        >>> exact(torch.zeros(2)).dtype
+        torch.float64
+    """
+    return x.double() if has_float64(x.device) else x
+
+
 def total(x: Tensor) -> Tensor:
     """Sum of all entries, accumulated in float64 where the device has it.
 

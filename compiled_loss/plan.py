@@ -16,6 +16,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from compiled_loss.assign.regions import Region
 from compiled_loss.checks import check_strides, finite_number, require, true_or_false, whole_number
 from compiled_loss.needs import mask_size, needed_pages, needed_tiles, with_room
 from compiled_loss.padded import SLOT_STEP, PaddedTargets
@@ -54,6 +55,7 @@ class TargetPlan:
         slots: M of every batch in the padded form; None plans it for each batch.
         image_pages: pages of candidate anchors kept for each image in the padded form, likewise.
         image_mask_tiles: tiles of mask pixels kept for each image in the padded form, likewise.
+        region: where candidates lie, `criterion.region` of any loss; None: inside the boxes, as by default.
 
     Raises:
         ValueError: for an image size that the finest stride does not divide, or numbers that are not positive.
@@ -76,6 +78,7 @@ class TargetPlan:
     slots: int | None = None
     image_pages: int | None = None
     image_mask_tiles: int | None = None
+    region: Region | None = None
 
     def __post_init__(self) -> None:
         strides, pair = check_strides(self.strides), self.image_size
@@ -89,6 +92,8 @@ class TargetPlan:
             number = getattr(self, name)
             checked[name] = None if number is None else whole_number(name, number, 2 if name == "rows" else 1)
         true_or_false("power_of_two", self.power_of_two)
+        is_one = self.region is None or hasattr(self.region, "reach")
+        require(is_one, "region", "a region, such as a loss's", type(self.region).__name__)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -103,6 +108,7 @@ class TargetPlan:
         margin: float = 0.0,
         power_of_two: bool = False,
         num_classes: int | None = None,
+        region: Region | None = None,
     ) -> TargetPlan:
         """One plan for a whole data set: no batch drawn from it without replacement exceeds it.
 
@@ -118,6 +124,7 @@ class TargetPlan:
             margin: room for augmentation: 0.25 plans for a quarter more rows, each with sides a quarter longer.
             power_of_two: round rows, pages and tiles up to powers of two.
             num_classes: C, to check labels against, here and in every batch.
+            region: where candidates lie, as above.
 
         Returns:
             A plan with the numbers of both forms fixed, those of tiles for masks alone.
@@ -132,7 +139,7 @@ class TargetPlan:
             >>> plan.rows, plan.pages, plan.slots, plan.image_pages
             (48, 40, 24, 20)
         """
-        plan = cls(image_size, strides, power_of_two=power_of_two, num_classes=num_classes)
+        plan = cls(image_size, strides, power_of_two=power_of_two, num_classes=num_classes, region=region)
         batch_size = whole_number("batch_size", batch_size)
         margin = finite_number("margin", margin)
         images, size = [], None
@@ -219,7 +226,10 @@ class TargetPlan:
 
     def _pages(self, targets: Targets, margin: float = 0.0) -> Tensor:
         """`[N]` pages that suffice for each row."""
-        return needed_pages(targets, self.image_size, self.strides, margin)
+        needed = needed_pages(targets, self.image_size, self.strides, margin, self.region)
+        if margin and self.region is not None:  # a region may hold fewer anchors of a larger box
+            needed = torch.maximum(needed, self._pages(targets))
+        return needed
 
     def _bucket(self, count: int) -> int:
         """The least bucket that holds `count`: a power of two, or steps of a sixteenth of one."""

@@ -53,7 +53,7 @@ class Predictions(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """Which anchors are positive, for which target row and with what weight: `P` flat slots, most of them empty.
+    """Which anchors are positive, for which target row and with what score: `P` flat slots, most of them empty.
 
     Every positive anchor stands in exactly one slot. Empty slots have `valid` False, `score` 0 and
     indices that are safe to gather with.
@@ -63,9 +63,11 @@ class Assignment(NamedTuple):
         anchor: `[P]` anchor index within the image.
         row: `[P]` target row that the anchor was given to.
         valid: `[P]` bool, True where the slot holds a positive.
-        score: `[P]` float, target score of the positive (the weight of its terms); 0 in empty slots.
+        score: `[P]` float, target score of the positive; 0 in empty slots.
         overflow: scalar, target rows with more candidate anchors than the planned pages hold, objects that found no
             slot, and for masks how often a row's positives found no room in the planned tiles.
+        weight: `[P]` weight of the positive's terms, where that is not its score: their sum then is what terms are
+            divided by; 0 in empty slots. None: the score.
 
     Example:
         >>> import torch
@@ -80,6 +82,11 @@ class Assignment(NamedTuple):
     valid: Tensor
     score: Tensor
     overflow: Tensor
+    weight: Tensor | None = None
+
+    def weights(self) -> Tensor:
+        """`[P]` weight of each slot's terms."""
+        return self.score if self.weight is None else self.weight
 
 
 class DenseAssignment(NamedTuple):

@@ -8,6 +8,10 @@ from torch import Tensor
 
 # What is left of 64 bits for the index beside a number's 32, less the sign's.
 _LAST = 2**31 - 1
+# Of costs, so that no merit is zero, and none so small that a device may take it for zero.
+_LEAST, _MOST = 2.0**-60, 2.0**66
+# The bits of the largest finite number.
+_FINITE = 0x7F7FFFFF
 
 
 def to_keys(x: Tensor, index: Tensor) -> Tensor:
@@ -73,3 +77,29 @@ def largest_keys(keys: Tensor, group: Tensor, groups: int) -> Tensor:
         (tensor([1., 0., 3.]), tensor([0, 0, 1]))
     """
     return keys.new_zeros(groups).scatter_reduce(0, group, keys, "amax")
+
+
+def descending(cost: Tensor) -> Tensor:
+    """Numbers above 0 that are the larger, the smaller a cost is: exactly, so that different costs stay different.
+
+    Read as integers, the bits of numbers have their order, so a difference of bits turns it round. Where ONNX cannot
+    read bits it is `(3 - c / p) / (2 p)`, p the largest power of two that is not above c: every step is exact.
+
+    Args:
+        cost: float32, 0 or more; below 2^-60 and above 2^66 all are alike.
+
+    Returns:
+        float32 of the same shape.
+
+    Example:
+        >>> (descending(torch.tensor([0.5, 2.0, 2.5])).diff() < 0).all()
+        tensor(True)
+    """
+    cost = cost.clamp(_LEAST, _MOST)
+    if not torch.compiler.is_exporting():
+        return (_FINITE - cost.view(torch.int32)).view(torch.float32)
+    # By halving: is 2^64 times more still not above, then 2^32 times, ...
+    power = torch.full_like(cost, _LEAST)
+    for step in (64, 32, 16, 8, 4, 2, 1):
+        power = torch.where(cost >= power * 2.0**step, power * 2.0**step, power)
+    return (3 - cost / power) / (2 * power)

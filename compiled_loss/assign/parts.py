@@ -31,6 +31,8 @@ class Pairs(NamedTuple):
         strides: `[A]` pixels per grid unit.
         candidates: the candidate anchors of every row.
         overlap: a function of candidates and their logits that tells `[G, S]` overlaps, such as CIoU.
+        sound: a function that tells `[B, A]` bool, anchors without a broken number in their predictions, scores aside;
+            None: all.
 
     Example:
         >>> from compiled_loss.assign.candidates import find_cells, list_candidates
@@ -54,6 +56,7 @@ class Pairs(NamedTuple):
     strides: Tensor
     candidates: Candidates
     overlap: Overlap
+    sound: Callable[[], Tensor] | None = None
 
     def image(self) -> Tensor:
         """`[N]` image of each row; 0 of padding."""
@@ -75,6 +78,11 @@ class Pairs(NamedTuple):
         found = self.overlap(self.candidates, logits).float()
         check_shape("overlap", found, self.candidates.anchor.shape)
         return torch.where(self.candidates.inside & (found > 0) & found.isfinite(), found, 0.0)
+
+    def usable(self, logits: Tensor) -> Tensor:
+        """`[G, S]` bool: candidates whose prediction has no broken number, whatever they overlap."""
+        usable = self.candidates.inside & logits.isfinite()
+        return usable if self.sound is None else usable & self.candidates.take(self.sound())
 
     def _real(self) -> Tensor:
         return (self.batch_idx >= 0) & (self.batch_idx < self.scores.shape[0])

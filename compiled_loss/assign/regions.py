@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates, find_cells, list_candidates
+from compiled_loss.checks import finite_number, require
 from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
 
 
 class Region(Protocol):
     """Where a row's candidates lie; the host counts its pages by `reach` alone."""
 
-    def reach(self, boxes: Tensor, strides: Sequence[int]) -> Tensor:
+    def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Upright boxes strictly around all candidates of rows, `[N, 4]` or for each level `[L, N, 4]`, xyxy pixels."""
         ...
 
@@ -25,7 +26,14 @@ class Region(Protocol):
         """`[N, L]` bool, levels on which a row has candidates, if it has any there; None: all."""
         ...
 
-    def keep(self, candidates: Candidates, boxes: Tensor, anchors: Tensor, strides: Sequence[int]) -> Candidates:
+    def keep(
+        self,
+        candidates: Candidates,
+        boxes: Tensor,
+        anchors: Tensor,
+        strides: Sequence[int],
+        grid_sizes: Sequence[tuple[int, int]],
+    ) -> Candidates:
         """Of the anchors `[A, 2]`, pixels, within reach those that are candidates."""
         ...
 
@@ -37,8 +45,14 @@ class InBox:
     Args:
         fitting_levels: only on levels whose stride s fits the box, `2 s <= sqrt(w h) <= 12 s`, or on all if none of
             these has an anchor inside.
+        farthest: only anchors whose distance to each side is below so many strides, such as `reg_max - 1.01`, which a
+            head can tell; a box that is too large for every level has those of the coarsest next to its centre. None:
+            any distance.
 
-    Source: the in-box test of the task-aligned assigner, arXiv 2108.07755.
+    Raises:
+        ValueError: for a distance below 1, or that is no finite number.
+
+    Source: the in-box test of the task-aligned assigner, arXiv 2108.07755; limited distances: YOLOv9 in its MIT form.
 
     Example:
         >>> InBox().reach(torch.tensor([[8.0, 8.0, 10.0, 48.0]]), [8, 16])
@@ -46,16 +60,32 @@ class InBox:
     """
 
     fitting_levels: bool = False
+    farthest: float | None = None
 
-    def reach(self, boxes: Tensor, strides: Sequence[int]) -> Tensor:
-        """The boxes, the small ones grown."""
-        return enlarge_small_sides(boxes, strides[min(1, len(strides) - 1)])
+    def __post_init__(self) -> None:
+        if self.farthest is not None:
+            object.__setattr__(self, "farthest", finite_number("farthest", self.farthest))
+            require(self.farthest >= 1, "farthest", "a finite number of 1 or more", self.farthest)
+
+    def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
+        """The boxes, the small ones grown; of each level the part where all sides are near."""
+        grown = enlarge_small_sides(boxes, strides[min(1, len(strides) - 1)])
+        if self.farthest is None:
+            return grown
+        return torch.stack([_near_sides(grown, boxes, self.farthest * s, s == strides[-1], s) for s in strides])
 
     def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
         """Those that fit, where asked for."""
         return fitting_levels(boxes, strides) if self.fitting_levels else None
 
-    def keep(self, candidates: Candidates, boxes: Tensor, anchors: Tensor, strides: Sequence[int]) -> Candidates:
+    def keep(
+        self,
+        candidates: Candidates,
+        boxes: Tensor,
+        anchors: Tensor,
+        strides: Sequence[int],
+        grid_sizes: Sequence[tuple[int, int]] = (),
+    ) -> Candidates:
         """All: a box is a rectangle of cells on each level."""
         return candidates
 
@@ -94,13 +124,14 @@ def candidates_in(
         >>> c.anchor[c.inside]
         tensor([1, 2, 5, 6, 9])
     """
-    cells = find_cells(region.reach(boxes, strides), real, grid_sizes, strides, levels=region.levels(boxes, strides))
+    reach, levels = region.reach(boxes, strides, grid_sizes), region.levels(boxes, strides)
+    cells = find_cells(reach, real, grid_sizes, strides, levels=levels)
     counts = cells.counts[:-1]
     room = capacity(pages, pages_of(counts))
     if room is None:
         room = counts.shape[0] * ((anchors.shape[0] + PAGE - 1) // PAGE) + 1  # at least one, without rows too
     found = list_candidates(cells, lay_out(counts, room), image, grid_sizes)
-    return region.keep(found, boxes, anchors, strides)
+    return region.keep(found, boxes, anchors, strides, grid_sizes)
 
 
 def enlarge_small_sides(boxes: Tensor, smallest: int) -> Tensor:
@@ -124,6 +155,18 @@ def enlarge_small_sides(boxes: Tensor, smallest: int) -> Tensor:
     return torch.cat([centre - half, centre + half], -1)
 
 
+def _near_sides(grown: Tensor, boxes: Tensor, far: float, never_empty: bool, stride: int) -> Tensor:
+    """`[N, 4]`, of grown boxes the part whose points are less than `far` from every side of the box."""
+    low, high = boxes.chunk(2, -1)
+    least, most = torch.maximum(grown[:, :2], high - far), torch.minimum(grown[:, 2:], low + far)
+    if never_empty:
+        # A little more than a cell always holds an anchor.
+        centre, half = (low + high) / 2, 0.505 * stride
+        narrow = most - least < 2 * half
+        least, most = torch.where(narrow, centre - half, least), torch.where(narrow, centre + half, most)
+    return torch.cat([least, most], -1)
+
+
 def fitting_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     """Levels whose stride s fits a box, `2 s <= sqrt(w h) <= 12 s`; the outermost levels are open to their side.
 
@@ -143,3 +186,22 @@ def fitting_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     fits[0] = fits[0] | (scale < 2 * strides[0])
     fits[-1] = fits[-1] | (scale > 12 * strides[-1])
     return torch.stack(fits, 1)
+
+
+def of_levels(values: Sequence[int], anchor: Tensor, grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """A number of each anchor's level, int64 of the anchors' shape.
+
+    Args:
+        values: one for each level.
+        anchor: anchor indices of any shape.
+        grid_sizes: rows and columns `(h, w)` of each level, finest first.
+
+    Example:
+        >>> of_levels([8, 16], torch.tensor([0, 3, 4]), [(2, 2), (1, 1)])
+        tensor([ 8,  8, 16])
+    """
+    found, finer = torch.full_like(anchor, values[0]), 0
+    for value, (height, width) in zip(values[1:], grid_sizes, strict=False):
+        finer = finer + height * width
+        found = torch.where(anchor >= finer, value, found)
+    return found

@@ -25,7 +25,7 @@ class InRotatedBox:
         tensor([[12., 22., 52., 42.]])
     """
 
-    def reach(self, boxes: Tensor, strides: Sequence[int]) -> Tensor:
+    def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
         """Upright boxes around the oriented ones."""
         return rotated_reach(boxes, strides)
 
@@ -33,7 +33,14 @@ class InRotatedBox:
         """All."""
         return None
 
-    def keep(self, candidates: Candidates, boxes: Tensor, anchors: Tensor, strides: Sequence[int]) -> Candidates:
+    def keep(
+        self,
+        candidates: Candidates,
+        boxes: Tensor,
+        anchors: Tensor,
+        strides: Sequence[int],
+        grid_sizes: Sequence[tuple[int, int]] = (),
+    ) -> Candidates:
         """Those inside or on a side."""
         return keep_inside(candidates, boxes, anchors, strides)
 

@@ -6,7 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from compiled_loss.assign.atss import ATSS
+from compiled_loss.assign.centres import NearCentre
+from compiled_loss.assign.dynamic import DynamicSoftLabel, SimOTA
 from compiled_loss.assign.regions import InBox
+from compiled_loss.assign.scheduled import Scheduled
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import require
 from compiled_loss.geometry.boxes import ciou, diou, giou, iou
@@ -28,7 +32,7 @@ from compiled_loss.terms.rotated import KFIoU, KullbackLeibler
 _LOSSES: dict[str, type[DenseLoss]] = {
     kind.__name__: kind for kind in (DetectionLoss, PoseLoss, ResidualPoseLoss, OrientedLoss, SegmentationLoss)
 }
-_ASSIGNING = (TaskAligned, InBox)
+_ASSIGNING = (TaskAligned, SimOTA, DynamicSoftLabel, ATSS, Scheduled, InBox, NearCentre)
 _OF_BOXES = (OneMinus, WIoU, KFIoU, KullbackLeibler, InnerIoU, MPDIoU, NWD, GWD)
 _OF_CLASSES = (BinaryCrossEntropy, FocalLoss, QualityFocalLoss, VarifocalLoss)
 _PARTS: dict[str, Any] = {kind.__name__: kind for kind in _ASSIGNING + _OF_BOXES + _OF_CLASSES}

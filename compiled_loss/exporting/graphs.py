@@ -92,7 +92,7 @@ class AssignmentGraph(Graph):
         scene = loss.place(predictions, targets)
         flat = loss.positives(loss.view(predictions, scene), loss.assigner)
         dense = to_dense(flat, targets.labels, scene.boxes, batch, anchors, classes)
-        flat = dict(zip(("image", "anchor", "row", "valid", "weight", "overflow"), flat, strict=True))
+        flat = dict(zip(("image", "anchor", "row", "valid", "weight", "overflow"), flat[:6], strict=True))
         found = {**flat, **{f"dense_{name}": x for name, x in dense._asdict().items()}, **filled}
         if slot is not None:
             found["slot"] = torch.where(flat["valid"], slot[flat["row"]], 0)

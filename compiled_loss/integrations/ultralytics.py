@@ -141,8 +141,10 @@ class Criterion:
         if on_host and (compiled or device.type != "cpu"):
             strides = self.task.main.strides
             height, width = (cells * strides[0] for cells in predictions.grid_sizes[0])
-            classes = self.task.main.num_classes
-            plan = TargetPlan((height, width), strides, power_of_two=static, num_classes=classes)
+            main, region = self.task.main, self.task.main.region
+            plan = TargetPlan(
+                (height, width), strides, power_of_two=static, num_classes=main.num_classes, region=region
+            )
             targets = plan.apply(targets, predictions.boxes.shape[0])
         elif compiled:
             targets = pad_rows(targets, power_of_two=static)

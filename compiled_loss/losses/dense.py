@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.parts import Assigner, Pairs
+from compiled_loss.assign.regions import Region
 from compiled_loss.checks import check_strides, finite_number, true_or_false, whole_number
 from compiled_loss.grid import decode_sides
 from compiled_loss.losses.counting import objects_of
@@ -20,7 +21,7 @@ from compiled_loss.losses.inputs import check_buffers, check_inputs
 from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Field, Map, Pairing, Term, Weighted
 from compiled_loss.losses.placing import placed
 from compiled_loss.losses.reducing import reduction_of
-from compiled_loss.losses.scene import Positives, Scene, View, detached, to_rows, where_sound
+from compiled_loss.losses.scene import Positives, Scene, View, detached, sound_anchors, to_rows, where_sound
 from compiled_loss.numerics import at_least_float32, masked
 from compiled_loss.padded import PaddedTargets
 from compiled_loss.reduce import Sums
@@ -139,6 +140,11 @@ class DenseLoss(ExactModule):
             *(x for extra in self.extras for x in extra.fields),
         ]
 
+    @property
+    def region(self) -> Region:
+        """Where candidates lie: what a plan counts pages by, `TargetPlan(..., region=criterion.region)`."""
+        return self.assigner.region or self.boxes.region
+
     def forward(self, predictions: Predictions, targets: Targets | PaddedTargets) -> LossOutput:
         """Loss of a batch.
 
@@ -241,15 +247,17 @@ class DenseLoss(ExactModule):
         scene, targets = view.scene, view.scene.targets
         # An anchor with a broken number in a map that is read at positives is never picked, as one with a broken box.
         read = [getattr(view.predictions, x.name) for extra in self.extras for x in extra.maps if not x.pixels]
-        overlap = where_sound(self.pairing(view, self.boxes, assigner), [x for x in read if x is not None])
-        rows = objects_of(targets), targets.labels, scene.boxes
-        pairs = Pairs(view.predictions.scores, *rows, scene.pixels, scene.anchors.strides, scene.candidates, overlap)
+        read = [x for x in read if x is not None]
+        overlap = where_sound(self.pairing(view, self.boxes, assigner), read)
+        rows = objects_of(targets), targets.labels, scene.boxes, scene.pixels, scene.anchors.strides
+        maps = lambda: [self.boxes.predicted(view).mT, *read]  # noqa: E731  (of an assigner that asks)
+        pairs = Pairs(view.predictions.scores, *rows, scene.candidates, overlap, lambda: sound_anchors(maps()))
         found = assigner(pairs)
         overflow = found.overflow + scene.dropped
         for extra in self.extras:
             overflow = overflow + extra.overflow(view, found, assigner.slots)
         # Not by `_replace`: torch 2.11 cannot return what that makes from a graph.
-        return Assignment(*found[:-1], overflow=overflow)
+        return Assignment(*found[:5], overflow=overflow, weight=found.weight)
 
     def evaluate(self, predictions: Predictions, scene: Scene, assigner: Assigner) -> LossOutput:
         """The loss in a scene that another branch may share."""

@@ -22,7 +22,7 @@ class Reduction(NamedTuple):
     Args:
         positives: the positives.
         weights: `[P]` weights of their rows, 0 in empty slots; None: each counts 1.
-        normaliser: what sums of errors times scores are divided by; weights do not enter it.
+        normaliser: what sums of errors times scores (or the assigner's weights) are divided by, without rows' weights.
         images: B, to be told what each image adds; None where nobody asked.
     """
 
@@ -40,7 +40,7 @@ class Reduction(NamedTuple):
         assignment = self.positives.assignment
         image, valid = assignment.image, assignment.valid
         if isinstance(term, Weighted):
-            scores = assignment.score.to(term.errors.dtype)
+            scores = assignment.weights().to(term.errors.dtype)
             weighted = sums(self._counted(term.errors) * scores, image, self.images)
             return weighted.map(lambda x: gain * x / self.normaliser)
         if isinstance(term, Mean):
@@ -95,6 +95,6 @@ def reduction_of(positives: Positives, *, over_ranks: bool, per_image: bool) -> 
         over_ranks: average the normaliser over the ranks of the default process group.
         per_image: tell what each image adds.
     """
-    normaliser = score_normaliser(total(positives.assignment.score), over_ranks=over_ranks)
+    normaliser = score_normaliser(total(positives.assignment.weights()), over_ranks=over_ranks)
     images = positives.view.predictions.scores.shape[0] if per_image else None
     return Reduction(positives, row_weights(positives), normaliser, images)

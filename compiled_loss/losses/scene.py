@@ -146,8 +146,13 @@ def where_sound(overlap: Overlap, maps: Sequence[Tensor]) -> Overlap:
     """An overlap that is 0 at anchors with a broken number in one of some `[B, channels, A]` maps."""
     if not maps:
         return overlap
-    sound = torch.stack([sums_are_finite(x, 1) for x in maps]).all(0)  # [B, A]
+    sound = sound_anchors(maps)
     return lambda candidates, logits: torch.where(candidates.take(sound), overlap(candidates, logits), 0.0)
+
+
+def sound_anchors(maps: Sequence[Tensor]) -> Tensor:
+    """`[B, A]` bool: anchors without a broken number in some `[B, channels, A]` maps."""
+    return torch.stack([sums_are_finite(x, 1) for x in maps]).all(0)
 
 
 def to_pixels(normalised: Tensor, image_size: tuple[int, int]) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 PROGRAMS = {
     "Detection loss": ["loss.py"],
     "Detection loss, memory kept by the allocator": ["loss.py", "--keep-memory"],
+    "Assigners": ["assigners.py"],
     "Other tasks": ["tasks.py"],
     "Other tasks, memory kept by the allocator": ["tasks.py", "--keep-memory"],
     "Peak memory": ["memory.py"],

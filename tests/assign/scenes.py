@@ -8,9 +8,11 @@ from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates, Cells, find_cells, list_candidates
 from compiled_loss.assign.parts import Assigner, Pairs
-from compiled_loss.assign.regions import InBox
+from compiled_loss.assign.regions import InBox, candidates_in
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.geometry.boxes import ciou
+from compiled_loss.grid import make_anchors
+from compiled_loss.losses.parts import BoxOverlap
 from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
 from compiled_loss.types import Assignment
 from tests.reference import assigner as reference
@@ -47,17 +49,23 @@ def assign(
     *,
     pages: Tensor | int | None = None,
     assigner: Assigner = TaskAligned(),  # noqa: B008  (frozen)
+    overlap: BoxOverlap = ciou,
 ) -> Assignment:
-    """The assigner with the candidates and the overlap of upright boxes."""
-    real = (batch_idx >= 0) & (batch_idx < len(scores))
-    candidates = candidates_of(boxes, real, grid_sizes, strides, torch.where(real, batch_idx, 0), pages=pages)
+    """The assigner with the candidates and an overlap of upright boxes."""
+    real = (batch_idx >= 0) & (batch_idx < len(scores)) & boxes.isfinite().all(1)
+    points, steps = make_anchors(grid_sizes, strides, device=boxes.device)
+    points, image = points * steps[:, None], torch.where(real, batch_idx, 0)
+    region = assigner.region or InBox()
+    candidates = candidates_in(region, boxes, real, image, points, grid_sizes, strides, pages)
 
-    def overlap(candidates: Candidates, logits: Tensor) -> Tensor:
-        return ciou(candidates.of_rows(boxes), candidates.take(predicted))
+    def overlaps(candidates: Candidates, logits: Tensor) -> Tensor:
+        return overlap(candidates.of_rows(boxes), candidates.take(predicted))
 
-    points, steps = (torch.from_numpy(x).float() for x in anchor_grid(grid_sizes, strides))
-    placed = boxes, points * steps[:, None], steps.flatten()
-    return assigner(Pairs(scores, batch_idx, labels, *placed, candidates, overlap))
+    def sound() -> Tensor:
+        return predicted.isfinite().all(-1)
+
+    rows = batch_idx, labels, boxes
+    return assigner(Pairs(scores, *rows, points, steps, candidates, overlaps, sound))
 
 
 def cells_of(

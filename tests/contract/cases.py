@@ -19,7 +19,7 @@ from compiled_loss import (
     Predictions,
     QualityFocalLoss,
     ResidualPoseLoss,
-    TargetPlan,
+    SimOTA,
     Targets,
     TaskAligned,
     VarifocalLoss,
@@ -28,45 +28,20 @@ from compiled_loss import (
     unfill,
 )
 from compiled_loss import overlaps as further
-from compiled_loss.assign.dense import to_dense
-from compiled_loss.geometry.boxes import cxcywh_to_xyxy
+from compiled_loss.geometry.boxes import cxcywh_to_xyxy, iou
 from compiled_loss.geometry.keypoints import oks
 from compiled_loss.geometry.rotated import probiou, rotated_hull
-from compiled_loss.rows import pad_rows
-from tests.assign.scenes import assign
+from tests.contract.assigner_cases import ASSIGNER_CASES
 from tests.contract.checks import Case
 from tests.contract.families import further_oriented_overlaps, further_overlaps, overlaps
 from tests.contract.mask_cases import MASK_CASES
+from tests.contract.rows import ANCHORS, CLASSES, FEW, GRIDS, IMAGES, SIZE, STRIDES, pages_of, rows_of
 from tests.losses.scenes import keypoints_of
 from tests.reference.batches import make_batch, make_predictions
 from tests.reference.flow import log_density
 
-SIZE, STRIDES, IMAGES, CLASSES = (64, 96), (8, 16, 32), 3, 2
-GRIDS = ((8, 12), (4, 6), (2, 3))
-ANCHORS = sum(h * w for h, w in GRIDS)
-FEW = 3  # anchors a row, for smaller graphs where the number is of no interest
+few = TaskAligned(top_k=FEW)
 sigmas = partial(torch.linspace, 0.05, 0.2, 5)
-
-
-def rows_of(
-    n: int, padded: bool, *, layout: str = "mixed", keypoints: int = 0, in_order: bool = False, oriented: bool = False
-) -> Targets:
-    """`n` rows over three images (the middle one always empty), shuffled unless asked for in order."""
-    batch = make_batch(
-        n,
-        layout=layout,
-        counts=(n - n // 3, 0, n // 3),
-        size=SIZE,
-        num_classes=CLASSES,
-        num_keypoints=keypoints,
-        oriented=oriented,
-    )
-    order = torch.arange(n) if in_order else torch.randperm(n, generator=torch.Generator().manual_seed(n))
-    points = None if batch.keypoints is None else batch.keypoints[order]
-    boxes = batch.boxes[order]
-    angles = boxes[:, 4] if oriented else None
-    targets = Targets(batch.batch_idx[order], batch.labels[order], boxes[:, :4], points, angles=angles)
-    return pad_rows(targets) if padded else targets
 
 
 def head_of(n: int, branch: int = 0, **options: Any) -> list[Tensor]:
@@ -98,13 +73,6 @@ class LossOfTensors(torch.nn.Module):
         return out.total, *out.terms.values(), out.num_positives, out.overflow, *(out.per_image or {}).values()
 
 
-def pages_of(targets: Targets) -> Tensor:
-    """As long as the pages that a plan keeps for the rows, and for few rows of another length for each number."""
-    pages, rows = TargetPlan(SIZE, STRIDES).apply(targets).pages, len(targets.batch_idx)
-    assert isinstance(pages, Tensor)
-    return pages.new_zeros(len(pages) + rows)
-
-
 def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: int = 3, counted: bool = False) -> Case:
     branches, task = (2, loss.loss) if isinstance(loss, EndToEndLoss) else (1, loss)
     options: dict[str, Any] = {"oriented": isinstance(task, OrientedLoss)}
@@ -123,34 +91,10 @@ def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: 
         if counted:
             turn = torch.arange(len(targets.labels)) % 5
             targets = targets._replace(weights=turn / 2, ignore=turn == 3)
-        return heads + [getattr(targets, name) for name in rows] + [pages_of(targets)] * planned
+        return heads + [getattr(targets, name) for name in rows] + [pages_of(targets, task.assigner.region)] * planned
 
     names = [*rows, *["pages"] * planned]
     return Case(LossOfTensors(loss, maps, names), inputs, branches * len(maps), len(rows), planned=planned)
-
-
-def assigner_case(*, planned: bool = False, keep: int | None = None) -> Case:
-    """The task-aligned assigner alone, and the dense view of what it says."""
-    assigner = TaskAligned(FEW, keep)
-
-    def function(
-        scores: Tensor, predicted: Tensor, batch_idx: Tensor, labels: Tensor, boxes: Tensor, pages: Tensor | None = None
-    ) -> tuple:
-        rows = batch_idx, labels, boxes
-        flat = assign(scores, predicted, *rows, GRIDS, STRIDES, pages=pages, assigner=assigner)
-        return *flat, *to_dense(flat, labels, boxes, IMAGES, ANCHORS, CLASSES)
-
-    def inputs(n: int, padded: bool) -> Sequence[Tensor]:
-        targets = rows_of(n, padded)
-        boxes = cxcywh_to_xyxy(targets.boxes * torch.tensor([96.0, 64, 96, 64]))
-        generator = torch.Generator().manual_seed(n)
-        low = torch.rand(IMAGES, ANCHORS, 2, generator=generator) * 64
-        high = low + 8 + torch.rand(IMAGES, ANCHORS, 2, generator=generator) * 32
-        scores = torch.randn(IMAGES, CLASSES, ANCHORS, generator=generator)
-        rows = targets.batch_idx, targets.labels, boxes
-        return scores, torch.cat([low, high], -1), *rows, *[pages_of(targets)] * planned
-
-    return Case(function, inputs, learnt=0, rows=3, planned=planned)
 
 
 def residual_pose_case(loss: ResidualPoseLoss | EndToEndLoss) -> Case:
@@ -219,7 +163,6 @@ detection = partial(DetectionLoss, CLASSES, STRIDES)
 pose = partial(PoseLoss, CLASSES, strides=STRIDES)
 residual: dict[str, Any] = {"strides": STRIDES, "reg_max": 1, "flow": log_density}
 oriented = partial(OrientedLoss, CLASSES, STRIDES)
-few = TaskAligned(top_k=FEW)
 
 CASES = {
     "fill": fill_case(in_order=False),
@@ -229,9 +172,8 @@ CASES = {
     "overlaps of boxes": Case(overlaps, two_sets_of_boxes, learnt=2, rows=2),
     "overlaps of boxes that later papers added": Case(further_overlaps, two_sets_of_boxes, learnt=2, rows=2),
     "keypoint similarity": Case(similarity, keypoints_and_areas, learnt=1, rows=4),
-    "assigner": assigner_case(),
-    "assigner with planned pages": assigner_case(planned=True),
-    "assigner that keeps one anchor a row": assigner_case(planned=True, keep=1),
+    **ASSIGNER_CASES,
+    "detection with anchors of equal weight": loss_case(detection(assigner=SimOTA(FEW), overlap=iou), planned=True),
     "detection": loss_case(detection()),
     "detection with planned pages": loss_case(detection(assigner=few), planned=True),
     "detection without bins, with class weights": loss_case(

@@ -21,6 +21,10 @@ GENERATED = (
     "overlap of oriented boxes that later papers added",
     "oriented boxes without bins with planned pages",
     "segmentation with planned tiles",
+    "`SimOTA`",
+    "`DynamicSoftLabel`",
+    "`ATSS`",
+    "`Scheduled`",
 )
 # An export of a loss takes most of half a minute; what these differ in is also in the others.
 ALIKE = (

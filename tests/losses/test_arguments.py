@@ -32,7 +32,12 @@ NUMBERS = {
     "oriented": ("angle_gain", "cls_gain"),
     "segmentation": ("mask_gain", "semantic_gain", "dfl_gain"),
 }
-SWITCHES = [("detection", "distributed"), ("detection", "check_values"), ("pose", "per_image"), ("segmentation", "mask_overlap")]
+SWITCHES = [
+    ("detection", "distributed"),
+    ("detection", "check_values"),
+    ("pose", "per_image"),
+    ("segmentation", "mask_overlap"),
+]
 FOR_EACH = [
     ("detection", "class_weights", CLASSES),
     ("pose", "sigmas", 5),

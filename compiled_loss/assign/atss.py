@@ -1,0 +1,96 @@
+"""Adaptive training sample selection: positives by the overlaps of anchor boxes, whatever is predicted.
+
+Letters: N rows, L levels, A anchors, G pages, S candidates of a page.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compiled_loss.assign.centres import Nearest, centre_of, inside_box
+from compiled_loss.assign.parts import Pairs
+from compiled_loss.assign.select import every, hold
+from compiled_loss.checks import finite_number, require, true_or_false, whole_number
+from compiled_loss.geometry.boxes import iou
+from compiled_loss.numerics import exact
+from compiled_loss.types import Assignment
+
+
+@dataclass(frozen=True)
+class ATSS:
+    """Give every row those of the anchors near its centre that overlap it well for their distance.
+
+    Of every level the k anchors nearest to a row's centre are its candidates. With o the overlap (IoU) of the row and a
+    square about the anchor, positive are candidates inside the box with `o >= mean(o) + std(o)` over all candidates of
+    the row. An anchor that several rows want goes to the one with the largest o there, equal o by lowest row.
+
+    Args:
+        top_k: candidates k of each level.
+        scale: side of the square, in strides.
+        levels: L of the head, for its `L k` slots a row.
+        soft: target scores are the overlaps of predictions and rows, so that the loss's own overlap counts; else 1.
+
+    Raises:
+        ValueError: for a number that is not positive, for another number of levels, and for oriented boxes.
+
+    Source: ATSS, arXiv 1912.02424, with a square of 8 strides; in front of task-aligned assignment PP-YOLOE (arXiv
+    2203.16250) takes 5. Soft scores: Generalized Focal Loss, arXiv 2006.04388.
+
+    Example:
+        >>> ATSS().slots, ATSS().region
+        (27, Nearest(number=9, levels_of_head=3))
+    """
+
+    top_k: int = 9
+    scale: float = 8.0
+    levels: int = 3
+    soft: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("top_k", "levels"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        object.__setattr__(self, "scale", finite_number("scale", self.scale))
+        require(self.scale > 0, "scale", "a finite number above 0", self.scale)
+        true_or_false("soft", self.soft)
+
+    @property
+    def slots(self) -> int:
+        """Positive slots of each row."""
+        return self.top_k * self.levels
+
+    @property
+    def region(self) -> Nearest:
+        """The anchors nearest to a centre."""
+        return Nearest(self.top_k, self.levels)
+
+    @torch.no_grad()
+    def __call__(self, pairs: Pairs) -> Assignment:
+        """The positives of a batch."""
+        candidates, logits = pairs.candidates, pairs.logits()
+        points, half = pairs.points[candidates.anchor], pairs.strides[candidates.anchor, None] * (self.scale / 2)
+        centre_of(pairs.boxes)  # checks them
+        boxes = candidates.of_rows(pairs.boxes)
+        overlap = torch.where(candidates.inside, iou(torch.cat([points - half, points + half], -1), boxes), 0.0)
+        enough = exact(overlap) >= _mean_and_deviation(pairs, overlap)
+        usable = pairs.usable(logits) & inside_box(points, boxes) & enough & (overlap > 0)
+        contest = torch.where(usable, overlap, 0.0)
+        held = hold(pairs, *every(pairs, usable, self.slots), contest)
+        score = held.read(pairs.overlaps(logits)) if self.soft else held.valid.float()
+        return held.assignment(pairs, score)
+
+
+def _mean_and_deviation(pairs: Pairs, x: Tensor) -> Tensor:
+    """`[G, 1]` mean plus sample deviation over the candidates of each row; of one candidate the deviation is 0."""
+    candidates = pairs.candidates
+    group, rows = candidates.layout.group, candidates.layout.fits.shape[0]
+    x = exact(x)
+
+    def over_rows(values: Tensor) -> Tensor:
+        """`[G, 1]`."""
+        sums = values.new_zeros(rows + 1).scatter_add(0, group, torch.where(candidates.inside, values, 0.0).sum(1))
+        return sums[group][:, None]
+
+    count = over_rows(torch.ones_like(x))
+    mean = over_rows(x) / count.clamp(min=1.0)
+    return mean + (over_rows((x - mean).square()) / (count - 1).clamp(min=1.0)).sqrt()

@@ -1,0 +1,163 @@
+"""Assigners that give every row as many anchors as its overlaps add up to, those of least cost.
+
+Letters: B images, N rows, A anchors, C classes, G pages, S candidates of a page, k anchors of a row.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compiled_loss.assign.centres import NearCentre, centre_of, inside_box, near_centre
+from compiled_loss.assign.keys import descending
+from compiled_loss.assign.parts import Pairs
+from compiled_loss.assign.regions import Region
+from compiled_loss.assign.select import Held, select
+from compiled_loss.assign.top_k import first_top_k
+from compiled_loss.checks import finite_number, whole_number
+from compiled_loss.numerics import at_least_float32, exact
+from compiled_loss.types import Assignment
+
+# Of costs: of a pair outside the region that comes first.
+_OUTSIDE = 1e5
+
+
+@dataclass(frozen=True)
+class SimOTA:
+    """Give every row the anchors of least cost, as many as its largest overlaps add up to.
+
+    A pair costs `sum over classes of BCE(score, one-hot) - w ln(overlap)`. A row selects the
+    `max(1, floor(sum of its k largest overlaps))` candidates of least cost, equal ones by lowest anchor; an anchor that
+    several rows selected goes to the row with the least cost there. Target scores are the overlaps; every positive
+    weighs 1 in the other terms, and terms are divided by the number of positives. The source's overlap is `iou`.
+
+    Args:
+        top_k: overlaps k that are added up, and anchors that a row selects at most.
+        overlap_weight: w.
+        region: where candidates come from. Where it is both square and box, `NearCentre(2.5, or_inside=True)`, pairs
+            that are not in both cost 100000 more, as in the first form of the source.
+
+    Raises:
+        ValueError: for a number that is not positive, or a weight that is negative or not finite.
+
+    Source: YOLOX, arXiv 2107.08430.
+
+    Example:
+        >>> from compiled_loss import DetectionLoss
+        >>> from compiled_loss.geometry.boxes import iou
+        >>> DetectionLoss(80, assigner=SimOTA(), overlap=iou).assigner.slots
+        10
+    """
+
+    top_k: int = 10
+    overlap_weight: float = 3.0
+    region: Region | None = field(default_factory=NearCentre)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
+        object.__setattr__(self, "overlap_weight", finite_number("overlap_weight", self.overlap_weight))
+
+    @property
+    def slots(self) -> int:
+        """Positive slots of each row."""
+        return self.top_k
+
+    @torch.no_grad()
+    def __call__(self, pairs: Pairs) -> Assignment:
+        """The positives of a batch."""
+        logits = pairs.logits()
+        overlaps = pairs.overlaps(logits)
+        classes = F.softplus(at_least_float32(pairs.scores.detach())).sum(1)  # [B, A]
+        cost = exact(pairs.candidates.take(classes)) - exact(logits)
+        cost = cost - self.overlap_weight * exact(overlaps).clamp(min=1e-8).log()
+        region = self.region
+        if isinstance(region, NearCentre) and region.or_inside:
+            points, strides = (x[pairs.candidates.anchor] for x in (pairs.points, pairs.strides))
+            boxes = pairs.candidates.of_rows(pairs.boxes)
+            both = near_centre(points, boxes, strides, region.radius) & inside_box(points, boxes)
+            cost = torch.where(both, cost, cost + _OUTSIDE)
+        held = least_cost(pairs, cost, overlaps, logits, self.top_k)
+        return held.assignment(pairs, held.read(overlaps), held.valid.float())
+
+
+@dataclass(frozen=True)
+class DynamicSoftLabel:
+    """Give every row the anchors of least cost, as many as its largest overlaps add up to, by soft labels.
+
+    With scores p, overlap o and the distance d from the row's centre in strides, a pair costs
+    `sum over classes of BCE(p, y) |y - p|^2 - w ln(o) + 10^(d - r)`, y being o for the row's class and 0 for others.
+    A row selects the `max(1, floor(sum of its k largest overlaps))` candidates of least cost, equal ones by lowest
+    anchor; an anchor that several rows selected goes to the row with the least cost there. Target scores are the
+    overlaps. The source's overlap is `iou`.
+
+    Args:
+        top_k: overlaps k that are added up, and anchors that a row selects at most.
+        overlap_weight: w.
+        radius: r, strides.
+        region: where candidates come from; None: from inside the task's boxes, the small ones grown.
+
+    Raises:
+        ValueError: for a number that is not positive, or that is negative or not finite.
+
+    Source: RTMDet, arXiv 2212.07784.
+
+    Example:
+        >>> from compiled_loss import DetectionLoss
+        >>> from compiled_loss.geometry.boxes import iou
+        >>> DetectionLoss(80, assigner=DynamicSoftLabel(), overlap=iou).assigner.slots
+        13
+    """
+
+    top_k: int = 13
+    overlap_weight: float = 3.0
+    radius: float = 3.0
+    region: Region | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
+        for name in ("overlap_weight", "radius"):
+            object.__setattr__(self, name, finite_number(name, getattr(self, name)))
+
+    @property
+    def slots(self) -> int:
+        """Positive slots of each row."""
+        return self.top_k
+
+    @torch.no_grad()
+    def __call__(self, pairs: Pairs) -> Assignment:
+        """The positives of a batch."""
+        candidates, logits = pairs.candidates, pairs.logits()
+        overlaps, scores = pairs.overlaps(logits), at_least_float32(pairs.scores.detach())
+        background = candidates.take((F.softplus(scores) * scores.sigmoid().square()).sum(1))
+        soft, logit = exact(overlaps), exact(logits)
+        # Of the row's own class, written out: ONNX Runtime has no softplus of float64.
+        score, alone = 1 / (1 + (-logit).exp()), logit.clamp(min=0.0) + (1 + (-logit.abs()).exp()).log()
+        cost = exact(background) - alone * score.square() + (alone - soft * logit) * (soft - score).square()
+        cost = cost - self.overlap_weight * soft.clamp(min=1e-7).log()
+        away = exact(pairs.points[candidates.anchor]) - exact(candidates.of_rows(centre_of(pairs.boxes)))
+        far = (away * away).sum(-1).sqrt() / exact(pairs.strides[candidates.anchor])
+        cost = cost + ((far - self.radius).clamp(max=30.0) * 2.302585092994046).exp()
+        held = least_cost(pairs, cost, overlaps, logits, self.top_k)
+        return held.assignment(pairs, held.read(overlaps))
+
+
+def least_cost(pairs: Pairs, cost: Tensor, overlaps: Tensor, logits: Tensor, k: int) -> Held:
+    """Every row selects its candidates of least cost, `max(1, floor(sum of its k largest overlaps))` of them.
+
+    Args:
+        pairs: the rows and their candidates.
+        cost: `[G, S]`, rounded to float32 before costs are compared; a negative one counts as 0.
+        overlaps: `[G, S]` from 0 to 1.
+        logits: `[G, S]` of the rows' classes.
+        k: candidates that a row selects at most.
+
+    Returns:
+        `Held`, `P = N k`.
+    """
+    cost = cost.float()
+    usable = pairs.usable(logits) & cost.isfinite()
+    largest, _ = first_top_k(torch.where(usable, overlaps, 0.0), pairs.candidates.layout, k)
+    number = exact(largest).sum(1).floor().clamp(min=1)
+    merit = torch.where(usable, descending(cost), 0.0)
+    return select(pairs, merit, merit, k, number)

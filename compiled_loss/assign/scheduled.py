@@ -1,0 +1,141 @@
+"""One assigner, then another, in one graph.
+
+Letters: N rows, L levels, A anchors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compiled_loss.assign.candidates import Candidates
+from compiled_loss.assign.parts import Assigner, Pairs
+from compiled_loss.assign.regions import InBox, Region
+from compiled_loss.checks import true_or_false
+from compiled_loss.types import Assignment
+
+
+@dataclass(frozen=True)
+class Either:
+    """One region or another, as a tensor says; a plan keeps room for both.
+
+    Args:
+        first: where candidates come from while `second` is False.
+        then: where they come from while it is True.
+        second: scalar, bool.
+
+    Example:
+        >>> from compiled_loss.assign.centres import NearCentre
+        >>> region = Either(InBox(), NearCentre(1.5), torch.tensor(True))
+        >>> region.reach(torch.tensor([[0.0, 0.0, 48.0, 48.0]]), [8], [(8, 8)])
+        tensor([[[12., 12., 36., 36.]]])
+    """
+
+    first: Region
+    then: Region
+    second: Tensor
+
+    def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """That of the region whose turn it is."""
+        first, then = (x.reach(boxes, strides, grid_sizes) for x in (self.first, self.then))
+        return torch.where(self.second, then, first)
+
+    def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
+        """Those of the region whose turn it is."""
+        found = [x.levels(boxes, strides) for x in (self.first, self.then)]
+        if found == [None, None]:
+            return None
+        everywhere = torch.ones(boxes.shape[0], len(strides), dtype=torch.bool, device=boxes.device)
+        first, then = (everywhere if x is None else x for x in found)
+        return torch.where(self.second, then, first)
+
+    def keep(
+        self,
+        candidates: Candidates,
+        boxes: Tensor,
+        anchors: Tensor,
+        strides: Sequence[int],
+        grid_sizes: Sequence[tuple[int, int]],
+    ) -> Candidates:
+        """Those of the region whose turn it is."""
+        first, then = (x.keep(candidates, boxes, anchors, strides, grid_sizes) for x in (self.first, self.then))
+        anchor, inside = (torch.where(self.second, y, x) for x, y in zip(first[2:], then[2:], strict=True))
+        return candidates._replace(anchor=anchor, inside=inside)
+
+
+class Scheduled(nn.Module):
+    """One assigner in the first part of a training, then another.
+
+    Both are computed, and a tensor says whose positives count, so that the change compiles nothing anew. Candidates are
+    those of the assigner whose turn it is.
+
+    Args:
+        first: assigner of the first part, such as `ATSS()`.
+        then: assigner of the rest, such as `TaskAligned()`.
+        second: whether it is `then`'s turn already.
+
+    Source: PP-YOLOE, arXiv 2203.16250: ATSS before task-aligned assignment.
+
+    Example:
+        >>> from compiled_loss import ATSS, DetectionLoss, TaskAligned
+        >>> assigner = Scheduled(ATSS(), TaskAligned())
+        >>> criterion = DetectionLoss(80, assigner=assigner)
+        >>> assigner.set_second(True)
+        >>> assigner.slots, bool(assigner.second)
+        (27, True)
+    """
+
+    second: Tensor
+
+    def __init__(self, first: Assigner, then: Assigner, *, second: bool = False) -> None:
+        super().__init__()
+        self.first = first
+        self.then = then
+        self.register_buffer("second", torch.tensor(true_or_false("second", second)), persistent=False)
+
+    @property
+    def slots(self) -> int:
+        """Positive slots of each row: those of the assigner that has more."""
+        return max(self.first.slots, self.then.slots)
+
+    @property
+    def region(self) -> Region | None:
+        """That of the assigner whose turn it is; where one alone has a region, the other's is the inside of a box."""
+        first, then = self.first.region, self.then.region
+        if first is None and then is None:
+            return None
+        return Either(first or InBox(), then or InBox(), self.second)
+
+    def set_second(self, second: bool) -> None:
+        """Say whose turn it is; call it between steps, outside the compiled one.
+
+        Args:
+            second: whether it is `then`'s.
+
+        Raises:
+            ValueError: for what is not True or False.
+        """
+        self.second.fill_(true_or_false("second", second))
+
+    def forward(self, pairs: Pairs) -> Assignment:
+        """The positives of the assigner whose turn it is."""
+        rows = pairs.labels.shape[0]
+        first, then = (_with_slots(x(pairs), rows, x.slots, self.slots) for x in (self.first, self.then))
+        found = [torch.where(self.second, y, x) for x, y in zip(first[:6], then[:6], strict=True)]
+        weight = None
+        if first.weight is not None or then.weight is not None:
+            weight = torch.where(self.second, then.weights(), first.weights())
+        return Assignment(*found, weight=weight)
+
+
+def _with_slots(found: Assignment, rows: int, slots: int, wanted: int) -> Assignment:
+    """The same positives in more slots."""
+
+    def widened(x: Tensor) -> Tensor:
+        return torch.cat([x.view(rows, slots), x.new_zeros(rows, wanted - slots)], 1).flatten()
+
+    if slots == wanted:
+        return found
+    weight = None if found.weight is None else widened(found.weight)
+    return Assignment(*(widened(x) for x in found[:5]), overflow=found.overflow, weight=weight)

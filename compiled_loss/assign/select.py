@@ -1,0 +1,151 @@
+"""From how good candidates are to the positives that rows hold: what every assigner ends with.
+
+Letters: N rows, A anchors, B images, G pages, S candidates of a page, k candidates of a row, P positive slots.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
+from compiled_loss.assign.parts import Pairs
+from compiled_loss.assign.top_k import first_top_k
+from compiled_loss.checks import check_shape
+from compiled_loss.numerics import pick
+from compiled_loss.types import Assignment
+
+
+class Held(NamedTuple):
+    """The pairs that became positive, one a slot, every anchor in at most one.
+
+    Args:
+        entry: `[P]` place of the pair among the candidates, `page * S + column`; any in empty slots.
+        row: `[P]` row that holds it.
+        valid: `[P]` bool; other slots are empty.
+    """
+
+    entry: Tensor
+    row: Tensor
+    valid: Tensor
+
+    def read(self, x: Tensor) -> Tensor:
+        """`[P]` of a number of every candidate `[G, S]`; 0 in empty slots."""
+        return torch.where(self.valid, pick(x.flatten(), self.entry), 0.0)
+
+    def anchor(self, pairs: Pairs) -> Tensor:
+        """`[P]` anchor of each pair; 0 in empty slots."""
+        return torch.where(self.valid, pick(pairs.candidates.anchor.flatten(), self.entry), 0)
+
+    def assignment(self, pairs: Pairs, score: Tensor, weight: Tensor | None = None) -> Assignment:
+        """The positives with their target scores `[P]`, and with weights `[P]` where these are others."""
+        overflow = (~pairs.candidates.layout.fits).sum()
+        return Assignment(pairs.image()[self.row], self.anchor(pairs), self.row, self.valid, score, overflow, weight)
+
+
+def select(pairs: Pairs, merit: Tensor, contest: Tensor, k: int, number: Tensor | None = None) -> Held:
+    """Every row selects its best candidates, and every anchor that was selected goes to one row.
+
+    A row selects its k candidates of largest merit above 0, equal ones by lowest anchor. An anchor selected by several
+    rows goes to the row of its image with the largest contest value there, equal ones by lowest row; that may be a row
+    that had not selected it. Where cost is less instead of merit more, `assign.keys.descending` turns it round.
+
+    Args:
+        pairs: the rows and their candidates.
+        merit: `[G, S]` float32; 0, NaN and infinite: not to be selected.
+        contest: `[G, S]` float32; 0: can neither be selected nor win.
+        k: candidates that a row selects at most.
+        number: `[N]` candidates that each row selects at most, where that is less than k; None: k.
+
+    Returns:
+        `Held`, `P = N k`.
+
+    Raises:
+        ValueError: for another shape of merit or contest than the candidates'.
+
+    Example:
+        >>> from compiled_loss.assign.candidates import Candidates
+        >>> from compiled_loss.pages import lay_out
+        >>> row, box = torch.tensor([0, 0]), torch.zeros(2, 4)
+        >>> anchors, all_of_them = torch.tensor([[0, 1], [0, 1]]), torch.ones(2, 2).bool()
+        >>> candidates = Candidates(lay_out(torch.tensor([2, 2]), 2, width=2), row, anchors, all_of_them)
+        >>> pairs = Pairs(torch.zeros(1, 1, 2), row, row, box, box[:, :2], row, candidates, lambda c, logits: logits)
+        >>> merit = torch.tensor([[0.5, 0.25], [0.75, 0.0]])
+        >>> held = select(pairs, merit, merit, 2)
+        >>> held.row[held.valid], held.anchor(pairs)[held.valid], held.read(merit)[held.valid]
+        (tensor([1, 0]), tensor([0, 1]), tensor([0.7500, 0.2500]))
+    """
+    candidates = pairs.candidates
+    check_shape("merit", merit, candidates.anchor.shape)
+    eligible = candidates.inside & (contest > 0) & (merit > 0) & merit.isfinite()
+    best, entry = first_top_k(torch.where(eligible, merit, 0.0), candidates.layout, k)
+    valid = best > 0
+    if number is not None:
+        valid = valid & (torch.arange(k, device=valid.device) < number[:, None])
+    return hold(pairs, entry, valid, contest)
+
+
+def hold(pairs: Pairs, entry: Tensor, selected: Tensor, contest: Tensor) -> Held:
+    """Leave every selected anchor to one row, in one slot.
+
+    Args:
+        pairs: the rows and their candidates.
+        entry: `[N, k]` selected candidates of each row, `page * S + column`.
+        selected: `[N, k]` bool, whether there is one.
+        contest: `[G, S]` float32, more than 0 at selected candidates; the largest wins.
+
+    Returns:
+        `Held`, `P = N k`.
+
+    Raises:
+        ValueError: for another shape of contest than the candidates'.
+    """
+    candidates, width = pairs.candidates, pairs.candidates.anchor.shape[1]
+    check_shape("contest", contest, candidates.anchor.shape)
+    batch, _, anchors = pairs.scores.shape
+    (rows, k), nowhere, group = entry.shape, batch * anchors, candidates.layout.group
+    entry, valid = entry.flatten(), selected.flatten()
+    row = torch.arange(rows, device=entry.device)[:, None].expand(rows, k).flatten()
+    some = candidates.inside & (contest > 0)
+    places = torch.where(some, candidates.image[:, None] * anchors + candidates.anchor, nowhere).flatten()
+    place = torch.where(valid, pick(places, entry), nowhere)
+    claims = contest.new_zeros(nowhere + 1).scatter_add(0, place, valid.to(contest.dtype))
+    contested = valid & (claims[place] > 1)
+
+    # The winner may be a row that had not selected the anchor, hence a look at all candidates. Of an anchor's pairs the
+    # first is that of the lowest row.
+    index = torch.arange(contest.numel(), device=contest.device)
+    keys = to_keys(torch.where(some, contest, 0.0).flatten(), index)
+    winner = from_keys(largest_keys(keys, places, nowhere + 1)[place])[1]
+
+    # The first of the slots that selected an anchor carries it; the others become empty.
+    slot = torch.arange(place.shape[0], device=place.device)
+    carrier = slot.new_full((nowhere + 1,), place.shape[0]).scatter_reduce(0, place, slot, "amin")
+    return Held(
+        entry=torch.where(contested, winner, entry),
+        row=torch.where(contested, group[winner // width], row),
+        valid=valid & (carrier[place] == slot),
+    )
+
+
+def every(pairs: Pairs, chosen: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+    """All chosen candidates of each row, without an order to find them by.
+
+    Args:
+        pairs: the rows and their candidates.
+        chosen: `[G, S]` bool.
+        slots: candidates of a row at most; further ones are left out.
+
+    Returns:
+        `(entry, found)`, both `[N, slots]`: places `page * S + column`, and whether there is one.
+    """
+    layout, width = pairs.candidates.layout, chosen.shape[1]
+    rows, pages = layout.fits.shape[0], chosen.shape[0]
+    counted = chosen.flatten().long().cumsum(0)
+    before = torch.cat([counted.new_zeros(1), counted])[(layout.first * width).clamp(max=pages * width)]  # [N + 1]
+    rank = counted.view(pages, width) - 1 - before[layout.group][:, None]
+    taken = chosen & (rank < slots)
+    place = torch.where(taken, layout.group[:, None] * slots + rank, rows * slots).flatten()
+    table = place.new_full((rows * slots + 1,), -1).scatter(0, place, torch.arange(pages * width, device=place.device))
+    entry = table[:-1].view(rows, slots)
+    return entry.clamp(min=0), entry >= 0
