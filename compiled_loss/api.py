@@ -19,18 +19,29 @@ from compiled_loss.padded import PaddedTargets
 from compiled_loss.plan import TargetPlan
 from compiled_loss.ragged import Filled, fill, unfill
 from compiled_loss.rows import pad_rows
+from compiled_loss.suppression import suppress
 from compiled_loss.targets import Targets
 from compiled_loss.terms.classification import BinaryCrossEntropy
-from compiled_loss.types import Assignment, DenseAssignment, EndToEndOutput, LossOutput, Predictions
+from compiled_loss.types import (
+    Assignment,
+    Decoded,
+    DenseAssignment,
+    Detections,
+    EndToEndOutput,
+    LossOutput,
+    Predictions,
+)
 
 __all__ = [
     "Assigner",
     "Assignment",
     "BinaryCrossEntropy",
     "Candidates",
+    "Decoded",
     "DenseAssignment",
     "DenseLoss",
     "DetectionLoss",
+    "Detections",
     "EndToEndLoss",
     "EndToEndOutput",
     "Filled",
@@ -51,6 +62,7 @@ __all__ = [
     "fill",
     "pad_rows",
     "sources",
+    "suppress",
     "to_dense",
     "unfill",
 ]

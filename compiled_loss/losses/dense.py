@@ -15,8 +15,9 @@ from compiled_loss.assign.parts import Assigner, Pairs
 from compiled_loss.assign.regions import candidates_in
 from compiled_loss.checks import check_strides, finite_number, true_or_false, whole_number
 from compiled_loss.grid import decode_sides, make_anchors
+from compiled_loss.losses.decoding import Decoder
 from compiled_loss.losses.inputs import check_buffers, check_inputs
-from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Field, Map, Mean, Pairing, Term, Weighted
+from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Field, Mean, Pairing, Term, Weighted
 from compiled_loss.losses.scene import Positives, Scene, View, detached, image_size_of, real_rows, to_rows, where_sound
 from compiled_loss.numerics import at_least_float32, masked, total
 from compiled_loss.padded import PaddedTargets
@@ -24,7 +25,6 @@ from compiled_loss.reduce import mean_over_positives, score_normaliser, weighted
 from compiled_loss.targets import Targets
 from compiled_loss.terms.box import read_sides, scaled_l1
 from compiled_loss.terms.classification import BinaryCrossEntropy
-from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
 from compiled_loss.values import check_row_values
 
@@ -32,7 +32,7 @@ from compiled_loss.values import check_row_values
 _ARGUMENTS = {"l1": "dfl", "seg": "mask", "sem": "semantic"}
 
 
-class DenseLoss(ExactModule):
+class DenseLoss(Decoder):
     """The loss of a dense, anchor-free head, made of parts.
 
     Candidates are paired with rows, an assigner makes some of them positives, and over these it sums the box term, the
@@ -109,18 +109,6 @@ class DenseLoss(ExactModule):
         self.check_values = true_or_false("check_values", check_values)
         own = {"self", "__class__", "arguments"}  # of a constructor that hands on its `locals()`
         self.arguments = {name: value for name, value in (arguments or {}).items() if name not in own}
-
-    @property
-    def maps(self) -> list[Map]:
-        """The fields of `Predictions` that the loss reads."""
-        bins = "logits of the distances to left, top, right, bottom, channel side*R + bin"
-        plain = "distances to left, top, right, bottom in cells of the level"
-        return [
-            Map("boxes", 4 * self.reg_max, bins if self.reg_max > 1 else plain),
-            Map("scores", self.num_classes, "class logits"),
-            *self.boxes.maps,
-            *(x for extra in self.extras for x in extra.maps),
-        ]
 
     @property
     def fields(self) -> list[Field]:
