@@ -94,15 +94,13 @@ def _loss(head: Any, gains: dict[str, float], weights: Any) -> tuple[DenseLoss, 
     """The loss of one branch, and the maps and the rows that its task has besides boxes and classes."""
     if weights is not None:
         weights = torch.as_tensor(weights, device=device_of(head)).flatten()
-    classes, common = (
-        int(head.nc),
-        {
-            "strides": _strides(head),
-            "reg_max": _count(head.reg_max, "reg_max"),
-            "classification": BinaryCrossEntropy(weights),
-            **{f"{name}_gain": gains[name] for name in ("box", "cls", "dfl")},
-        },
-    )
+    classes = _count(head.nc, "nc")
+    common: dict[str, Any] = {
+        "strides": _strides(head),
+        "reg_max": _count(head.reg_max, "reg_max"),
+        "classification": BinaryCrossEntropy(weights),
+        **{f"{name}_gain": gains[name] for name in ("box", "cls", "dfl")},
+    }
     if _has(head, "ne"):
         return OrientedLoss(classes, angle_gain=gains["angle"], **common), {"angles": "angle"}, ()
     if _has(head, "nm"):

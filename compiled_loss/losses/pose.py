@@ -139,18 +139,10 @@ class KeypointTerms(ExactModule):
             sigmas = COCO_SIGMAS if coco else [1 / self.num_keypoints] * self.num_keypoints
         sigmas = numbers_for_each("sigmas", sigmas, self.num_keypoints, zero=False)
         self.register_buffer("sigmas", sigmas, persistent=False)
-
-    @property
-    def maps(self) -> Sequence[Map]:
-        """The keypoints."""
-        channels = self.num_keypoints * self.keypoint_dims
-        return [Map("keypoints", channels, "raw keypoints in cells of the level, channel keypoint*D + d")]
-
-    @property
-    def fields(self) -> Sequence[Field]:
-        """The keypoints."""
+        channels, meaning = self.num_keypoints * self.keypoint_dims, "raw keypoints in cells of the level"
+        self.maps: Sequence[Map] = [Map("keypoints", channels, f"{meaning}, channel keypoint*D + d")]
         meaning = "x and y as fractions of the image, and a flag: 0 where not labelled"
-        return [Field("keypoints", (self.num_keypoints, 3), "float32", meaning)]
+        self.fields: Sequence[Field] = [Field("keypoints", (self.num_keypoints, 3), "float32", meaning)]
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
         """Rows have keypoints, as many as the head."""

@@ -166,14 +166,10 @@ class ResidualKeypointTerms(KeypointTerms):
             keypoint_weights = _COCO_WEIGHTS if coco else [1.0] * self.num_keypoints
         keypoint_weights = numbers_for_each("keypoint_weights", keypoint_weights, self.num_keypoints)
         self.flow = flow
+        if flow is not None:
+            meaning = "raw spread, channel keypoint*2 + (x, y)"
+            self.maps = [*self.maps, Map("keypoint_sigmas", 2 * self.num_keypoints, meaning, optional=True)]
         self.register_buffer("keypoint_weights", keypoint_weights, persistent=False)
-
-    @property
-    def maps(self) -> Sequence[Map]:
-        """The keypoints and, for the flow, their spreads."""
-        meaning = "raw spread, channel keypoint*2 + (x, y)"
-        spread = Map("keypoint_sigmas", 2 * self.num_keypoints, meaning, optional=True)
-        return [*super().maps, *([] if self.flow is None else [spread])]
 
     def forward(self, positives: Positives) -> dict[str, Term]:
         """The terms."""

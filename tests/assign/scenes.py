@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates, Cells, find_cells, list_candidates
-from compiled_loss.assign.parts import Pairs
+from compiled_loss.assign.parts import Assigner, Pairs
 from compiled_loss.assign.regions import InBox
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.geometry.boxes import ciou
@@ -46,7 +46,7 @@ def assign(
     strides: tuple[int, ...],
     *,
     pages: Tensor | int | None = None,
-    **options: Any,
+    assigner: Assigner = TaskAligned(),  # noqa: B008  (frozen)
 ) -> Assignment:
     """The assigner with the candidates and the overlap of upright boxes."""
     real = (batch_idx >= 0) & (batch_idx < len(scores))
@@ -57,7 +57,7 @@ def assign(
 
     points, steps = (torch.from_numpy(x).float() for x in anchor_grid(grid_sizes, strides))
     placed = boxes, points * steps[:, None], steps.flatten()
-    return TaskAligned(**options)(Pairs(scores, batch_idx, labels, *placed, candidates, overlap))
+    return assigner(Pairs(scores, batch_idx, labels, *placed, candidates, overlap))
 
 
 def cells_of(
@@ -135,7 +135,7 @@ def expected(scene: Scene, **options: Any) -> dict[tuple[int, int, int], float]:
 
 def answer(scene: Scene, **options: Any) -> dict[tuple[int, int, int], float]:
     """The same of the assigner."""
-    return readable(assign(*scene, **options))
+    return readable(assign(*scene, assigner=TaskAligned(**options)))
 
 
 def readable(a: Assignment) -> dict[tuple[int, int, int], float]:

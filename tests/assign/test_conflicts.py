@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 
+from compiled_loss import TaskAligned
 from compiled_loss.types import Assignment
 from tests.assign.scenes import Scene, answer, assign, readable
 from tests.contract.checks import Case, export
@@ -36,8 +37,10 @@ TIED = scene_of([BOX, [8.0, 8, 47, 31], BOX], NEAR)
 def modes():
     """The assigner with seven anchors a row, in every form."""
 
+    seven = TaskAligned(top_k=7)
+
     def function(*tensors):
-        return tuple(assign(*tensors, grid_sizes=GRIDS, strides=STRIDES, top_k=7))
+        return tuple(assign(*tensors, grid_sizes=GRIDS, strides=STRIDES, assigner=seven))
 
     program, onnx = export(Case(function, lambda _n, _padded: TIED[:5], learnt=0, rows=3))
     return function, torch.compile(function, fullgraph=True), program.module(), onnx

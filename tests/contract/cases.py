@@ -121,12 +121,13 @@ def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: 
 
 def assigner_case(*, planned: bool = False, keep: int | None = None) -> Case:
     """The task-aligned assigner alone, and the dense view of what it says."""
+    assigner = TaskAligned(FEW, keep)
 
     def function(
         scores: Tensor, predicted: Tensor, batch_idx: Tensor, labels: Tensor, boxes: Tensor, pages: Tensor | None = None
     ) -> tuple:
         rows = batch_idx, labels, boxes
-        flat = assign(scores, predicted, *rows, GRIDS, STRIDES, pages=pages, top_k=FEW, keep=keep)
+        flat = assign(scores, predicted, *rows, GRIDS, STRIDES, pages=pages, assigner=assigner)
         return *flat, *to_dense(flat, labels, boxes, IMAGES, ANCHORS, CLASSES)
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:

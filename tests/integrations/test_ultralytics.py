@@ -67,14 +67,14 @@ def test_gains_come_from_the_models_args_and_default_where_missing():
     model = stand_in(kpt_shape=[5, 2])
     loss = compiled_criterion(model).loss
     assert isinstance(loss, PoseLoss)
-    assert (loss.box_gain, loss.cls_gain, loss.dfl_gain, loss.pose_gain, loss.kobj_gain) == (7.5, 0.5, 1.5, 12.0, 1.0)
+    assert loss.gains == {"box": 7.5, "pose": 12.0, "kobj": 1.0, "cls": 0.5, "dfl": 1.5}
     for args in (SimpleNamespace(box=2.0, kobj=3.0), {"box": 2.0, "kobj": 3.0, "name": "run"}):
         model.args = args
         loss = compiled_criterion(model).loss
         assert isinstance(loss, PoseLoss)
-        assert (loss.box_gain, loss.cls_gain, loss.kobj_gain) == (2.0, 0.5, 3.0)
+        assert (loss.gains["box"], loss.gains["cls"], loss.gains["kobj"]) == (2.0, 0.5, 3.0)
     del model.args
-    assert compiled_criterion(model).loss.box_gain == 7.5
+    assert compiled_criterion(model).task.main.gains["box"] == 7.5
 
 
 def test_a_criterion_kept_on_a_model_leaves_its_state_dict_alone():

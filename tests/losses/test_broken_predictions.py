@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss import EndToEndLoss, LossOutput, Predictions
+from compiled_loss.losses.segmentation import CompareMasks
 from tests.losses.scenes import Scene, outcome, positives
 from tests.losses.tasks import CLASSES, OPTIONS, make_loss, make_task, maps_of
 
@@ -51,7 +52,7 @@ def test_a_broken_map_of_one_image_leaves_the_others_alone(task, name, value):
         alone = without_rows(scene, BROKEN)
         assert_others_are_the_same(got, outcome(criterion, alone))
     else:
-        aware = getattr(criterion, "mask_overlap", False) and name == "prototypes"
+        aware = isinstance(criterion.pairing, CompareMasks) and name == "prototypes"
         if not aware:  # which compares them, and so gives other anchors to that image's rows
             assert positives(criterion, damaged) == positives(criterion, scene)
             assert_others_are_the_same(got, outcome(criterion, scene))

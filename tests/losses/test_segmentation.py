@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compiled_loss import EndToEndLoss, LossOutput, Predictions, Targets
+from compiled_loss import EndToEndLoss, LossOutput, Predictions, Targets, TaskAligned
 from compiled_loss.grid import make_anchors
 from compiled_loss.losses.segmentation import SegmentationLoss
 from compiled_loss.plan import TargetPlan
@@ -27,8 +27,10 @@ class Scene:
         self.batch: Batch = add_masks(seed, batch, stacked=stacked, stray=True, scale=scale)
         raw = make_predictions(seed + 1, batch, kind=KINDS[seed % len(KINDS)], reg_max=options["reg_max"])
         self.raw: Raw = add_mask_predictions(seed + 2, self.batch, raw, semantic=True)
-        self.criterion = SegmentationLoss(3, **options)
         self.options = {name: x for name, x in options.items() if name != "reg_max"}
+        selected = {name: options[name] for name in ("top_k", "keep") if name in options}
+        others = {name: x for name, x in options.items() if name not in selected}
+        self.criterion = SegmentationLoss(3, assigner=TaskAligned(**selected), **others)
         self.leaves = [getattr(self.raw, name).clone().requires_grad_() for name in MAPS]
         targets = Targets(self.batch.batch_idx, self.batch.labels, self.batch.boxes, class_map=self.batch.class_map)
         self.targets = targets._replace(**{"masks" if stacked else "index_map": self.batch.masks})
