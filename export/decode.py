@@ -1,4 +1,4 @@
-"""Write the decoding of a task as a file: predictions in, boxes, keypoints and masks in pixels with their scores out."""
+"""Write the decoding of a task as a file: predictions in; boxes, keypoints, masks in pixels and their scores out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Target assignment, losses, losses with gradients and decoding as files: ONNX, torch.export archives, AOTInductor packages."""
+"""Assignment, losses, their gradients and decoding as files: ONNX, torch.export archives, AOTInductor packages."""
 
 from compiled_loss.exporting.export import export_assignment, export_decoding, export_loss
 from compiled_loss.exporting.files import ExportedFile, load

@@ -3,6 +3,7 @@
 Letters: B images, N rows, A anchors, C classes, R distance bins, P positive slots.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
@@ -107,8 +108,9 @@ class DenseLoss(Decoder):
         self.gains = {name: finite_number(f"{_ARGUMENTS.get(name, name)}_gain", gain) for name, gain in gains.items()}
         self.distributed = true_or_false("distributed", distributed)
         self.check_values = true_or_false("check_values", check_values)
-        own = {"self", "__class__", "arguments"}  # of a constructor that hands on its `locals()`
-        self.arguments = {name: value for name, value in (arguments or {}).items() if name not in own}
+        # Of a constructor that hands on its `locals()`, among which are others than arguments.
+        named = inspect.signature(type(self)).parameters
+        self.arguments = {name: value for name, value in (arguments or {}).items() if name in named}
 
     @property
     def fields(self) -> list[Field]:
