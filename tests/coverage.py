@@ -10,7 +10,7 @@ from collections import Counter
 from torch import nn
 
 from compiled_loss import EndToEndLoss
-from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.dense import DenseLoss
 from tests.contract.cases import CASES as CONTRACT
 from tests.golden.test_golden import CASES as GOLDEN
 from tests.golden.test_golden import loss_of
@@ -23,7 +23,7 @@ HEADER = """\
 def kind(loss: nn.Module) -> tuple[str, str]:
     """A loss's name and head."""
     task = loss.one if isinstance(loss, EndToEndLoss) else loss
-    assert isinstance(task, DetectionLoss)
+    assert isinstance(task, DenseLoss)
     name = f"`{type(task).__name__}`"
     return f"`EndToEndLoss` of {name}" if task is not loss else name, "R = 1" if task.reg_max == 1 else "R > 1"
 

@@ -12,8 +12,8 @@ from compiled_loss.exporting.programs import JointGraph, check_version, export_p
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
 
-_OF_DECODING = dict.fromkeys(("k", "mask_size"), "it belongs to the decoding")
-_OF_TARGETS = dict.fromkeys(("slots", "pages", "mask_tiles", "semantic"), "decoding reads no targets")
+_OF_DECODING: dict[str, str] = dict.fromkeys(("k", "mask_size"), "it belongs to the decoding")
+_OF_TARGETS: dict[str, str] = dict.fromkeys(("slots", "pages", "mask_tiles", "semantic"), "decoding reads no targets")
 
 
 def export_assignment(loss: DenseLoss, path: str | os.PathLike[str], setting: Setting | None = None) -> Metadata:

@@ -6,8 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from compiled_loss import Detections, EndToEndLoss, PoseLoss, Predictions, ResidualPoseLoss, SegmentationLoss
+from compiled_loss import (
+    Detections,
+    EndToEndLoss,
+    OrientedLoss,
+    PoseLoss,
+    Predictions,
+    ResidualPoseLoss,
+    SegmentationLoss,
+)
 from compiled_loss.audit import audit
+from compiled_loss.losses.scene import detached
 from tests.losses.tasks import CLASSES, KEYPOINTS, OPTIONS, make_loss, make_task, maps_of
 from tests.reference import decoding
 
@@ -19,8 +28,7 @@ K = 40
 
 def sound(task: str) -> Predictions:
     """The task's predictions without a gradient."""
-    fields = make_task(task).predictions._asdict()
-    return Predictions(**{name: x.detach() if isinstance(x, Tensor) else x for name, x in fields.items()})
+    return detached(make_task(task).predictions)
 
 
 def reference(criterion, predictions):
@@ -45,20 +53,46 @@ def assert_decoded(criterion, predictions):
         assert torch.equal(decoded.coefficients, predictions.coefficients.transpose(1, 2))
 
 
+def bins(*sides: int) -> Tensor:
+    """`[1, 64, 21]` logits of distances that are sure, in cells."""
+    logits = torch.full((1, 4, 16, 21), -30.0)
+    logits[:, range(4), sides] = 30.0
+    return logits.flatten(1, 2)
+
+
+def test_boxes_and_keypoints_are_pixels_around_the_anchor():
+    predictions = Predictions(bins(2, 2, 2, 2), torch.zeros(1, 1, 21), ((4, 4), (2, 2), (1, 1)), torch.zeros(1, 3, 21))
+    decoded = PoseLoss(1, 1).decode(predictions)
+    assert decoded.boxes[0, 0].tolist() == pytest.approx([4 - 16, 4 - 16, 4 + 16, 4 + 16])
+    assert decoded.boxes[0, 20].tolist() == pytest.approx([16 - 64, 16 - 64, 16 + 64, 16 + 64])
+    assert decoded.keypoints is not None
+    assert decoded.keypoints[0, 16, 0].tolist() == pytest.approx([0, 0, 0.5])
+    assert decoded.scores.unique().tolist() == [0.5]
+
+
+def test_oriented_boxes_turn_about_their_anchor():
+    angles = torch.full((1, 1, 21), torch.pi / 2)
+    predictions = Predictions(bins(1, 1, 3, 1), torch.zeros(1, 1, 21), ((4, 4), (2, 2), (1, 1)), angles=angles)
+    # Three cells to the right are now three down.
+    assert OrientedLoss(1).decode(predictions).boxes[0, 0].tolist() == pytest.approx([4, 4 + 8, 32, 16, torch.pi / 2])
+
+
 @pytest.mark.parametrize("task", OPTIONS)
-def test_every_anchor_is_decoded_as_by_hand(task):
+def test_every_anchor_is_decoded_as_one_number_after_the_other(task):
     assert_decoded(make_loss(task), sound(task))
 
 
-@pytest.mark.parametrize("kind", [PoseLoss, ResidualPoseLoss])
-def test_keypoints_without_visibility_are_positions_alone(kind):
-    flow = {"flow": None} if kind is ResidualPoseLoss else {}
-    criterion = kind(CLASSES, KEYPOINTS, 2, **flow)
+@pytest.mark.parametrize(
+    "criterion", [PoseLoss(CLASSES, KEYPOINTS, 2), ResidualPoseLoss(CLASSES, KEYPOINTS, 2, flow=None)]
+)
+def test_keypoints_without_visibility_are_positions_alone(criterion):
     raw = sound("pose")
     assert raw.keypoints is not None
     predictions = raw._replace(keypoints=raw.keypoints[:, : 2 * KEYPOINTS])
     assert_decoded(criterion, predictions)
-    assert criterion.detect(predictions, 3).keypoints.shape == (3, 3, KEYPOINTS, 2)
+    keypoints = criterion.detect(predictions, 3).keypoints
+    assert keypoints is not None
+    assert keypoints.shape == (3, 3, KEYPOINTS, 2)
 
 
 def test_other_levels_than_three():
@@ -66,6 +100,13 @@ def test_other_levels_than_three():
     generator = torch.Generator().manual_seed(0)
     boxes, scores, angles = (torch.randn(2, n, 60, generator=generator) for n in (16, CLASSES, 1))
     assert_decoded(criterion, Predictions(boxes, scores, ((6, 8), (3, 4)), angles=angles))
+
+
+def assert_equal(got, wanted):
+    """Bit for bit, field by field."""
+    for x, y in zip(got, wanted, strict=True):
+        assert (x is None) is (y is None)
+        assert x is None or torch.equal(x, y)
 
 
 def assert_best(criterion, predictions, found: Detections, k):
@@ -134,9 +175,7 @@ def test_half_precision_is_decoded_in_float32(task, dtype):
     low, high = raw._replace(**maps), raw._replace(**{name: x.float() for name, x in maps.items()})
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = [*criterion.decode(low), *criterion.detect(low, K)]
-    for x, y in zip(got, [*criterion.decode(high), *criterion.detect(high, K)], strict=True):
-        assert (x is None) is (y is None)
-        assert x is None or torch.equal(x, y)
+    assert_equal(got, [*criterion.decode(high), *criterion.detect(high, K)])
 
 
 def test_more_than_there_are_is_padded_with_nothing():
@@ -145,7 +184,7 @@ def test_more_than_there_are_is_padded_with_nothing():
     assert few.scores.shape == (3, 756)
     assert (few.scores > 0).all()
     for x, y in zip(few, many, strict=True):
-        if x is not None:
+        if x is not None and y is not None:
             torch.testing.assert_close(x, y[:, :756], rtol=1e-6, atol=1e-6)
             assert not y[:, 756:].any()
 
@@ -162,7 +201,7 @@ def test_a_broken_anchor_comes_last_and_is_nothing(task, name, value):
     whole = value == -math.inf and (name == "scores" or (name == "boxes" and criterion.reg_max > 1))
     decoded, intact = criterion.decode(after), criterion.decode(before)
     for x, y in zip(decoded, intact, strict=True):
-        if x is not None:
+        if x is not None and y is not None:
             assert x.isfinite().all()
             assert whole or not x[image, anchor].any()
             others = torch.arange(x.shape[1]) != anchor
@@ -191,6 +230,7 @@ def test_broken_prototypes_make_no_other_image_wrong():
     prototypes[1] = math.nan
     masks, intact = (criterion.detect(x, 9).masks for x in (predictions._replace(prototypes=prototypes), predictions))
     assert masks is not None
+    assert intact is not None
     assert torch.equal(masks[[0, 2]], intact[[0, 2]])
     assert not (masks[1] > 0.5).any()
 
@@ -199,8 +239,8 @@ def test_broken_prototypes_make_no_other_image_wrong():
 def test_an_end_to_end_loss_decodes_its_one_to_one_branch(task):
     criterion, one = make_loss(task), sound(task)
     pair = EndToEndLoss(criterion)
-    for got, wanted in ((pair.decode(one), criterion.decode(one)), (pair.detect(one, 7), criterion.detect(one, 7))):
-        assert all(x is y is None or torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
+    assert_equal(pair.decode(one), criterion.decode(one))
+    assert_equal(pair.detect(one, 7), criterion.detect(one, 7))
 
 
 def test_maps_that_only_the_loss_reads_may_be_missing():
