@@ -28,8 +28,8 @@ def suppress(detections: Detections, *, overlap: float = 0.7, least_score: float
         For each of the B images a `Detections` without the first dimension, n of k left, best first.
 
     Raises:
-        ValueError: where torchvision is missing, for oriented boxes, which it has no suppression for, or for numbers
-            outside [0, 1].
+        ValueError: where torchvision is missing or does not fit torch, for oriented boxes, which it has no suppression
+            for, or for numbers outside [0, 1].
 
     Example:
         >>> import torch
@@ -60,5 +60,6 @@ def _each(detections: Detections, change: Callable[[Tensor], Tensor]) -> Detecti
 def _batched_nms() -> Callable[..., Any]:
     try:
         return importlib.import_module("torchvision.ops").batched_nms
-    except ImportError as error:
-        raise ValueError(f"suppress: expected torchvision (pip install torchvision), got {error}") from error
+    except (ImportError, RuntimeError) as error:  # one that was built for another torch lacks its operators
+        expected = "a torchvision that fits torch (pip install torchvision)"
+        raise ValueError(f"suppress: expected {expected}, got {type(error).__name__}: {error}") from error
