@@ -228,10 +228,23 @@ def decode_masks(
     logits = product(coefficients.float(), prototypes.float().flatten(2))
     logits = logits.unflatten(2, (prototypes.shape[2], prototypes.shape[3]))
     if size is not None:
-        logits = resize_prototypes(logits, size)
+        logits = (_resized_exported if torch.compiler.is_exporting() else resize_prototypes)(logits, size)
     (height, width), device = image_size, boxes.device
     y = (torch.arange(rows, device=device) + 0.5) * height / rows
     x = (torch.arange(columns, device=device) + 0.5) * width / columns
     left, top, right, bottom = boxes[..., None].unbind(2)
     down, along = (y > top) & (y < bottom), (x > left) & (x < right)
     return torch.where(down[..., :, None] & along[..., None, :], logits.sigmoid(), 0.0)
+
+
+def _resized_exported(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """As `resize_prototypes`, from plain operators: ONNX Runtime's Resize rounds the places that it reads otherwise."""
+    for dim, pixels in zip((2, 3), size, strict=True):
+        given = x.shape[dim]
+        scale = (torch.zeros((), device=x.device) + given) / pixels
+        place = ((torch.arange(pixels, device=x.device) + 0.5) * scale - 0.5).clamp(min=0)
+        low = place.long()
+        high, share = torch.where(low + 1 < given, low + 1, low), place - low
+        share = share[:, None] if dim == 2 else share
+        x = x.index_select(dim, low) * (1 - share) + x.index_select(dim, high) * share
+    return x
