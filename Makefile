@@ -7,7 +7,12 @@ RUN := $(VENV)/bin/python
 WEB := export/consumers/web
 PORT ?= 8000
 
-.PHONY: demo explorer test lint types format benchmark setup clean
+# Of `make fuzz`: see tests/fuzz/run.py.
+MODE ?= eager
+BATCHES ?= 100000
+SEED ?= 0
+
+.PHONY: demo explorer test fuzz lint types format benchmark setup clean
 
 demo: setup
 	$(RUN) examples/train.py --out runs/demo
@@ -18,6 +23,10 @@ explorer: setup $(WEB)/node_modules/.package-lock.json
 # A file of tests goes to one worker, which makes what its tests share once.
 test: setup
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile --durations 20
+
+# make fuzz MODE='exported onnx' BATCHES=5000 SEED=7
+fuzz: setup
+	OMP_NUM_THREADS=1 $(RUN) -m tests.fuzz.run --mode $(MODE) --seed $(SEED) --batches $(BATCHES)
 
 lint: setup
 	$(RUN) -m ruff format --check .

@@ -1,5 +1,6 @@
 """The public names, all in one place: `compiled_loss` takes them from here when the first is asked for."""
 
+import compiled_loss.overlaps as overlaps
 import compiled_loss.sources as sources
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.dense import to_dense
@@ -15,6 +16,7 @@ from compiled_loss.losses.parts import OneMinus
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
 from compiled_loss.losses.segmentation import SegmentationLoss
+from compiled_loss.losses.wise import WIoU
 from compiled_loss.padded import PaddedTargets
 from compiled_loss.plan import TargetPlan
 from compiled_loss.ragged import Filled, fill, unfill
@@ -22,6 +24,8 @@ from compiled_loss.rows import pad_rows
 from compiled_loss.suppression import suppress
 from compiled_loss.targets import Targets
 from compiled_loss.terms.classification import BinaryCrossEntropy
+from compiled_loss.terms.focal import FocalLoss, QualityFocalLoss, VarifocalLoss
+from compiled_loss.terms.rotated import KFIoU, KullbackLeibler
 from compiled_loss.types import (
     Assignment,
     Decoded,
@@ -45,7 +49,10 @@ __all__ = [
     "EndToEndLoss",
     "EndToEndOutput",
     "Filled",
+    "FocalLoss",
     "InBox",
+    "KFIoU",
+    "KullbackLeibler",
     "LossOutput",
     "OneMinus",
     "OrientedLoss",
@@ -53,13 +60,17 @@ __all__ = [
     "Pairs",
     "PoseLoss",
     "Predictions",
+    "QualityFocalLoss",
     "ResidualPoseLoss",
     "SegmentationLoss",
     "TargetPlan",
     "Targets",
     "TaskAligned",
+    "VarifocalLoss",
+    "WIoU",
     "collate",
     "fill",
+    "overlaps",
     "pad_rows",
     "sources",
     "suppress",

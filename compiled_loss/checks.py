@@ -75,8 +75,13 @@ def whole_number(argument: str, value: Any, least: int = 1) -> int:
     return number
 
 
-def finite_number(argument: str, value: Any) -> float:
+def finite_number(argument: str, value: Any, *, zero: bool = True) -> float:
     """An argument as a float, where it is a real number of any kind (NumPy's included), finite and not negative.
+
+    Args:
+        argument: its name.
+        value: the number.
+        zero: whether 0 is allowed.
 
     Raises:
         ValueError: for anything else.
@@ -90,7 +95,24 @@ def finite_number(argument: str, value: Any) -> float:
         number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
     except OverflowError:  # an int that no float holds
         number = math.inf
-    require(0 <= number < math.inf, argument, "a finite number of 0 or more", value)
+    fits = 0 <= number < math.inf if zero else 0 < number < math.inf
+    require(fits, argument, f"a finite number {'of 0 or more' if zero else 'above 0'}", value)
+    return number
+
+
+def share(argument: str, value: Any) -> float:
+    """An argument as a float, where it is a number from 0 to 1.
+
+    Raises:
+        ValueError: for anything else.
+
+    Example:
+        >>> share("alpha", 1.5)
+        Traceback (most recent call last):
+        ValueError: alpha: expected a number from 0 to 1, got 1.5
+    """
+    number = finite_number(argument, value)
+    require(number <= 1, argument, "a number from 0 to 1", value)
     return number
 
 

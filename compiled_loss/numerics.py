@@ -39,6 +39,16 @@ def power(x: Tensor, exponent: float) -> Tensor:
     return result
 
 
+def root(x: Tensor) -> Tensor:
+    """`sqrt(x)` for `x >= 0`, with the slope 0 at 0, where that of the square root is infinite.
+
+    Example:
+        >>> root(torch.tensor([0.0, 4.0]))
+        tensor([0., 2.])
+    """
+    return torch.where(x > 0, torch.where(x > 0, x, 1.0).sqrt(), x)
+
+
 def add_epsilon(x: Tensor, epsilon: float) -> Tensor:
     """`x + epsilon`, in a form that survives ONNX Runtime.
 
@@ -52,14 +62,18 @@ def add_epsilon(x: Tensor, epsilon: float) -> Tensor:
 
 
 def log1p(x: Tensor) -> Tensor:
-    """`ln(1 + x)`, exact for small x in every mode: `torch.log1p` exports as the logarithm of a rounded sum.
+    """`ln(1 + x)`, exact for small x in every mode.
+
+    `torch.log1p` exports as the logarithm of a rounded sum, and `torch.atanh`, which could stand for it, is compiled to
+    one for a CPU. Here what the sum lost is added: `ln(u + lost) = ln u + lost / u`.
 
     Example:
         >>> log1p(torch.tensor([1e-9, 1.0]))
         tensor([1.0000e-09, 6.9315e-01])
     """
-    small = x.clamp(-0.5, 0.5)
-    return torch.where(x.abs() < 0.5, 2 * torch.atanh(small / (2 + small)), (1 + x).log())
+    rounded = 1 + x
+    lost = torch.where(x.abs() < 1, x - (rounded - 1), 0.0).detach()
+    return rounded.log() + lost / rounded
 
 
 def one_minus_exp(x: Tensor) -> Tensor:
@@ -154,3 +168,15 @@ def total(x: Tensor) -> Tensor:
         tensor(3.)
     """
     return x.sum(dtype=torch.float64).to(x.dtype) if has_float64(x.device) else x.sum()
+
+
+def totals(x: Tensor, group: Tensor, groups: int) -> Tensor:
+    """`[groups]` sums of the rows of each group, all entries of a row together, accumulated as in `total`.
+
+    Example:
+        >>> totals(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([1, 0, 1]), 2)
+        tensor([ 7., 14.])
+    """
+    wide = x.double() if has_float64(x.device) else x
+    wide = wide.flatten(1).sum(1) if x.dim() > 1 else wide
+    return wide.new_zeros(groups).scatter_add(0, group, wide).to(x.dtype)

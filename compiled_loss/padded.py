@@ -43,6 +43,8 @@ class PaddedTargets(NamedTuple):
         index_map: `[B, H, W]` integer, i + 1 on the image's i-th object.
         class_map: `[B, H, W]` integer class id of every pixel.
         mask_tiles: tiles of 64 mask pixels kept for each image, in the same way.
+        weights: `[B, M]` what the positives of each object count, as in `Targets`.
+        ignore: `[B, M]` bool, slots of regions that nobody labelled.
 
     Example:
         >>> import torch
@@ -65,6 +67,8 @@ class PaddedTargets(NamedTuple):
     index_map: Tensor | None = None
     class_map: Tensor | None = None
     mask_tiles: Tensor | int | None = None
+    weights: Tensor | None = None
+    ignore: Tensor | None = None
 
     @classmethod
     def from_rows(cls, targets: Targets, batch_size: int, slots: int | None = None) -> PaddedTargets:
@@ -207,6 +211,8 @@ class PaddedTargets(NamedTuple):
             "keypoints": ["K >= 1", "2 or 3"],
             "angles": [],
             "masks": ["H", "W"],
+            "weights": [],
+            "ignore": [],
         }
         for name, sizes in rest.items():
             if (x := _given(getattr(self, name))) is not None:

@@ -133,6 +133,12 @@ def boxes_of(values: Any, name: str, *sizes: int) -> Tensor:
     return boxes
 
 
+def format_of(boxes: Any, default: str) -> str:
+    """What boxes of torchvision's `tv_tensors` say of themselves, such as "XYWH"; the default where nothing is said."""
+    given = getattr(boxes, "format", default)
+    return str(getattr(given, "value", given)).upper()
+
+
 def whole_column(values: Any, name: str) -> Tensor:
     """`[N]` int64 from `[N]` or `[N, 1]` integers or whole floats."""
     x = tensor_of(values, name)
@@ -161,6 +167,12 @@ def is_crowd(flag: Any, name: str) -> bool:
     return bool(given)
 
 
+def check_crowds(crowds: str) -> None:
+    """What is to become of crowd regions must be one of three."""
+    ways = ("skip", "keep", "ignore")
+    require(crowds in ways, "crowds", f"one of {', '.join(map(repr, ways))}", repr(crowds))
+
+
 def class_of(category: Any, classes: Mapping[Any, int] | None, name: str) -> int:
     """The class of a category id; without `classes` the ids are classes."""
     given = plain(category)
@@ -184,9 +196,9 @@ def classes_of(category_ids: Any) -> dict[Any, int] | None:
 
 
 def read_dict(
-    target: Mapping[str, Any], name: str, size: tuple[int, int], keep_crowd: bool
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Labels, boxes (cx, cy, w, h) in float64, keypoints and masks of one image's dict, without its crowd regions."""
+    target: Mapping[str, Any], name: str, size: tuple[int, int], crowds: str
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor]:
+    """Labels, boxes (cx, cy, w, h) in float64, keypoints and masks of one image's dict, and which are ignore rows."""
     given = {key: field(target, key, name) for key in ("boxes", "labels")}
     given |= {key: target[key] for key in ("keypoints", "masks", "iscrowd") if target.get(key) is not None}
     for key, values in given.items():
@@ -204,20 +216,20 @@ def read_dict(
         require(keypoints.shape[2] in (2, 3), f"{name}['keypoints']", shape, tuple(keypoints.shape))
     if masks is not None:
         check_shape(f"{name}['masks']", masks, [len(boxes), *size])
-    if "iscrowd" not in given or keep_crowd:
-        return labels, boxes, keypoints, masks
+    if "iscrowd" not in given or crowds == "keep":
+        return labels, boxes, keypoints, masks, torch.zeros_like(labels, dtype=torch.bool)
     crowd = whole_column(given["iscrowd"], f"{name}['iscrowd']")
     require(len(crowd) == len(boxes), f"{name}['iscrowd']", [len(boxes)], tuple(crowd.shape))
     require(bool(((crowd == 0) | (crowd == 1)).all()), f"{name}['iscrowd']", "0 or 1 for each box", crowd.tolist())
-    kept = crowd == 0
+    crowd = crowd == 1
+    kept = torch.ones_like(crowd) if crowds == "ignore" else ~crowd
     keypoints, masks = (None if x is None else x[kept] for x in (keypoints, masks))
-    return labels[kept], boxes[kept], keypoints, masks
+    return labels[kept], boxes[kept], keypoints, masks, crowd[kept]
 
 
 def _centred(values: Any, name: str) -> Tensor:
     """`[n, 4]` (cx, cy, w, h) of boxes in the `format` that they carry, corners where they carry none."""
-    given = getattr(values, "format", "XYXY")
-    form = str(getattr(given, "value", given)).upper()
+    form = format_of(values, "XYXY")
     known = form in ("XYXY", "XYWH", "CXCYWH")
     hint = "XYXY, XYWH or CXCYWH (rotated boxes: from_coco(oriented=True), or from_yolo with an angle, in radians)"
     require(known, name, f"the format {hint}", form)

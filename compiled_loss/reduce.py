@@ -1,10 +1,17 @@
-"""The only place where sums become losses: normalisers, plain or over ranks."""
+"""The only place where sums become losses: of the batch and of each image; normalisers, plain or over ranks.
 
+Letters: B images, P positive slots.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from compiled_loss.checks import require
-from compiled_loss.numerics import masked, total
+from compiled_loss.numerics import total, totals
 
 
 def score_normaliser(score_sum: Tensor, *, over_ranks: bool = False) -> Tensor:
@@ -24,72 +31,66 @@ def score_normaliser(score_sum: Tensor, *, over_ranks: bool = False) -> Tensor:
         ValueError: when `over_ranks` is asked for without an initialised process group.
 
     Example:
-        >>> import torch
         >>> score_normaliser(torch.tensor(0.25))
         tensor(1.)
     """
     if not over_ranks:
         return score_sum.clamp(min=1)
+    return sum_over_ranks(score_sum).clamp(min=1) / dist.get_world_size()
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """Sum of a tensor over the ranks of the default process group, in graphs too; without a gradient.
+
+    Raises:
+        ValueError: without an initialised process group.
+    """
     require(dist.is_available() and dist.is_initialized(), "distributed", "an initialised process group", None)
     from torch.distributed import _functional_collectives as collectives  # noqa: PLC0415  (absent in some builds)
 
     group = dist.group.WORLD
     assert group is not None
-    global_sum = collectives.all_reduce(score_sum, "sum", group)
-    return global_sum.clamp(min=1) / dist.get_world_size()
+    return collectives.all_reduce(x, "sum", group)
 
 
-def weighted_sum(term: Tensor, weights: Tensor, valid: Tensor) -> Tensor:
-    """`sum w * term` over the positives.
-
-    Args:
-        term: `[P]` unreduced loss.
-        weights: `[P]` target scores.
-        valid: `[P]` bool; other slots count nothing, whatever they hold.
-
-    Returns:
-        scalar.
-
-    Example:
-        >>> import torch
-        >>> weighted_sum(torch.tensor([1.0, float("nan")]), torch.tensor([0.5, 0.0]), torch.tensor([True, False]))
-        tensor(0.5000)
-    """
-    return total(masked(term, valid) * weights.to(term.dtype))
-
-
-def mean_where(term: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the entries that a mask selects; 0 if it selects none.
+class Sums(NamedTuple):
+    """A sum, and what each image adds to it.
 
     Args:
-        term: any shape, unreduced loss.
-        mask: bool, the same shape; other entries count nothing, whatever they hold.
-
-    Returns:
-        scalar.
+        batch: scalar.
+        images: `[B]`; None where nobody asked.
 
     Example:
-        >>> import torch
-        >>> mean_where(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([True, True, False]))
-        tensor(2.)
+        >>> Sums(torch.tensor(6.0), torch.tensor([4.0, 2.0])).map(lambda x: x / 2)
+        Sums(batch=tensor(3.), images=tensor([2., 1.]))
     """
-    return total(masked(term, mask)) / mask.sum().clamp(min=1)
+
+    batch: Tensor
+    images: Tensor | None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Sums":
+        """Both changed by something linear."""
+        return Sums(function(self.batch), None if self.images is None else function(self.images))
+
+    def at_least_0(self) -> "Sums":
+        """0 in all, without a gradient, where the sum is below 0; an image's own may be."""
+        images = None if self.images is None else torch.where(self.batch < 0, 0.0, self.images)
+        return Sums(self.batch.clamp(min=0), images)
 
 
-def mean_over_positives(term: Tensor, valid: Tensor) -> Tensor:
-    """Mean over the positives and the trailing dimension; 0 without positives.
+def sums(entries: Tensor, image: Tensor, images: int | None) -> Sums:
+    """Add up unreduced terms, weighted and masked already.
 
     Args:
-        term: `[P, K]` unreduced loss.
-        valid: `[P]` bool; other slots count nothing, whatever they hold.
+        entries: `[P]` or `[P, K]`.
+        image: `[P]` image of each row of them.
+        images: B, to be told what each adds; or None.
 
     Returns:
-        scalar.
+        `Sums`; those of the images add up to the batch's, to rounding.
 
     Example:
-        >>> import torch
-        >>> mean_over_positives(torch.tensor([[1.0, 3.0], [9.0, 9.0]]), torch.tensor([True, False]))
-        tensor(2.)
+        >>> sums(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1, 0, 1]), 2)
+        Sums(batch=tensor(6.), images=tensor([2., 4.]))
     """
-    count = valid.sum().clamp(min=1) * term.shape[-1]
-    return total(masked(term, valid)) / count
+    return Sums(total(entries), None if images is None else totals(entries, image, images))

@@ -11,7 +11,7 @@ Letters: B images, N rows of the batch, n rows of one image, K keypoints.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +20,11 @@ from compiled_loss.checks import check_shape, require, whole_number
 from compiled_loss.reading import (
     ImageSizes,
     boxes_of,
+    check_crowds,
     class_of,
     classes_of,
     field,
+    format_of,
     is_crowd,
     is_list,
     keypoints_of,
@@ -39,6 +41,8 @@ from compiled_loss.reading import (
 )
 from compiled_loss.segmentations import draw, nearest
 from compiled_loss.targets import Targets, out_of_order
+
+Crowds = Literal["skip", "keep", "ignore"]
 
 _CORNERS = "many boxes reach out of their image, and all would be sound as corners (x1, y1, x2, y2); they are read as"
 _FRACTIONS = "all boxes lie inside the first pixel of their image: are these fractions? Pixels are read"
@@ -59,8 +63,8 @@ def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
         Targets with the rows in the order given.
 
     Raises:
-        ValueError: for a missing key, a `batch_idx` or `cls` that is not whole, a map that numbers more rows than its
-            image has, or what `Targets.validate` finds.
+        ValueError: for a missing key, boxes that say another `format`, a `batch_idx` or `cls` that is not whole, a map
+            that numbers more rows than its image has, or what `Targets.validate` finds.
 
     Warns, once, where many boxes leave their image and all would be sound as corners (x1, y1, x2, y2).
 
@@ -72,6 +76,8 @@ def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
         tensor([3, 5])
     """
     batch_idx, labels, boxes = (field(batch, key, "batch") for key in ("batch_idx", "cls", "bboxes"))
+    form, expected = format_of(boxes, "CXCYWH"), "(cx, cy, w, h) as fractions, or (cx, cy, w, h, angle) in radians"
+    require(form == "CXCYWH", "batch['bboxes']", expected, f"boxes in the format {form}")
     keypoints, boxes = batch.get("keypoints"), boxes_of(boxes, "batch['bboxes']", 4, 5)
     targets = _targets(
         whole_column(batch_idx, "batch['batch_idx']"),
@@ -104,13 +110,13 @@ def from_torchvision(
     image_sizes: ImageSizes,
     *,
     num_keypoints: int | None = None,
-    keep_crowd: bool = False,
+    crowds: Crowds = "skip",
     mask_size: tuple[int, int] | None = None,
 ) -> Targets:
     """Targets from a list of dicts, one an image, as torchvision's detection models take them.
 
     Labels are used as they are. Where class 0 is torchvision's background, subtract 1 from the labels first. Crowd
-    regions (`iscrowd` 1) are skipped unless `keep_crowd` is set.
+    regions (`iscrowd` 1) outline groups, not objects; `crowds` says what becomes of them.
 
     Args:
         targets: per image `boxes` `[n, 4]` in pixels, (x1, y1, x2, y2), or as the `format` of a `tv_tensors`
@@ -120,7 +126,8 @@ def from_torchvision(
         image_sizes: (height, width) in pixels of every image, or a list with one for each.
         num_keypoints: K, so that a batch in which no image has keypoints still gets `[N, K, 3]` zeros; None takes K
             from the first image that has keypoints.
-        keep_crowd: keep crowd regions as ordinary objects.
+        crowds: "skip" crowd regions, "keep" them as ordinary objects, or "ignore" them: as rows that set
+            `Targets.ignore`, so that what a head finds there is no false alarm.
         mask_size: (H, W) at which the masks are read, at the nearest pixel; None leaves them as they are.
 
     Returns:
@@ -140,13 +147,17 @@ def from_torchvision(
     """
     require(is_list(targets), "targets", "a list of dicts, one an image", type(targets).__name__)
     sizes, mask_size = sizes_of(image_sizes, len(targets)), mask_size_of(mask_size)
-    tables, masks = [], []
+    check_crowds(crowds)
+    tables, masks, ignored = [], [], []
     for i, target in enumerate(targets):
         name = f"targets[{i}]"
-        labels, boxes, keypoints, mask = read_dict(target, name, sizes[i], keep_crowd)
+        labels, boxes, keypoints, mask, ignore = read_dict(target, name, sizes[i], crowds)
         tables.append((name, labels, boxes, keypoints))
+        ignored.append(ignore)
         masks.append(mask if mask is None or mask_size is None else nearest(mask, mask_size))
     done = _from_pixels("from_torchvision", "targets", tables, sizes, num_keypoints)
+    if crowds == "ignore":
+        done = done._replace(ignore=torch.cat(ignored))
     size = mask_size or next((mask.shape[1:] for mask in masks if mask is not None), None)
     if size is None or all(mask is None for mask in masks):
         return done
@@ -166,13 +177,13 @@ def from_coco(
     *,
     category_ids: Sequence[int] | None = None,
     num_keypoints: int | None = None,
-    keep_crowd: bool = False,
+    crowds: Crowds = "skip",
     oriented: bool = False,
     mask_size: tuple[int, int] | None = None,
 ) -> Targets:
     """Targets from COCO annotations, one list of annotation dicts per image.
 
-    Crowd regions (`iscrowd` 1) outline groups, not objects, and are skipped unless `keep_crowd` is set.
+    Crowd regions (`iscrowd` 1) outline groups, not objects; `crowds` says what becomes of them.
 
     Args:
         annotations: per image a list, empty where nothing is labelled, of dicts with `bbox` (x, y, width, height) in
@@ -183,7 +194,8 @@ def from_coco(
             are classes already, counted from 0.
         num_keypoints: K, so that a batch in which nothing has keypoints still gets `[N, K, 3]` zeros; None takes K
             from the first annotation that has keypoints.
-        keep_crowd: keep crowd regions as ordinary objects.
+        crowds: "skip" crowd regions, "keep" them as ordinary objects, or "ignore" them: as rows that set
+            `Targets.ignore`, so that what a head finds there is no false alarm.
         oriented: take oriented boxes, `rbox` (cx, cy, width, height, angle) in pixels and radians, in place of `bbox`.
         mask_size: (H, W) of `masks`, drawn from each annotation's `segmentation`: polygons or run lengths in pixels of
             the image; without one a mask is empty. None draws none. Polygons need `pycocotools`.
@@ -208,14 +220,16 @@ def from_coco(
     """
     require(is_list(annotations), "annotations", "a list of annotations for each image", type(annotations).__name__)
     classes, mask_size = classes_of(category_ids), mask_size_of(mask_size)
-    tables, masks, sizes = [], [], sizes_of(image_sizes, len(annotations))
+    check_crowds(crowds)
+    tables, masks, ignored, sizes = [], [], [], sizes_of(image_sizes, len(annotations))
     key, form = ("rbox", "(cx, cy, width, height, angle)") if oriented else ("bbox", "(x, y, width, height)")
     for i, image in enumerate(annotations):
         several = is_list(image) and all(isinstance(a, Mapping) for a in image)
         require(several, f"annotations[{i}]", "a list of the image's annotations, each a dict", type(image).__name__)
         named = [(f"annotations[{i}][{j}]", a) for j, a in enumerate(image)]
         crowd = [is_crowd(a.get("iscrowd"), f"{name}['iscrowd']") for name, a in named]
-        kept = [one for one, group in zip(named, crowd, strict=True) if keep_crowd or not group]
+        kept = [one for one, group in zip(named, crowd, strict=True) if crowds != "skip" or not group]
+        ignored += crowd if crowds == "ignore" else []
         labels = [class_of(field(a, "category_id", name), classes, f"{name}['category_id']") for name, a in kept]
         rows = [row_of(field(a, key, name), f"{name}[{key!r}]", form, 5 if oriented else 4) for name, a in kept]
         boxes = torch.stack(rows) if rows else torch.zeros(0, 5 if oriented else 4, dtype=torch.float64, device="cpu")
@@ -227,6 +241,8 @@ def from_coco(
             outlines = [(f"{name}['segmentation']", a.get("segmentation")) for name, a in kept]
             masks += [draw(outline, sizes[i], mask_size, name) for name, outline in outlines]
     targets = _from_pixels("from_coco", "annotations", tables, sizes, num_keypoints)
+    if crowds == "ignore":
+        targets = targets._replace(ignore=torch.tensor(ignored, dtype=torch.bool, device="cpu"))
     if not oriented:
         corner = targets.boxes[:, :2] - targets.boxes[:, 2:] / 2
         if look_like_corners(corner, targets.boxes):

@@ -49,6 +49,10 @@ class Targets(NamedTuple):
         rows: scalar integer, N as it was when the batch was made (`sources`, `pad_rows`, a plan, `collate`); or
             None, as where some rows were taken out on purpose. It guards the others: a framework that slices every
             tensor of a batch by image would lose rows, and fails at a scalar. `PaddedTargets` can be sliced so.
+        weights: `[N]` float, 0 or more, what the positives of each row count in every term, their class loss included;
+            the sum of target scores that terms are divided by stays as it is. None: 1.
+        ignore: `[N]` bool, rows that are no objects but regions nobody labelled, such as crowds: anchors that an object
+            with this box might get, and that no other row has, are left out of the class term. None: none.
 
     Example:
         >>> import torch
@@ -69,6 +73,8 @@ class Targets(NamedTuple):
     class_map: Tensor | None = None
     mask_tiles: Tensor | int | None = None
     rows: Tensor | None = None
+    weights: Tensor | None = None
+    ignore: Tensor | None = None
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Targets:
         """Move every tensor to a device; dtypes are kept."""
@@ -83,10 +89,11 @@ class Targets(NamedTuple):
 
         For data loading and debugging: it reads values, so it waits for a device and cannot be traced. Checked are
         ranks, dtypes, row counts and devices; `batch_idx` in `[-1, B)`; the order that `is_sorted` promises; that
-        boxes, keypoints and angles are finite; and in real rows (`batch_idx >= 0`) that labels are in `[0, C)`, that
-        widths, heights and visibility flags are not negative, and that coordinates are fractions and not pixels. Boxes
-        may be of size zero and may reach outside the image. Padding rows may hold anything finite (a weight of 0 times
-        NaN is NaN). Masks lie in [0, 1], index maps hold no negative id.
+        boxes, keypoints and angles are finite, weights too and not negative; and in real rows (`batch_idx >= 0`) that
+        labels are in `[0, C)`, save those of ignore rows, that widths, heights and visibility flags are not negative,
+        and that coordinates are fractions and not pixels. Boxes may be of size zero and may reach outside the image.
+        Padding rows may hold anything finite (a weight of 0 times NaN is NaN). Masks lie in [0, 1], index maps hold no
+        negative id.
 
         Args:
             batch_size: B, the number of images; None leaves `batch_idx` without an upper bound.
@@ -135,7 +142,7 @@ class Targets(NamedTuple):
 
 
 # Fields with one entry a row, those with one an image, and those whose length is a number of pages.
-ROW_FIELDS = ("batch_idx", "labels", "boxes", "keypoints", "angles", "masks")
+ROW_FIELDS = ("batch_idx", "labels", "boxes", "keypoints", "angles", "masks", "weights", "ignore")
 IMAGE_FIELDS = ("index_map", "class_map")
 CAPACITIES = ("pages", "mask_tiles")
 
@@ -168,6 +175,12 @@ def check_structure(targets: Targets, argument: str) -> None:
     if targets.angles is not None:
         check_shape(f"{argument}.angles", targets.angles, [rows])
         check_floating(f"{argument}.angles", targets.angles)
+    if targets.weights is not None:
+        check_shape(f"{argument}.weights", targets.weights, [rows])
+        check_floating(f"{argument}.weights", targets.weights)
+    if targets.ignore is not None:
+        check_shape(f"{argument}.ignore", targets.ignore, [rows])
+        require(targets.ignore.dtype == torch.bool, f"{argument}.ignore", "torch.bool", targets.ignore.dtype)
     if targets.rows is not None:
         check_shape(f"{argument}.rows", targets.rows, [])
         check_integer(f"{argument}.rows", targets.rows)
@@ -225,13 +238,18 @@ def _check_values(targets: Targets, batch_size: int | None, num_classes: int | N
         check("batch_idx", batch_idx, out_of_order(batch_idx), expected)
 
     bad = labels < 0 if num_classes is None else (labels < 0) | (labels >= num_classes)
-    check("labels", labels, bad & real, f"a class id in [0, {'C' if num_classes is None else num_classes})")
+    # Of what nobody labelled there may be no class.
+    classed = real if targets.ignore is None else real & ~targets.ignore
+    check("labels", labels, bad & classed, f"a class id in [0, {'C' if num_classes is None else num_classes})")
 
     check("boxes", boxes, ~boxes.isfinite().all(1), "finite numbers")
     check("boxes", boxes, (boxes[:, 2:] < 0).any(1) & real, "(centre x, centre y, width, height) with no negative size")
     reach = (boxes[:, :2] - 0.5).abs() + boxes[:, 2:] / 2
     check("boxes", boxes, (reach > 0.5 + _REACH).any(1) & real, _IN_REACH)
 
+    if targets.weights is not None:
+        bad = ~(targets.weights.isfinite() & (targets.weights >= 0))
+        check("weights", targets.weights, bad, "finite numbers of 0 or more")
     if targets.angles is not None:
         check("angles", targets.angles, ~targets.angles.isfinite(), "finite numbers, radians")
         far = (targets.angles.abs() > _FULL_TURN) & real

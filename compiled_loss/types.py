@@ -172,6 +172,8 @@ class LossOutput(NamedTuple):
         num_positives: scalar, anchors that were given to a target.
         overflow: scalar, target rows cut short by the planned pages of candidates, objects that found no slot, and for
             masks how often a row's positives found no room in the planned tiles; 0 when the plan fits.
+        per_image: `[B]` of each term by name, what every image adds to it, differentiable; their sums are the terms,
+            to rounding. None unless the loss was made with `per_image=True`.
 
     Example:
         >>> import torch
@@ -184,6 +186,7 @@ class LossOutput(NamedTuple):
     terms: dict[str, Tensor]
     num_positives: Tensor
     overflow: Tensor
+    per_image: dict[str, Tensor] | None = None
 
 
 class EndToEndOutput(NamedTuple):
@@ -195,6 +198,7 @@ class EndToEndOutput(NamedTuple):
         items: named scalars to report: the terms of the one-to-one branch in full; under a plain sum those of both.
         num_positives: scalar, anchors of the one-to-one branch that were given to a target.
         overflow: scalar, as in `LossOutput`, of the branch where it is larger; 0 when the plan fits.
+        per_image: `[B]` of each of the `terms`, as in `LossOutput`; None unless the branches' loss tells it.
 
     Example:
         >>> import torch
@@ -209,3 +213,4 @@ class EndToEndOutput(NamedTuple):
     items: dict[str, Tensor]
     num_positives: Tensor
     overflow: Tensor
+    per_image: dict[str, Tensor] | None = None

@@ -12,18 +12,21 @@ from __future__ import annotations
 import sys
 
 from demo.labels import DataError
-from demo.run import run
+from demo.run import INTERRUPTED, run
 from demo.settings import parse
 from rich.console import Console
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Exit status: 0, 2 for bad input, a loss that is no number or a file that cannot be written, 130 after Ctrl-C."""
     try:
         return run(parse(arguments), Console())
-    except DataError as error:
+    except (DataError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ from collections import Counter
 
 from torch import nn
 
-from compiled_loss import EndToEndLoss
-from compiled_loss.losses.dense import DenseLoss
+from compiled_loss import DenseLoss, EndToEndLoss
 from tests.contract.cases import CASES as CONTRACT
 from tests.golden.test_golden import CASES as GOLDEN
 from tests.golden.test_golden import loss_of

@@ -28,3 +28,13 @@ def test_one_minus_an_exponential_is_exact_to_rounding(x):
         assert value.item() == pytest.approx(-math.expm1(-given.item()), rel=tolerance)
         (slope,) = torch.autograd.grad(value, given)
         assert slope.item() == pytest.approx(math.exp(-given.item()), rel=1e-6, abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("function", "exact"),
+    [(log1p, torch.log1p), (one_minus_exp, lambda x: -torch.expm1(-x))],
+    ids=["log1p", "one_minus_exp"],
+)
+def test_compiled_they_keep_their_digits(function, exact):
+    x = 10 ** torch.linspace(-9, 1, 1000)
+    torch.testing.assert_close(torch.compile(function)(x), exact(x.double()).float(), rtol=4e-7, atol=0)

@@ -30,6 +30,7 @@ FLOORS = {
     "geometry": 1,
     "assign": 2,
     "terms": 2,
+    "overlaps": 2,
     "reduce": 3,
     "losses": 4,
     "rows": 1,

@@ -45,7 +45,7 @@ def test_every_row_comes_into_its_images_slots_in_order_and_back(batch_idx, spar
     slots = max(1, *map(len, wanted)) + spare
     padded = PaddedTargets.from_rows(rows, 4, slots)
     assert padded.counts.tolist() == [len(image) for image in wanted]
-    for name in ("labels", "boxes", "keypoints", "angles", "masks"):
+    for name in ("labels", "boxes", "keypoints", "angles", "masks", "weights", "ignore"):
         got, given_rows = getattr(padded, name), getattr(rows, name)
         assert got.shape == (4, slots, *given_rows.shape[1:])
         for b, image in enumerate(wanted):
@@ -55,7 +55,7 @@ def test_every_row_comes_into_its_images_slots_in_order_and_back(batch_idx, spar
     real = flat.batch_idx >= 0
     order = [n for image in wanted for n in image]
     assert flat.batch_idx[real].tolist() == [batch_idx[n] for n in order]
-    for name in ("labels", "boxes", "keypoints", "angles", "masks"):
+    for name in ("labels", "boxes", "keypoints", "angles", "masks", "weights", "ignore"):
         assert torch.equal(getattr(flat, name)[real], getattr(rows, name)[order])
     assert real.view(4, slots).sum(1).tolist() == padded.counts.tolist()
     assert not padded.dropped().any()
@@ -144,7 +144,7 @@ def test_sound_fields_pass_move_and_are_marked():
     assert all(x.is_meta for x in tensors_of(PADDED.to("meta")))
     marked = copy.deepcopy(PADDED).mark_dynamic()
     varying = [name for name, x in marked._asdict().items() if hasattr(x, "_dynamo_dynamic_indices")]
-    assert varying == ["labels", "boxes", "keypoints", "angles", "masks"]
+    assert varying == ["labels", "boxes", "keypoints", "angles", "masks", "weights", "ignore"]
 
 
 def crowd(large: int, small: int) -> Targets:

@@ -197,7 +197,17 @@ def test_numbers_of_numpy_and_torch_are_as_good_as_lists():
 def test_coco_crowds_are_skipped_unless_asked_for():
     crowd = note(iscrowd=1, category_id=0)
     assert from_coco([[crowd, note()]], (64, 64)).labels.tolist() == [1]
-    assert from_coco([[crowd, note()]], (64, 64), keep_crowd=True).labels.tolist() == [0, 1]
+    assert from_coco([[crowd, note()]], (64, 64), crowds="keep").labels.tolist() == [0, 1]
+    t = from_coco([[note()], [crowd, note()], []], (64, 64), crowds="ignore")
+    assert t.ignore is not None
+    assert (t.batch_idx.tolist(), t.labels.tolist(), t.ignore.tolist()) == ([0, 1, 1], [1, 0, 1], [False, True, False])
+    none = from_coco([[]], (64, 64), crowds="ignore").ignore
+    assert none is not None
+    assert (none.dtype, none.shape) == (torch.bool, (0,))
+    other: Any = "drop"
+    for source in (from_coco, from_torchvision):
+        with raises("crowds", "one of 'skip', 'keep', 'ignore', got 'drop'"):
+            source([[]], (64, 64), crowds=other)  # type: ignore[arg-type]
 
 
 def test_coco_annotations_without_keypoints_get_zeros_when_others_have_some():

@@ -1,4 +1,4 @@
-"""Angles and masks of target rows: checked, padded, planned and joined like the rows they belong to."""
+"""Angles, masks, weights and ignore marks of rows: checked, padded, planned and joined like the rows they belong to."""
 
 import re
 
@@ -11,12 +11,12 @@ from compiled_loss.targets import Targets
 
 
 def rows_of(batch_idx, **fields) -> Targets:
-    """Rows told apart by their label, which is their place; masks and angles say the same."""
+    """Rows told apart by their label, which is their place; masks, angles and weights say the same."""
     n = len(batch_idx)
     place = torch.arange(n)
     boxes = torch.full((n, 4), 0.25)
     masks = (place[:, None, None] == torch.arange(4).expand(6, 4)).float()  # [N, 6, 4]
-    given = {"angles": place / 10, "masks": masks, **fields}
+    given = {"angles": place / 10, "masks": masks, "weights": place / 4, "ignore": place % 2 == 1, **fields}
     return Targets(torch.tensor(batch_idx), place, boxes, **given)
 
 
@@ -24,12 +24,12 @@ def index_map(images: int) -> torch.Tensor:
     return torch.arange(images * 24).view(images, 6, 4)
 
 
-def test_planning_moves_masks_and_angles_with_their_rows_and_pads_them_with_zeros():
+def test_planning_moves_fields_with_their_rows_and_pads_them_with_zeros():
     planned = TargetPlan((64, 64), rows=8).apply(rows_of([1, -1, 0, 1, 0]), 2)
     order = planned.labels[:4].tolist()
     assert order == [2, 4, 0, 3]
     same = rows_of([0] * 5)
-    for field in ("angles", "masks"):
+    for field in ("angles", "masks", "weights", "ignore"):
         got, given = getattr(planned, field), getattr(same, field)
         assert torch.equal(got[:4], given[order])
         assert len(got) == 8
@@ -62,12 +62,17 @@ def test_joined_images_stack_their_maps_and_masks():
     stacked = join_images([rows_of([0, 0]), rows_of([0])], "x")
     assert stacked.masks is not None
     assert stacked.masks.shape == (3, 6, 4)
+    assert stacked.weights is not None
+    assert stacked.ignore is not None
+    assert (stacked.weights.tolist(), stacked.ignore.tolist()) == ([0, 0.25, 0], [False, True, False])
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"angles": None}, r"images[1].angles: expected [N] as in the first (images without objects too), got None"),
+        ({"weights": None}, "images[1].weights: expected [N] as in the first"),
+        ({"ignore": None}, "images[1].ignore: expected [N] as in the first"),
         ({"masks": torch.zeros(2, 3, 3)}, "images[1].masks: expected [N, 6, 4] as in the first"),
         ({"masks": None, "index_map": index_map(1)}, "images[1].masks: expected [N, 6, 4] as in the first"),
     ],
@@ -116,11 +121,37 @@ MAP = index_map(2)
         ({"masks": None, "class_map": MAP}, "Targets.class_map: expected None without masks and index_map"),
         ({"class_map": MAP[:, :3]}, "Targets.class_map: expected images and pixels as in the masks, got (2, 3, 4)"),
         ({"class_map": MAP.to("meta")}, "Targets.class_map: expected device cpu"),
+        ({"weights": torch.ones(2)}, "Targets.weights: expected shape [3], got (2,)"),
+        ({"weights": torch.ones(3).int()}, "Targets.weights: expected a floating-point dtype, got torch.int32"),
+        (
+            {"weights": torch.tensor([1, 1, -0.5])},
+            "Targets.weights: expected finite numbers of 0 or more, got -0.5 in row 2 (image 1)",
+        ),
+        (
+            {"weights": torch.tensor([1, float("nan"), 1])},
+            "Targets.weights: expected finite numbers of 0 or more, got nan",
+        ),
+        (
+            {"weights": torch.tensor([float("inf"), 1, 1])},
+            "Targets.weights: expected finite numbers of 0 or more, got inf",
+        ),
+        ({"ignore": torch.zeros(3, 1).bool()}, "Targets.ignore: expected shape [3], got (3, 1)"),
+        ({"ignore": torch.zeros(3)}, "Targets.ignore: expected torch.bool, got torch.float32"),
+        ({"weights": torch.ones(3, device="meta")}, "Targets.weights: expected device cpu"),
     ],
 )
 def test_a_wrong_field_is_named_with_what_came(fields, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         rows_of([0, 0, 1], **fields).validate(batch_size=2)
+
+
+def test_an_ignore_row_needs_no_class_but_a_place():
+    t = rows_of([0, 0, 1])._replace(labels=torch.tensor([0, 255, 1]))
+    t.validate(2, 2)
+    with pytest.raises(ValueError, match="a class id in"):
+        t._replace(ignore=torch.zeros(3).bool()).validate(2, 2)
+    with pytest.raises(ValueError, match=r"^Targets.boxes: expected finite numbers"):
+        t._replace(boxes=torch.full((3, 4), float("nan"))).validate(2, 2)
 
 
 def test_sound_fields_pass_and_move_together():
@@ -133,5 +164,6 @@ def test_sound_fields_pass_and_move_together():
 
 def test_only_fields_with_rows_are_marked_as_varying():
     t = pad_rows(rows_of([0, 0, 1], masks=None, index_map=MAP.clone())).mark_dynamic()
-    assert hasattr(t.angles, "_dynamo_dynamic_indices")
+    for x in (t.angles, t.weights, t.ignore):
+        assert hasattr(x, "_dynamo_dynamic_indices")
     assert not hasattr(t.index_map, "_dynamo_dynamic_indices")

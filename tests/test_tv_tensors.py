@@ -5,7 +5,7 @@ from enum import Enum
 import pytest
 import torch
 
-from compiled_loss.sources import from_torchvision
+from compiled_loss.sources import from_torchvision, from_yolo
 from tests.labels import image, raises
 
 
@@ -16,6 +16,7 @@ class Format(Enum):
     XYWH = "XYWH"
     CXCYWH = "CXCYWH"
     XYWHR = "XYWHR"
+    CXCYWHR = "CXCYWHR"
 
 
 def labelled(values, **attributes):
@@ -52,6 +53,18 @@ def test_rotated_formats_are_refused_with_what_reads_them():
         from_torchvision([{"boxes": boxes, "labels": torch.tensor([0])}], (64, 64))
 
 
+@pytest.mark.parametrize(
+    ("form", "box"), [(Format.XYXY, [0.1, 0.1, 0.6, 0.5]), (Format.CXCYWHR, [0.3, 0.3, 0.2, 0.1, 3])]
+)
+def test_a_yolo_batch_takes_boxes_of_no_other_format(form, box):
+    batch = {"batch_idx": torch.zeros(1), "cls": torch.zeros(1)}
+    with raises("batch['bboxes']", "(cx, cy, w, h) as fractions", f"in the format {form.value}"):
+        from_yolo(batch | {"bboxes": labelled([box], format=form)})
+    t = from_yolo(batch | {"bboxes": labelled([[0.5, 0.4, 0.2, 0.1]], format=Format.CXCYWH)})
+    assert type(t.boxes) is torch.Tensor
+    torch.testing.assert_close(t.boxes, torch.tensor([[0.5, 0.4, 0.2, 0.1]]))
+
+
 @pytest.mark.parametrize("key", ["boxes", "keypoints"])
 def test_a_canvas_of_another_size_than_the_image_is_named(key):
     values = {"boxes": [[8.0, 8, 24, 40]], "keypoints": [[[8.0, 8]]]}[key]
@@ -81,7 +94,14 @@ def test_crowds_of_torchvision_are_skipped_with_all_they_have_unless_asked_for()
     assert t.keypoints is not None
     assert torch.equal(t.masks, masks[1:])
     assert len(t.keypoints) == 1
-    assert from_torchvision([one], (4, 8), keep_crowd=True).labels.tolist() == [0, 1]
+    assert from_torchvision([one], (4, 8), crowds="keep").labels.tolist() == [0, 1]
+    t = from_torchvision(
+        [image(1, boxes=boxes[:1], masks=masks[:1], keypoints=torch.ones(1, 1, 3)), one], (4, 8), crowds="ignore"
+    )
+    assert t.ignore is not None
+    assert (t.labels.tolist(), t.ignore.tolist()) == ([0, 0, 1], [False, True, False])
+    assert t.masks is not None
+    assert torch.equal(t.masks, masks[[0, 0, 1]])
     for flags, part in (([2, 0], "0 or 1 for each box"), ([1], "[2]"), ([0.5, 0], "whole"), (["1", 0], "numbers")):
         with raises("targets[0]['iscrowd']", part):
             from_torchvision([one | {"iscrowd": flags}], (4, 8))

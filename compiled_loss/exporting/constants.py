@@ -10,6 +10,8 @@ from compiled_loss.assign.regions import InBox
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import require
 from compiled_loss.geometry.boxes import ciou, diou, giou, iou
+from compiled_loss.geometry.gaussians import GWD, kfiou
+from compiled_loss.geometry.overlaps import NWD, InnerIoU, MPDIoU, eiou, siou
 from compiled_loss.geometry.rotated import probiou
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.detection import DetectionLoss
@@ -18,13 +20,20 @@ from compiled_loss.losses.parts import OneMinus
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
 from compiled_loss.losses.segmentation import SegmentationLoss
+from compiled_loss.losses.wise import WIoU
 from compiled_loss.terms.classification import BinaryCrossEntropy
+from compiled_loss.terms.focal import FocalLoss, QualityFocalLoss, VarifocalLoss
+from compiled_loss.terms.rotated import KFIoU, KullbackLeibler
 
 _LOSSES: dict[str, type[DenseLoss]] = {
     kind.__name__: kind for kind in (DetectionLoss, PoseLoss, ResidualPoseLoss, OrientedLoss, SegmentationLoss)
 }
-_PARTS: dict[str, Any] = {kind.__name__: kind for kind in (TaskAligned, InBox, BinaryCrossEntropy, OneMinus)}
-_FUNCTIONS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (iou, giou, diou, ciou, probiou)}
+_ASSIGNING = (TaskAligned, InBox)
+_OF_BOXES = (OneMinus, WIoU, KFIoU, KullbackLeibler, InnerIoU, MPDIoU, NWD, GWD)
+_OF_CLASSES = (BinaryCrossEntropy, FocalLoss, QualityFocalLoss, VarifocalLoss)
+_PARTS: dict[str, Any] = {kind.__name__: kind for kind in _ASSIGNING + _OF_BOXES + _OF_CLASSES}
+_OVERLAPS = (iou, giou, diou, ciou, eiou, siou, probiou, kfiou)
+_FUNCTIONS: dict[str, Callable[..., Any]] = {f.__name__: f for f in _OVERLAPS}
 
 
 def plain_loss(loss: DenseLoss) -> dict[str, Any]:
@@ -54,7 +63,7 @@ def loss_of(constants: dict[str, Any]) -> DenseLoss:
     arguments = {name: made(f"constants.arguments.{name}", x) for name, x in constants["arguments"].items()}
     # A graph looks at no value, and takes every row outside [0, B) for padding; so does what it is compared with.
     arguments["check_values"] = False
-    return kind(**arguments)
+    return kind(**arguments).eval()  # nor does it move a running mean
 
 
 def plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Operators that `torch.onnx.export` is to write in another way than by itself."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ from compiled_loss.exporting.gathers import quick_gathers
 def translations() -> dict[Callable, Callable]:
     """The table for `torch.onnx.export`: quick indices, and functions that keep their digits at low logits."""
     ops = torch.ops.aten
-    return {**quick_gathers(), ops.sigmoid.default: _sigmoid, ops.log1p.default: _log1p}
+    functions = {ops.sigmoid.default: _sigmoid, ops.log1p.default: _log1p}
+    sums = {ops.logaddexp.default: _logaddexp, ops.logaddexp2.default: _logaddexp2}
+    return {**quick_gathers(), **functions, **sums}
 
 
 def _sigmoid(x: Any) -> Any:
@@ -33,6 +36,23 @@ def _log1p(x: Any) -> Any:
     rounded = op.Add(one, x)
     is_it = op.Or(op.Equal(rounded, one), op.IsInf(x))
     return op.Where(is_it, x, op.Mul(op.Log(rounded), op.Div(x, op.Sub(rounded, one))))
+
+
+def _logaddexp(x: Any, y: Any, unit: float = 1.0) -> Any:
+    """`max + ln(1 + e^(min - max))`: by itself it becomes `Log(Exp(x) + Exp(y))`, infinite beyond 100 either way.
+
+    A normalising flow's density is often one of several. `unit` is the logarithm of the base.
+    """
+    op = _operators()
+    larger, distance = op.Max(x, y), op.Neg(op.Abs(op.Sub(x, y)))
+    # Of two infinities alike the distance is none.
+    distance = op.Where(op.Equal(x, y), _number(0.0, x), op.Mul(distance, _number(unit, x)))
+    return op.Add(larger, op.Div(_log1p(op.Exp(distance)), _number(unit, x)))
+
+
+def _logaddexp2(x: Any, y: Any) -> Any:
+    """The same to the base of 2."""
+    return _logaddexp(x, y, math.log(2))
 
 
 def _operators() -> Any:

@@ -47,7 +47,7 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat([(low + high) / 2, high - low], -1)
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     """What the members of the IoU family share."""
 
     iou: Tensor
@@ -58,7 +58,8 @@ class _Pair(NamedTuple):
     sizes: tuple[Tensor, Tensor, Tensor, Tensor]  # w1, h1, w2, h2
 
 
-def _measure(boxes1: Tensor, boxes2: Tensor) -> _Pair:
+def measure(boxes1: Tensor, boxes2: Tensor) -> Pair:
+    """Measures of two boxes `[..., 4]`, xyxy."""
     left1, top1, right1, bottom1 = boxes1.unbind(-1)
     left2, top2, right2, bottom2 = boxes2.unbind(-1)
     w1, h1 = right1 - left1, bottom1 - top1 + EPS
@@ -68,7 +69,7 @@ def _measure(boxes1: Tensor, boxes2: Tensor) -> _Pair:
     intersection = overlap_width * overlap_height
     union = w1 * h1 + w2 * h2 - intersection + EPS
     dx, dy = left2 + right2 - left1 - right1, top2 + bottom2 - top1 - bottom1
-    return _Pair(
+    return Pair(
         iou=intersection / union,
         union=union,
         hull_width=torch.maximum(right1, right2) - torch.minimum(left1, left2),
@@ -92,7 +93,7 @@ def iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> round(iou(torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 0, 3, 2])).item(), 4)
         0.3333
     """
-    return _measure(boxes1, boxes2).iou
+    return measure(boxes1, boxes2).iou
 
 
 def giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ def giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> round(giou(torch.tensor([0.0, 0, 1, 1]), torch.tensor([2.0, 0, 3, 1])).item(), 4)
         -0.3333
     """
-    pair = _measure(boxes1, boxes2)
+    pair = measure(boxes1, boxes2)
     hull = pair.hull_width * pair.hull_height + EPS
     return pair.iou - (hull - pair.union) / hull
 
@@ -132,8 +133,8 @@ def diou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> round(diou(torch.tensor([0.0, 0, 1, 1]), torch.tensor([2.0, 0, 3, 1])).item(), 4)
         -0.4
     """
-    pair = _measure(boxes1, boxes2)
-    return pair.iou - pair.centre_distance / _diagonal(pair)
+    pair = measure(boxes1, boxes2)
+    return pair.iou - pair.centre_distance / diagonal(pair)
 
 
 def ciou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -153,14 +154,14 @@ def ciou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> round(ciou(torch.tensor([0.0, 0, 1, 1]), torch.tensor([2.0, 0, 3, 1])).item(), 4)
         -0.4
     """
-    pair = _measure(boxes1, boxes2)
+    pair = measure(boxes1, boxes2)
     w1, h1, w2, h2 = pair.sizes
     angle = torch.atan(w2 / h2) - torch.atan(w1 / h1)
     aspect = 4 / math.pi**2 * angle * angle
     alpha = (aspect / (aspect - pair.iou + (1 + EPS))).detach()
-    return pair.iou - (pair.centre_distance / _diagonal(pair) + aspect * alpha)
+    return pair.iou - (pair.centre_distance / diagonal(pair) + aspect * alpha)
 
 
-def _diagonal(pair: _Pair) -> Tensor:
+def diagonal(pair: Pair) -> Tensor:
     """Squared diagonal of the enclosing box."""
     return pair.hull_width * pair.hull_width + pair.hull_height * pair.hull_height + EPS

@@ -9,7 +9,7 @@ What depends on one box alone is stacked, so that it is not computed anew for ev
 import torch
 from torch import Tensor
 
-from compiled_loss.numerics import log1p, one_minus_exp, stack_planes
+from compiled_loss.numerics import log1p, one_minus_exp, root, stack_planes
 
 EPS = 1e-7
 
@@ -156,7 +156,8 @@ def gaussians(boxes: Tensor, floor: float = 0.0) -> Tensor:
         tensor([25., 49., 12.,  3.,  1.,  0.])
     """
     x, y, width, height, angle = boxes.unbind(-1)
-    return stack_planes(x, y, _deviation(width, floor), _deviation(height, floor), angle.cos(), angle.sin())
+    deviations = root(width.square() / 12 + floor), root(height.square() / 12 + floor)
+    return stack_planes(x, y, *deviations, angle.cos(), angle.sin())
 
 
 def gaussian_overlap(first: Tensor, second: Tensor) -> Tensor:
@@ -188,9 +189,3 @@ def gaussian_overlap(first: Tensor, second: Tensor) -> Tensor:
     offset = offset + (q2 * (dx * cos2 + dy * sin2)).square() + (p2 * (dx * sin2 - dy * cos2)).square()
     distance = offset / (4 * (excess + quadruple + EPS)) + log1p((excess - EPS) / (quadruple + EPS) + EPS) / 2
     return 1 - (one_minus_exp(distance.clamp(EPS, 100.0)) + EPS).sqrt()
-
-
-def _deviation(side: Tensor, floor: float) -> Tensor:
-    variance = side.square() / 12 + floor
-    # The root's slope at 0 is infinite.
-    return torch.where(variance > 0, torch.where(variance > 0, variance, 1.0).sqrt(), variance)

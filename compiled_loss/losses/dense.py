@@ -13,19 +13,21 @@ from torch import Tensor, nn
 
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.parts import Assigner, Pairs
-from compiled_loss.assign.regions import candidates_in
 from compiled_loss.checks import check_strides, finite_number, true_or_false, whole_number
-from compiled_loss.grid import decode_sides, make_anchors
+from compiled_loss.grid import decode_sides
+from compiled_loss.losses.counting import objects_of
 from compiled_loss.losses.decoding import Decoder
 from compiled_loss.losses.inputs import check_buffers, check_inputs
-from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Field, Mean, Pairing, Term, Weighted
-from compiled_loss.losses.scene import Positives, Scene, View, detached, image_size_of, real_rows, to_rows, where_sound
-from compiled_loss.numerics import at_least_float32, masked, total
+from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Field, Pairing, Term, Weighted
+from compiled_loss.losses.placing import placed
+from compiled_loss.losses.reducing import reduction_of
+from compiled_loss.losses.scene import Positives, Scene, View, detached, to_rows, where_sound
+from compiled_loss.numerics import at_least_float32, masked
 from compiled_loss.padded import PaddedTargets
-from compiled_loss.reduce import mean_over_positives, score_normaliser, weighted_sum
+from compiled_loss.reduce import Sums
 from compiled_loss.targets import Targets
 from compiled_loss.terms.box import read_sides, scaled_l1
-from compiled_loss.terms.classification import BinaryCrossEntropy
+from compiled_loss.terms.classification import WeightedClasses
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
 from compiled_loss.values import check_row_values
 
@@ -54,6 +56,7 @@ class DenseLoss(Decoder):
         distributed: average the normaliser over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
+        per_image: tell what each image adds to every term, `LossOutput.per_image`.
         arguments: what a loss of a task was made of, as it was given.
 
     Raises:
@@ -88,6 +91,7 @@ class DenseLoss(Decoder):
         gains: Mapping[str, float],
         distributed: bool = False,
         check_values: bool = True,
+        per_image: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -99,7 +103,7 @@ class DenseLoss(Decoder):
         self.pairing = pairing
         self.box_term = box_term
         self.classification = classification
-        if isinstance(classification, BinaryCrossEntropy):
+        if isinstance(classification, WeightedClasses):
             classification.check(self.num_classes)
         self.extras = tuple(extras)
         for i, extra in enumerate(self.extras):
@@ -108,9 +112,9 @@ class DenseLoss(Decoder):
         self.gains = {name: finite_number(f"{_ARGUMENTS.get(name, name)}_gain", gain) for name, gain in gains.items()}
         self.distributed = true_or_false("distributed", distributed)
         self.check_values = true_or_false("check_values", check_values)
-        # Of a constructor that hands on its `locals()`, among which are others than arguments.
-        named = inspect.signature(type(self)).parameters
-        self.arguments = {name: value for name, value in (arguments or {}).items() if name in named}
+        self.per_image = true_or_false("per_image", per_image)
+        names = inspect.signature(type(self).__init__).parameters  # its `locals()` hold more
+        self.arguments = {name: value for name, value in (arguments or {}).items() if name in names and name != "self"}
 
     @property
     def fields(self) -> list[Field]:
@@ -131,12 +135,12 @@ class DenseLoss(Decoder):
             targets: the batch's objects, as flat rows or in slots of each image; padding counts nothing.
 
         Returns:
-            `LossOutput(total, terms, num_positives, overflow)`.
+            `LossOutput(total, terms, num_positives, overflow, per_image)`.
 
         Raises:
             ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
-        return self.evaluate(predictions, self.place(predictions, targets), self.assigner)
+        return self.evaluate(predictions, self._checked(predictions, targets), self.assigner)
 
     def assign(self, predictions: Predictions, targets: Targets | PaddedTargets) -> Assignment:
         """The positives that the loss would train on, without a gradient.
@@ -151,7 +155,7 @@ class DenseLoss(Decoder):
         Raises:
             ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
-        return self.positives(self.view(predictions, self.place(predictions, targets)), self.assigner)
+        return self.positives(self.view(predictions, self._checked(predictions, targets)), self.assigner)
 
     def assign_dense(self, predictions: Predictions, targets: Targets | PaddedTargets) -> DenseAssignment:
         """The same positives, one entry per anchor.
@@ -166,7 +170,7 @@ class DenseLoss(Decoder):
         Raises:
             ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
         """
-        scene = self.place(predictions, targets)
+        scene = self._checked(predictions, targets)
         batch, classes, anchors = predictions.scores.shape
         flat = self.positives(self.view(predictions, scene), self.assigner)
         return to_dense(flat, scene.targets.labels, scene.boxes, batch, anchors, classes)
@@ -180,7 +184,7 @@ class DenseLoss(Decoder):
         return other
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
-        """Check ranks, sizes, dtypes and devices, and in eager calls the values of rows on the host.
+        """Check ranks, sizes, dtypes and devices; no value is read.
 
         Raises:
             ValueError: naming the argument, what was expected and what came.
@@ -190,6 +194,13 @@ class DenseLoss(Decoder):
         for extra in self.extras:
             extra.check(predictions, targets)
         check_buffers(predictions, self)
+
+    def look_at_rows(self, predictions: Predictions, targets: Targets) -> None:
+        """Check the values of rows on the host in eager calls, unless told not to.
+
+        Raises:
+            ValueError: what `Targets.validate` finds.
+        """
         # In this order, so that a graph does not depend on the attribute.
         if not torch.compiler.is_compiling() and self.check_values:
             check_row_values(targets, predictions.scores.shape[0], self.num_classes)
@@ -202,16 +213,7 @@ class DenseLoss(Decoder):
         """
         targets, dropped = to_rows(predictions, targets)
         self.check(predictions, targets)
-        grid_sizes, image_size = predictions.grid_sizes, image_size_of(predictions, self.strides)
-        dtype = at_least_float32(predictions.boxes).dtype
-        anchors = make_anchors(grid_sizes, self.strides, dtype=dtype, device=predictions.boxes.device)
-        pixels = (anchors.points * anchors.strides[:, None]).float()
-        boxes, fits = self.boxes.place(targets, image_size)
-        real = real_rows(predictions, targets)
-        image = torch.where(real, targets.batch_idx, 0).long()
-        region = self.assigner.region or self.boxes.region
-        candidates = candidates_in(region, boxes, real & fits, image, pixels, grid_sizes, self.strides, targets.pages)
-        return Scene(targets, anchors, pixels, boxes, image_size, candidates, dropped)
+        return placed(predictions, targets, self.strides, self.boxes, self.assigner.region, dropped)
 
     @torch.no_grad()
     def view(self, predictions: Predictions, scene: Scene) -> View:
@@ -228,7 +230,7 @@ class DenseLoss(Decoder):
         # An anchor with a broken number in a map that is read at positives is never picked, as one with a broken box.
         read = [getattr(view.predictions, x.name) for extra in self.extras for x in extra.maps if not x.pixels]
         overlap = where_sound(self.pairing(view, self.boxes, assigner), [x for x in read if x is not None])
-        rows = targets.batch_idx, targets.labels, scene.boxes
+        rows = objects_of(targets), targets.labels, scene.boxes
         pairs = Pairs(view.predictions.scores, *rows, scene.pixels, scene.anchors.strides, scene.candidates, overlap)
         found = assigner(pairs)
         overflow = found.overflow + scene.dropped
@@ -244,25 +246,28 @@ class DenseLoss(Decoder):
         points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
         true = masked(scene.boxes[assignment.row], assignment.valid)
         slots = Positives(view, assignment, assigner.slots, points, strides, self.boxes.scaled(true, strides))
-        terms = self._terms(slots)
+        found = self._terms(slots)
         batch = predictions.scores.shape[0]
-        terms = {name: terms[name] * batch for name in self.gains if name in terms}
+        terms = {name: found[name].batch * batch for name in self.gains if name in found}
+        images = {name: x * batch for name in terms if (x := found[name].images) is not None}
         summed = torch.stack(list(terms.values())).sum()
-        return LossOutput(summed, terms, assignment.valid.sum(), assignment.overflow)
+        return LossOutput(summed, terms, assignment.valid.sum(), assignment.overflow, images or None)
 
-    def _terms(self, slots: Positives) -> dict[str, Tensor]:
+    def _checked(self, predictions: Predictions, targets: Targets | PaddedTargets) -> Scene:
+        scene = self.place(predictions, targets)
+        self.look_at_rows(predictions, scene.targets)
+        return scene
+
+    def _terms(self, slots: Positives) -> dict[str, Sums]:
         """Every term times its gain."""
-        view, assignment = slots.view, slots.assignment
         distances, error = self._distances(slots)
         box = self.box_term(self.boxes.read(slots, distances), slots.boxes, slots.strides)
         terms: dict[str, Term] = {"box": Weighted(box), **error}
         for extra in self.extras:
             terms |= extra(slots)
-        scores = at_least_float32(view.predictions.scores)
-        normaliser = score_normaliser(total(assignment.score), over_ranks=self.distributed)
-        cls = self.classification(scores, assignment, view.scene.targets.labels)
-        reduced = {name: self._reduced(name, term, assignment, normaliser) for name, term in terms.items()}
-        return {**reduced, "cls": self.gains["cls"] * cls / normaliser}
+        reduction = reduction_of(slots, over_ranks=self.distributed, per_image=self.per_image)
+        reduced = {name: reduction.of_term(name, term, self.gains[name]) for name, term in terms.items()}
+        return {**reduced, "cls": reduction.of_classes(self.classification, self.gains["cls"])}
 
     def _distances(self, slots: Positives) -> tuple[Tensor, dict[str, Term]]:
         """`[P, 4]` distances, grid units, and their `[P]` error: `dfl` over the bins, `l1` without."""
@@ -273,11 +278,3 @@ class DenseLoss(Decoder):
             return distances, {"dfl": Weighted(error)}
         distances = slots.read(view.predictions.boxes)
         return distances, {"l1": Weighted(scaled_l1(distances, true, slots.strides, view.scene.image_size))}
-
-    def _reduced(self, name: str, term: Term, assignment: Assignment, normaliser: Tensor) -> Tensor:
-        gain = self.gains[name]
-        if isinstance(term, Weighted):
-            return gain * weighted_sum(term.errors, assignment.score, assignment.valid) / normaliser
-        if isinstance(term, Mean):
-            return gain * mean_over_positives(term.errors, assignment.valid)
-        return gain * term

@@ -141,7 +141,7 @@ class EndToEndLoss(ExactModule):
             targets: the batch's objects, as flat rows or in slots of each image; padding counts nothing.
 
         Returns:
-            `EndToEndOutput(total, terms, items, num_positives, overflow)`.
+            `EndToEndOutput(total, terms, items, num_positives, overflow, per_image)`.
 
         Raises:
             ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
@@ -149,6 +149,7 @@ class EndToEndLoss(ExactModule):
         loss = self.loss
         scene = loss.place(many, targets)
         loss.check(one, scene.targets)
+        loss.look_at_rows(many, scene.targets)
         images, others = many.scores.shape[0], one.scores.shape[0]
         require(images == others, "one.scores", "as many images as many.scores", others)
         same = tuple(map(tuple, many.grid_sizes)) == tuple(map(tuple, one.grid_sizes))
@@ -156,9 +157,13 @@ class EndToEndLoss(ExactModule):
         check_same_device(many=many.scores, one=one.scores, share=self.share)
         first, second = loss.evaluate(many, scene, loss.assigner), loss.evaluate(one, scene, self.one_to_one)
         shares = (1.0, 1.0) if self.plain_sum else (self.share, 1 - self.share)
-        terms = {name: shares[0] * term + shares[1] * second.terms[name] for name, term in first.terms.items()}
+        together = [
+            {name: shares[0] * x + shares[1] * others[name] for name, x in of_one.items()}
+            for of_one, others in ((first.terms, second.terms), (first.per_image or {}, second.per_image or {}))
+        ]
+        terms, images = together
         total = torch.stack(list(terms.values())).sum()
         items = terms if self.plain_sum else second.terms
         # The same rows are cut in both branches; planned mask tiles may suffice for one of them alone.
         overflow = torch.maximum(first.overflow, second.overflow)
-        return EndToEndOutput(total, terms, items, second.num_positives, overflow)
+        return EndToEndOutput(total, terms, items, second.num_positives, overflow, images or None)

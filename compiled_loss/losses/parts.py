@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from compiled_loss.assign.parts import Assigner, Overlap
@@ -17,11 +18,13 @@ from compiled_loss.losses.scene import Positives, View
 from compiled_loss.targets import Targets
 from compiled_loss.types import Assignment, Predictions
 
-# How well two boxes overlap, at most 1 and either way round the same; they broadcast, in one unit.
+# How well two boxes overlap, at most 1 and either way round the same; they broadcast, in one unit: pixels, if it has an
+# attribute `in_pixels` that is true.
 BoxOverlap = Callable[[Tensor, Tensor], Tensor]
 # `[P]` error of predicted and true boxes `[P, 4 or 5]`, in units of `[P]` pixels.
 BoxTerm = Callable[[Tensor, Tensor, Tensor], Tensor]
-# Error summed over all logits `[B, C, A]`, not normalised, given the positives and the rows' labels `[N]`.
+# Error summed over all logits `[B, C, A]`, not normalised, given the positives and the rows' labels `[N]`. One that is
+# a `WeightedClassTerm` too serves rows with weights, ignore rows and `per_image`.
 ClassTerm = Callable[[Tensor, Assignment, Tensor], Tensor]
 
 
@@ -88,8 +91,41 @@ class Mean(NamedTuple):
     errors: Tensor  # [P, K]
 
 
-# A term that is reduced like one of these, or a scalar that is already.
-Term = Weighted | Mean | Tensor
+class MeanWhere(NamedTuple):
+    """Mean over the entries that a mask selects, at least 0."""
+
+    errors: Tensor  # [P, K]
+    mask: Tensor  # [P, K] bool
+
+
+class OfImages(NamedTuple):
+    """Mean over the images and the trailing dimension; rows' weights do not reach it."""
+
+    errors: Tensor  # [B, K]
+
+
+# A term that is reduced like one of these, or a scalar that is already: rows' weights do not reach that, and it cannot
+# be told for each image.
+Term = Weighted | Mean | MeanWhere | OfImages | Tensor
+
+
+class WeightedClassTerm(Protocol):
+    """A class term that also weighs anchors, and tells what each image adds.
+
+    With an error e of every logit and `weights` v of anchors, `sum over images, anchors a of v_a sum over classes e_a`.
+    They are 1 in the background, 0 at ignored anchors, whose logits may hold anything and have a gradient of exactly 0,
+    and at a positive the weight of its row. Without weights, or with weights of 1, it is the plain class term.
+    """
+
+    def __call__(self, scores: Tensor, assignment: Assignment, labels: Tensor) -> Tensor:
+        """The sum without weights, as any `ClassTerm`."""
+        ...
+
+    def sums(
+        self, scores: Tensor, assignment: Assignment, labels: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The sum, and the `[B]` sums of each image, with `[B, A]` weights of the anchors."""
+        ...
 
 
 class BoxKind(Protocol):
@@ -202,7 +238,8 @@ class OneMinus:
     """The box term `1 - overlap`.
 
     Args:
-        overlap: of two boxes.
+        overlap: of two boxes; it gets them in pixels if it has an attribute `in_pixels` that is true, else in the grid
+            units of their anchor's level.
 
     Example:
         >>> from compiled_loss.geometry.boxes import giou
@@ -215,7 +252,16 @@ class OneMinus:
 
     def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
         """`[P]` errors."""
+        if getattr(self.overlap, "in_pixels", False):
+            predicted, true = in_pixels(predicted, strides), in_pixels(true, strides)
         return 1 - self.overlap(predicted, true)
+
+
+def in_pixels(boxes: Tensor, strides: Tensor) -> Tensor:
+    """Boxes `[P, 4 or 5]` in units of strides `[P]`, in pixels; angles stay."""
+    if boxes.shape[-1] == 4:
+        return boxes * strides[:, None]
+    return torch.cat([boxes[:, :4] * strides[:, None], boxes[:, 4:]], -1)
 
 
 def _as_they_are(boxes: Tensor) -> Tensor:

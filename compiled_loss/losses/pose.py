@@ -52,6 +52,7 @@ class PoseLoss(DenseLoss):
         distributed: average the normaliser over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
+        per_image: tell what each image adds to every term, `LossOutput.per_image`.
 
     Raises:
         ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
@@ -90,6 +91,7 @@ class PoseLoss(DenseLoss):
         dfl_gain: float = 1.5,
         distributed: bool = False,
         check_values: bool = True,
+        per_image: bool = False,
     ) -> None:
         gains = {"box": box_gain, "pose": pose_gain, "kobj": kobj_gain, "cls": cls_gain}
         super().__init__(
@@ -105,6 +107,7 @@ class PoseLoss(DenseLoss):
             gains={**gains, "l1" if reg_max == 1 else "dfl": dfl_gain},
             distributed=distributed,
             check_values=check_values,
+            per_image=per_image,
             arguments=locals(),
         )
 

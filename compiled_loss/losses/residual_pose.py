@@ -24,6 +24,8 @@ from compiled_loss.losses.parts import (
     ClassTerm,
     CompareBoxes,
     Map,
+    Mean,
+    MeanWhere,
     OneMinus,
     Pairing,
     Term,
@@ -31,7 +33,6 @@ from compiled_loss.losses.parts import (
 from compiled_loss.losses.pose import KeypointTerms, keypoints_of, visible_of
 from compiled_loss.losses.scene import Positives, View, keypoints_in_pixels
 from compiled_loss.numerics import at_least_float32
-from compiled_loss.reduce import mean_where
 from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.terms.keypoints import residual_log_likelihood
 
@@ -74,6 +75,7 @@ class ResidualPoseLoss(DenseLoss):
         distributed: average the normaliser over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
+        per_image: tell what each image adds to every term, `LossOutput.per_image`.
 
     Raises:
         ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
@@ -118,6 +120,7 @@ class ResidualPoseLoss(DenseLoss):
         rle_gain: float = 1.0,
         distributed: bool = False,
         check_values: bool = True,
+        per_image: bool = False,
     ) -> None:
         keypoints = ResidualKeypointTerms(num_keypoints, keypoint_dims, sigmas, flow, keypoint_weights)
         gains = {"box": box_gain, "pose": pose_gain, "kobj": kobj_gain, "cls": cls_gain}
@@ -134,6 +137,7 @@ class ResidualPoseLoss(DenseLoss):
             gains={**gains, "l1" if reg_max == 1 else "dfl": dfl_gain, "rle": rle_gain},
             distributed=distributed,
             check_values=check_values,
+            per_image=per_image,
             arguments=locals(),
         )
 
@@ -176,13 +180,13 @@ class ResidualKeypointTerms(KeypointTerms):
         terms = super().forward(positives)
         raw_sigmas = positives.view.predictions.keypoint_sigmas
         if self.flow is None or raw_sigmas is None:
-            return {**terms, "rle": positives.boxes.new_zeros(())}
+            return {**terms, "rle": Mean(positives.boxes.new_zeros(positives.boxes.shape[0], 1))}
         sigmas = positives.read(raw_sigmas).unflatten(-1, (self.num_keypoints, 2))
         assignment = positives.assignment
         visible = visible_of(positives.view.scene.targets)[assignment.row] & assignment.valid[:, None]
         predicted, true = self.located(positives, self.raw(positives))
         loss, counted = residual_log_likelihood(predicted, true, sigmas, visible, self.flow)
-        return {**terms, "rle": mean_where(loss * self.keypoint_weights, counted).clamp(min=0)}
+        return {**terms, "rle": MeanWhere(loss * self.keypoint_weights, counted)}
 
 
 class CompareKeypoints:

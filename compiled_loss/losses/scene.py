@@ -29,7 +29,8 @@ class Scene(NamedTuple):
         boxes: `[N, 4]` target boxes, xyxy float32 pixels; of oriented boxes `[N, 5]` (cx, cy, w, h, angle).
         image_size: (height, width) in pixels.
         candidates: candidate anchors of every row.
-        dropped: objects that are no rows, as there was no slot for them.
+        dropped: objects that are no rows, as there was no slot for them, and ignore rows cut short.
+        ignored: `[B, A]` bool, anchors inside an ignore row; None without such rows.
     """
 
     targets: Targets
@@ -39,6 +40,7 @@ class Scene(NamedTuple):
     image_size: tuple[int, int]
     candidates: Candidates
     dropped: Tensor | int
+    ignored: Tensor | None = None
 
 
 def to_rows(predictions: Predictions, targets: Targets | PaddedTargets) -> tuple[Targets, Tensor | int]:
@@ -115,7 +117,7 @@ def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
 
     Where nobody looked at the values, a row with a number that is none, or with a negative size, matches nothing.
     """
-    boxes, keypoints, masks = targets.boxes, targets.keypoints, targets.masks
+    boxes, keypoints, masks, weights = targets.boxes, targets.keypoints, targets.masks, targets.weights
     real = (targets.batch_idx >= 0) & (targets.batch_idx < predictions.scores.shape[0])
     real = real & boxes.isfinite().all(1) & (boxes[:, 2:] >= 0).all(1)
     if keypoints is not None:
@@ -127,6 +129,8 @@ def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
         real = real & targets.angles.isfinite()
     if masks is not None and masks.is_floating_point():
         real = real & sums_are_finite(masks.flatten(1), 1)
+    if weights is not None:
+        real = real & weights.isfinite() & (weights >= 0)
     return real
 
 

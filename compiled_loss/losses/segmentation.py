@@ -27,6 +27,7 @@ from compiled_loss.losses.parts import (
     Field,
     Map,
     Mean,
+    OfImages,
     OneMinus,
     Pairing,
     Term,
@@ -67,6 +68,7 @@ class SegmentationLoss(DenseLoss):
         distributed: average the normaliser over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
+        per_image: tell what each image adds to every term, `LossOutput.per_image`.
 
     Raises:
         ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
@@ -104,6 +106,7 @@ class SegmentationLoss(DenseLoss):
         semantic_gain: float | None = None,
         distributed: bool = False,
         check_values: bool = True,
+        per_image: bool = False,
     ) -> None:
         of_boxes = CompareBoxes(overlap)
         gains = {"box": box_gain, "seg": box_gain if mask_gain is None else mask_gain, "cls": cls_gain}
@@ -124,6 +127,7 @@ class SegmentationLoss(DenseLoss):
             gains=gains,
             distributed=distributed,
             check_values=check_values,
+            per_image=per_image,
             arguments=locals(),
         )
 
@@ -188,13 +192,13 @@ class MaskTerms(nn.Module):
             slots_per_row=positives.slots,
             tiles=targets.mask_tiles,
         )
-        sem = masks.new_zeros(())
+        sem = masks.new_zeros(predictions.scores.shape[0], 1)
         if predictions.semantic is not None:
             class_map = given("targets.class_map", targets.class_map)
             covered = _covered(targets, predictions.scores.shape[0])
             sem = semantic_error(at_least_float32(predictions.semantic), class_map, covered)
             sem = torch.where(assignment.valid.sum() > 0, sem, 0.0)
-        return {"seg": Mean(masks[:, None]), "sem": sem}
+        return {"seg": Mean(masks[:, None]), "sem": OfImages(sem)}
 
 
 class CompareMasks:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compiled_loss.checks import check_shape, numbers_for_each
-from compiled_loss.numerics import masked, total
+from compiled_loss.checks import check_shape, numbers_for_each, share
+from compiled_loss.numerics import masked, pick, total, totals
 from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import Assignment
 
@@ -19,22 +19,14 @@ from compiled_loss.types import Assignment
 _GROUP = 16
 
 
-class BinaryCrossEntropy(ExactModule):
-    """Binary cross-entropy summed over all `B*C*A` logits against one-hot times target score.
-
-    `sum softplus(x) - sum over positives of t x`: background needs no target, so none is built.
+class WeightedClasses(ExactModule):
+    """A class term with a weight for each class, or none.
 
     Args:
         class_weights: `[C]` factor of every logit's loss, or None.
 
     Raises:
         ValueError: for weights that are not finite numbers of 0 or more.
-
-    Example:
-        >>> empty = Assignment(*torch.zeros(3, 0, dtype=torch.long), torch.ones(0, dtype=torch.bool),
-        ...                    torch.zeros(0), torch.tensor(0))
-        >>> round(BinaryCrossEntropy()(torch.zeros(1, 2, 3), empty, torch.zeros(0)).item(), 4)
-        4.1589
     """
 
     class_weights: Tensor | None
@@ -54,6 +46,40 @@ class BinaryCrossEntropy(ExactModule):
         if self.class_weights is not None:
             check_shape("class_weights", self.class_weights, [num_classes])
 
+    def weighted(self, sums: Tensor, errors: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums `[B, C]`, and errors of classes `label`, times their classes' weights."""
+        if self.class_weights is None:
+            return sums, errors
+        weights = self.class_weights.to(errors.dtype)
+        return sums * weights, errors * weights[label]
+
+
+class BinaryCrossEntropy(WeightedClasses):
+    """Binary cross-entropy summed over all `B*C*A` logits against one-hot times target score.
+
+    `sum softplus(x) - sum over positives of t x`: background needs no target, so none is built.
+
+    Args:
+        class_weights: `[C]` factor of every logit's loss, or None.
+        label_smoothing: share e of a positive's target that goes to all C classes alike: `t (1 - e) one-hot + t e / C`.
+            Background stays 0. Then a positive's logit of -inf, of any class, costs infinitely much.
+
+    Raises:
+        ValueError: for weights that are not finite numbers of 0 or more, or a share that is not in `[0, 1]`.
+
+    Source: label smoothing, arXiv 1512.00567.
+
+    Example:
+        >>> empty = Assignment(*torch.zeros(3, 0, dtype=torch.long), torch.ones(0, dtype=torch.bool),
+        ...                    torch.zeros(0), torch.tensor(0))
+        >>> round(BinaryCrossEntropy()(torch.zeros(1, 2, 3), empty, torch.zeros(0)).item(), 4)
+        4.1589
+    """
+
+    def __init__(self, class_weights: Tensor | Sequence[float] | None = None, label_smoothing: float = 0.0) -> None:
+        super().__init__(class_weights)
+        self.label_smoothing = share("label_smoothing", label_smoothing)
+
     def forward(
         self,
         scores: Tensor,  # [B, C, A] class logits
@@ -70,14 +96,76 @@ class BinaryCrossEntropy(ExactModule):
         Returns:
             scalar.
         """
-        label = torch.where(assignment.valid, labels.long()[assignment.row], 0)
-        # Anchors first: partial sums keep the rounding of a sum over millions small.
-        background, logit = _sums_and_entries(scores, assignment.image, label, assignment.anchor)
-        positive = assignment.score.to(logit.dtype) * masked(logit, assignment.valid)
-        if self.class_weights is not None:
-            weights = self.class_weights.to(background.dtype)
-            background, positive = background * weights, positive * weights[label]
+        background, positive = self._parts(scores, assignment, labels, None)
         return total(background) - total(positive)
+
+    def sums(
+        self,
+        scores: Tensor,  # [B, C, A] class logits
+        assignment: Assignment,
+        labels: Tensor,  # [N]
+        weights: Tensor | None = None,  # [B, A]
+    ) -> tuple[Tensor, Tensor]:
+        """The sum with anchors weighted, and what each image adds to it.
+
+        Args:
+            scores: `[B, C, A]` class logits.
+            assignment: the positives and their target scores t.
+            labels: `[N]` class ids of the target rows.
+            weights: `[B, A]` factor of all C losses of an anchor: 1 in the background or 0, any of 0 or more at
+                positives; None: all 1.
+
+        Returns:
+            `(scalar, [B])`.
+        """
+        background, positive = self._parts(scores, assignment, labels, weights)
+        images = torch.arange(scores.shape[0], device=scores.device)
+        of_images = totals(background, images, scores.shape[0]) - totals(positive, assignment.image, scores.shape[0])
+        return total(background) - total(positive), of_images
+
+    def _parts(
+        self, scores: Tensor, assignment: Assignment, labels: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`[B, C]` sums of softplus over the anchors, and `[P]` `t x` of the positives."""
+        image, anchor, row, valid, score = assignment[:5]
+        label = torch.where(valid, labels.long()[row], 0)
+        places = image, label, anchor
+        if self.label_smoothing > 0:  # every class of a positive has a target
+            classes = torch.arange(scores.shape[1], device=scores.device)
+            smooth = self.label_smoothing / len(classes)
+            shared, own = smooth * score[:, None], (1 - self.label_smoothing) * score[:, None]
+            score, label = torch.where(classes == label[:, None], own + shared, shared), classes
+            places = image[:, None], classes, anchor[:, None]
+        # Anchors first: partial sums keep the rounding of a sum over millions small.
+        if weights is None:
+            background, logit = _sums_and_entries(scores, *torch.broadcast_tensors(*places))
+            positive = score.to(logit.dtype) * masked(logit, valid)
+        else:
+            background, logit, weight = _weighted(scores, assignment, places, weights.to(scores.dtype))
+            positive = score.to(logit.dtype) * logit * weight
+        return self.weighted(background, positive, label)
+
+
+def _weighted(
+    scores: Tensor, assignment: Assignment, places: tuple[Tensor, Tensor, Tensor], weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`[B, C]` weighted sums of softplus, and the logits at places, 0 where they do not count, and their weights.
+
+    Places are one of each positive, `[P]`, or one of each class of each, `[P, C]`. Anchors of weight 1 take the way
+    that they take without weights; -inf adds nothing to it. The others are positives, few, and are added one by one.
+    """
+    image, anchor, valid = assignment.image, assignment.anchor, assignment.valid
+    ordinary = torch.where((weights == 1)[:, None], scores, -torch.inf)
+    background, logit = _sums_and_entries(ordinary, *torch.broadcast_tensors(*places))
+    weight = pick(weights, image, anchor)
+    apart, rest = valid & (weight != 1) & (weight > 0), valid & (weight == 1)
+    rows = masked(scores[image, :, anchor], apart)  # [P, C]
+    further = masked(F.softplus(rows) * weight[:, None], apart)
+    background = background + torch.zeros_like(background).scatter_add(0, image[:, None].expand_as(further), further)
+    if logit.dim() == 2:
+        return background, torch.where(apart[:, None], rows, masked(logit, rest)), weight[:, None]
+    own = rows.gather(1, places[1][:, None])[:, 0]
+    return background, torch.where(apart, own, masked(logit, rest)), weight
 
 
 class _SumsAndEntries(torch.autograd.Function):

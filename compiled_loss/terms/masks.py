@@ -10,7 +10,7 @@ from torch import Tensor
 from compiled_loss.geometry.masks import SLOTS_OF_AN_IMAGE, MaskTargets
 from compiled_loss.geometry.pixels import Tiles, box_pixels, inside_pixels, list_tiles
 from compiled_loss.geometry.products import product
-from compiled_loss.numerics import binary_cross_entropy, masked, total
+from compiled_loss.numerics import binary_cross_entropy, masked
 from compiled_loss.pages import Pages, capacity, lay_out, number_of, pages_of, paginate
 from compiled_loss.types import Assignment
 
@@ -157,7 +157,7 @@ def semantic_error(
     class_map: Tensor,  # [B, H, W]
     covered: Tensor,  # [B, H, W] bool
 ) -> Tensor:
-    """Half the mean cross-entropy of every pixel and class, plus half the mean Dice loss of every image and class.
+    """Half the mean cross-entropy of the pixels, plus half the Dice loss, of every image and class.
 
     `BCE(x, t) / 2 + (1 - (2 sum s(x) t + 1) / (sum s(x) + sum t + 1)) / 2`, sums over an image's pixels. The targets t
     are one-hot, 0 where no instance covers the pixel, and read at the nearest pixel, `floor(i in / out)`.
@@ -168,14 +168,14 @@ def semantic_error(
         covered: `[B, H, W]` bool, pixels of any instance.
 
     Returns:
-        scalar.
+        `[B, C]`; its mean is the loss.
 
     Source: V-Net (Dice), arXiv 1606.04797.
 
     Example:
         >>> ones = torch.ones(1, 2, 2)
-        >>> round(semantic_error(torch.zeros(1, 2, 1, 1), ones, ones > 0).item(), 4)
-        0.4799
+        >>> semantic_error(torch.zeros(1, 2, 1, 1), ones, ones > 0)
+        tensor([[0.5132, 0.4466]])
     """
     down, right = (
         torch.arange(out, device=logits.device) * given // out
@@ -188,4 +188,4 @@ def semantic_error(
     joint, sizes = (score * true).sum((2, 3)), (score + true).sum((2, 3))
     dice = 1 - (2 * joint + 1) / (sizes + 1)
     entropy = binary_cross_entropy(logits, true).mean((2, 3))
-    return total(entropy + dice) / (2 * dice.numel())
+    return (entropy + dice) / 2

@@ -1,12 +1,16 @@
-"""The angle term of oriented boxes.
+"""The angle term and further box terms of oriented boxes.
 
 Letters: P positive slots.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from compiled_loss.numerics import add_epsilon
+from compiled_loss.checks import finite_number
+from compiled_loss.geometry.gaussians import FLOOR, kalman_divergence, kullback_leibler
+from compiled_loss.numerics import add_epsilon, log1p
 
 
 def angle_error(
@@ -34,3 +38,66 @@ def angle_error(
     """
     ratio = (add_epsilon(width, 1e-9) / add_epsilon(height, 1e-9)).log()
     return torch.exp(-ratio.square() / 9) * (2 * (predicted - target)).sin().square()
+
+
+@dataclass(frozen=True)
+class KFIoU:
+    """The box term `ln(1 + d' inv(C) d) + exp(1 - kfiou) - 1` of oriented boxes as Gaussians.
+
+    d is the difference of the centres and C the covariance of the true box; the second part compares shapes alone, and
+    leaves `exp(2/3) - 1` for equal boxes.
+
+    Args:
+        floor: least variance of a box, in grid units squared.
+
+    Raises:
+        ValueError: for a floor that is not a finite number above 0.
+
+    Source: arXiv 2201.12558.
+
+    Example:
+        >>> box = torch.tensor([[0.0, 0, 4, 2, 0.3]])
+        >>> KFIoU()(box, box, torch.ones(1)).round(decimals=4)
+        tensor([0.9477])
+    """
+
+    floor: float = FLOOR
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "floor", finite_number("floor", self.floor, zero=False))
+
+    def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
+        """`[P]` errors."""
+        centre, shape = kalman_divergence(predicted, true, self.floor)
+        return centre + shape
+
+
+@dataclass(frozen=True)
+class KullbackLeibler:
+    """The box term `1 - 1 / (tau + ln(1 + D))`, D the Kullback-Leibler divergence of predicted from true boxes.
+
+    Args:
+        tau: 1 or more; with 1 equal boxes cost nothing.
+        floor: least variance of a box, in grid units squared.
+
+    Raises:
+        ValueError: for numbers that are not finite and above 0.
+
+    Source: arXiv 2106.01883.
+
+    Example:
+        >>> two = torch.tensor([[0.0, 0, 4, 2, 0], [2.0, 0, 4, 2, 0]])
+        >>> KullbackLeibler()(two, two[:1], torch.ones(2)).round(decimals=4)
+        tensor([0.0000, 0.2885])
+    """
+
+    tau: float = 1.0
+    floor: float = FLOOR
+
+    def __post_init__(self) -> None:
+        for name in ("tau", "floor"):
+            object.__setattr__(self, name, finite_number(name, getattr(self, name), zero=False))
+
+    def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
+        """`[P]` errors."""
+        return 1 - 1 / (self.tau + log1p(kullback_leibler(predicted, true, self.floor)))

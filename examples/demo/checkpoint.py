@@ -22,10 +22,14 @@ def save(path: Path, settings: dict[str, Any], step: TrainingStep, progress: Pro
         "progress": {name: getattr(progress, name) for name in ("steps", "names", "losses", "overflow")},
         "random": torch.get_rng_state(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".partial")
-    torch.save(state, unfinished)
-    os.replace(unfinished, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, unfinished)
+        os.replace(unfinished, path)
+    except (OSError, RuntimeError) as error:  # a full disk fails inside torch's writer of zip files
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: the checkpoint cannot be written; is the disk full? ({reason})") from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -36,7 +40,8 @@ def read(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways, inside zip and pickle
         raise DataError(f"{path}: not a readable checkpoint ({error.__class__.__name__})") from error
-    if not isinstance(state, dict) or {"settings", "model", "optimizer", "progress", "random"} - set(state):
+    parts = {"settings", "model", "optimizer", "progress", "random"}
+    if not isinstance(state, dict) or parts - set(state) or not isinstance(state["settings"], dict):
         raise DataError(f"{path}: not a checkpoint of this program")
     return state
 

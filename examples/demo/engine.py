@@ -103,8 +103,9 @@ class Progress:
         self._pending.clear()
         self.losses += [row[:-1] for row in rows]
         self.overflow += int(sum(row[-1] for row in rows))
-        if not all(math.isfinite(row[0]) for row in rows):
-            raise FloatingPointError(f"the loss became {rows[-1][0]} by step {self.steps}; try a lower --lr")
+        broken = [row[0] for row in rows if not math.isfinite(row[0])]
+        if broken:
+            raise FloatingPointError(f"the loss became {broken[0]} by step {self.steps}; try a lower --lr")
 
 
 def train(

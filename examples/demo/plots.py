@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import hsv_to_rgb, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
+from matplotlib.patches import Patch, Polygon
 
 from compiled_loss import Assignment
 from compiled_loss.grid import make_anchors
@@ -71,9 +71,17 @@ def predictions(
         if best.keypoints is not None:
             best = best._replace(keypoints=_with_flags(best.keypoints))
         _objects(lower, info, best, nearest, best.scores)
+        if len(best.scores) == 0:
+            lower.set_xlabel("nothing found", fontsize=9)
     panels[0, 0].set_ylabel("labelled", fontsize=12)
     panels[1, 0].set_ylabel(f"found (score ≥ {SHOWN_SCORE})", fontsize=12)
     figure.suptitle(f"Held-out pictures: {info.name}", fontsize=13, parse_math=False)
+    if 1 < len(info.classes) <= len(PALETTE) and _coloured_by_class(pictures[0][1]):
+        pairs = zip(PALETTE, info.classes, strict=False)
+        keys = [Patch(facecolor=colour, edgecolor="grey", label=name) for colour, name in pairs]
+        legend = figure.legend(handles=keys, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     figure.savefig(path, dpi=110)
 
 
@@ -90,7 +98,8 @@ def assignment(path: Path, image: np.ndarray, labels: Labels, assigned: Assignme
     figure = Figure(figsize=(3.6 * (1 + len(STRIDES)), 4.3), layout="constrained")
     first, *levels = figure.subplots(1, 1 + len(STRIDES))
     _picture(first, image)
-    first.set_title(f"{len(real.boxes)} objects", fontsize=11)
+    count = len(real.boxes)
+    first.set_title(f"{count} object" if count == 1 else f"{count} objects", fontsize=11)
     for panel, stride in zip(levels, STRIDES, strict=True):
         _picture(panel, image // 3)
         here, chosen = strides == stride, strides[anchor] == stride
@@ -126,7 +135,7 @@ def _objects(
 ) -> None:
     """Boxes coloured by class, or by rank where there are masks or keypoints, which are joined by limbs."""
     side, masks, keypoints = panel.get_xlim()[1], objects.masks(), objects.keypoints
-    plain = masks is None and keypoints is None
+    plain = _coloured_by_class(objects)
     colours = [PALETTE[i % len(PALETTE)] for i in (objects.classes if plain else ranks)]
     _tint(panel, masks, colours)
     for i, (outline, colour) in enumerate(zip(_outlines(objects), colours, strict=True)):
@@ -142,6 +151,11 @@ def _objects(
             )
         if keypoints is not None:
             _pose(panel, info, keypoints[i], colour)
+
+
+def _coloured_by_class(objects: Labels | Detections) -> bool:
+    masks = objects.index_map if isinstance(objects, Labels) else objects.runs
+    return masks is None and objects.keypoints is None
 
 
 def _tint(panel: Axes, masks: np.ndarray | None, colours: Sequence[str] | np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -80,16 +81,19 @@ def run(settings: Settings, console: Console) -> int:
     log = CompileLog()
     try:
         this = prepare(settings, console)
-        if not train_to_the_end(this, log, console):
-            console.print(
-                f"\nInterrupted after step {this.progress.steps} of {this.steps}; nothing is lost. Go on with"
-            )
-            path = escape(str(this.out / "checkpoint.pt"))
-            console.print(f"  python examples/train.py --resume {path}", soft_wrap=True)
-            return INTERRUPTED
-        report(this, log.summary(), console)
+        complete = train_to_the_end(this, log, console)
+        try:
+            if complete:
+                report(this, log.summary(), console)
+        except KeyboardInterrupt:
+            complete = False
     finally:
         log.close()
+    if not complete:
+        console.print(f"\nInterrupted after step {this.progress.steps} of {this.steps}; nothing is lost. Go on with")
+        path = escape(str(this.out / "checkpoint.pt"))
+        console.print(f"  python examples/train.py --resume {path}", soft_wrap=True)
+        return INTERRUPTED
     console.print(f"[dim]{time.perf_counter() - start:.0f} s in all[/]")
     return 0
 
@@ -99,6 +103,8 @@ def prepare(settings: Settings, console: Console) -> Run:
     torch.manual_seed(settings.seed)
     device = _device(settings.device)
     dataset, held_out = _data(settings)
+    if settings.batch_size * (dataset.size // max(STRIDES)) ** 2 < 2:
+        raise DataError("--batch-size 1: at --image-size 32 batch norm has one value to take the mean of; raise either")
     for note in (*dataset.notes, *held_out.notes):
         console.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
     pictures = [held_out.sample(i) for i in range(len(held_out))]
@@ -150,7 +156,7 @@ def train_to_the_end(this: Run, log: CompileLog, console: Console) -> bool:
 
         def after_step(images: int) -> bool:
             display.step(images, progress.names, progress.losses)
-            if progress.steps - first == WARM_UP_STEPS:
+            if progress.steps - first == min(WARM_UP_STEPS, this.steps - first):
                 log.mark_warm()
             if progress.steps % settings.save_every == 0:
                 this.save()
@@ -162,8 +168,9 @@ def train_to_the_end(this: Run, log: CompileLog, console: Console) -> bool:
             if progress.steps == first:
                 raise
             raise DataError(f"{error}; the {progress.steps} steps so far are kept in {this.save()}") from error
-    this.save()
-    return progress.steps == this.steps
+        # While Ctrl-C is still listened for: it must not cost the last steps.
+        this.save()
+    return progress.steps == this.steps and not interrupt
 
 
 def report(this: Run, compiles: dict[str, int], console: Console) -> None:
@@ -188,7 +195,8 @@ def report(this: Run, compiles: dict[str, int], console: Console) -> None:
     overflow = results["overflow"] = this.progress.overflow
     if overflow:
         say(f"the plan was too small {overflow} times: rows lacked candidates, or positives mask pixels")
-    if settings.compile:
+    # None where a resumed run had no step left.
+    if compiles["graphs"]:
         results |= compiles
         say(
             f"graphs compiled: {compiles['graphs']}, graph breaks: {compiles['graph_breaks']}, "
@@ -211,7 +219,9 @@ def report(this: Run, compiles: dict[str, int], console: Console) -> None:
 def _keep(out: Path, results: dict[str, Any]) -> None:
     # JSON has no NaN.
     known = {name: None if isinstance(x, float) and math.isnan(x) else x for name, x in results.items()}
-    (out / "results.json").write_text(json.dumps(known, indent=2) + "\n")
+    unfinished = out / "results.partial"
+    unfinished.write_text(json.dumps(known, indent=2) + "\n")
+    os.replace(unfinished, out / "results.json")
 
 
 def _draw(this: Run, model: Detector, found: Sequence[Detections]) -> list[Path]:
@@ -263,4 +273,6 @@ def _steps(settings: Settings, pictures: int) -> int:
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DataError("--device cuda: torch finds no CUDA device here")
     return torch.device(name)

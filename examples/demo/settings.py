@@ -44,16 +44,16 @@ class Settings:
         return {name: value for name, value in asdict(self).items() if name in names[: names.index("device")]}
 
 
-# What each number may be; 0 stands for what --help says of a setting that is left out.
+# What each number may be where one is given. Left out some are 0, which stands for what --help says.
 _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("batch_size", "a positive number", lambda x: x > 0),
     ("lr", "a positive number", lambda x: 0 < x < math.inf),
-    ("val_fraction", "a number from 0 up to 1", lambda x: 0 <= x < 1),
-    ("image_size", "a multiple of 32", lambda x: x >= 0 and x % 32 == 0),
-    ("steps", "0 or more", lambda x: x >= 0),
-    ("epochs", "0 or more", lambda x: x >= 0),
+    ("val_fraction", "a number between 0 and 1", lambda x: 0 < x < 1),
+    ("image_size", "a positive multiple of 32", lambda x: x > 0 and x % 32 == 0),
+    ("steps", "a positive number", lambda x: x > 0),
+    ("epochs", "a positive number", lambda x: x > 0),
     ("ema", "a number from 0 up to 1", lambda x: 0 <= x < 1),
-    ("seed", "0 or more", lambda x: x >= 0),
+    ("seed", "0 or more, below 2**63", lambda x: 0 <= x < 2**63),
     ("workers", "0 or more", lambda x: x >= 0),
     ("save_every", "a positive number", lambda x: x > 0),
     ("timing_rounds", "0 or more", lambda x: x >= 0),
@@ -63,24 +63,42 @@ _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
 def parse(arguments: list[str] | None = None) -> Settings:
     """Settings from the command line, over those of the checkpoint to resume, over the defaults."""
     given = vars(_parser().parse_args(arguments))
-    saved = checkpoint.read(Path(given["resume"]))["settings"] if given.get("resume") else {}
+    # What a shell makes of a variable that is not set.
+    for name in ("data", "val_labels", "out", "resume"):
+        if given.get(name) == "":
+            raise DataError(f"{_option(name)}: expected a path, got ''")
+    for name, expected, fits in _LIMITS:
+        if name in given and not fits(given[name]):
+            raise DataError(f"{_option(name)}: expected {expected}, got {given[name]}")
+    saved = _saved(given["resume"]) if "resume" in given else {}
     for name, value in saved.items():
         if name in given and given[name] != value:
-            option = "--" + name.replace("_", "-")
             raise DataError(
-                f"{given['resume']}: was made with {option} {value!r}, the command line says {given[name]!r}"
+                f"{given['resume']}: was made with {_option(name)} {value!r}, the command line says {given[name]!r}"
             )
     if saved and "out" not in given:
         given["out"] = str(Path(given["resume"]).parent)
     settings = Settings(**{**saved, **given})
-    for name, expected, fits in _LIMITS:
-        if not fits(getattr(settings, name)):
-            raise DataError(f"--{name.replace('_', '-')}: expected {expected}, got {getattr(settings, name)}")
     if (settings.val_fraction or settings.val_labels) and not settings.data:
         raise DataError("--val-fraction and --val-labels are for a folder: --data FOLDER")
     if settings.val_fraction and settings.val_labels:
         raise DataError("--val-fraction and --val-labels: one or the other says which pictures are held out")
+    if settings.steps and settings.epochs:
+        raise DataError("--steps and --epochs: one or the other says how long to train")
     return settings
+
+
+def _saved(resume: str) -> dict[str, Any]:
+    """The settings of the checkpoint to resume."""
+    saved = checkpoint.read(Path(resume))["settings"]
+    others = set(saved) ^ set(Settings().kept())
+    if others:
+        raise DataError(f"{resume}: was made by another version of this program ({', '.join(sorted(others))})")
+    return saved
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,18 +13,24 @@ from compiled_loss import (
     DetectionLoss,
     EndToEndLoss,
     InBox,
+    KullbackLeibler,
     OrientedLoss,
     PoseLoss,
     Predictions,
+    QualityFocalLoss,
     ResidualPoseLoss,
     TargetPlan,
     Targets,
     TaskAligned,
+    VarifocalLoss,
+    WIoU,
     fill,
     unfill,
 )
+from compiled_loss import overlaps as further
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.geometry.boxes import ciou, cxcywh_to_xyxy, diou, giou, iou
+from compiled_loss.geometry.gaussians import kalman_divergence, kullback_leibler
 from compiled_loss.geometry.keypoints import oks
 from compiled_loss.geometry.rotated import probiou, rotated_hull
 from compiled_loss.rows import pad_rows
@@ -89,7 +95,7 @@ class LossOfTensors(torch.nn.Module):
         ]
         fields = dict(zip(self.rows, tensors[len(heads) :], strict=True))
         out = self.loss(*branches, Targets(**fields))  # type: ignore[arg-type]
-        return out.total, *out.terms.values(), out.num_positives, out.overflow
+        return out.total, *out.terms.values(), out.num_positives, out.overflow, *(out.per_image or {}).values()
 
 
 def pages_of(targets: Targets) -> Tensor:
@@ -99,13 +105,14 @@ def pages_of(targets: Targets) -> Tensor:
     return pages.new_zeros(len(pages) + rows)
 
 
-def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: int = 3) -> Case:
+def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: int = 3, counted: bool = False) -> Case:
     branches, task = (2, loss.loss) if isinstance(loss, EndToEndLoss) else (1, loss)
     options: dict[str, Any] = {"oriented": isinstance(task, OrientedLoss)}
     names = [*(["keypoints"] * isinstance(task, PoseLoss)), *(["angles"] * options["oriented"])]
     if isinstance(task, PoseLoss):
         options |= dict(zip(("num_keypoints", "keypoint_dims"), keypoints_of(task), strict=True))
     maps, rows = ["boxes", "scores", *names], ["batch_idx", "labels", "boxes", *names]
+    rows += ["weights", "ignore"] * counted
 
     def inputs(n: int, padded: bool) -> Sequence[Tensor]:
         heads = [x for i in range(branches) for x in head_of(n, i, reg_max=task.reg_max, **options)]
@@ -113,6 +120,9 @@ def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: 
         targets = rows_of(n, padded, keypoints=keypoints, oriented=options["oriented"])
         if targets.keypoints is not None:
             targets = targets._replace(keypoints=targets.keypoints[..., :values].contiguous())
+        if counted:
+            turn = torch.arange(len(targets.labels)) % 5
+            targets = targets._replace(weights=turn / 2, ignore=turn == 3)
         return heads + [getattr(targets, name) for name in rows] + [pages_of(targets)] * planned
 
     names = [*rows, *["pages"] * planned]
@@ -187,6 +197,12 @@ def overlaps(boxes: Tensor, others: Tensor) -> tuple[Tensor, ...]:
     return torch.stack(family), *family
 
 
+def further_overlaps(boxes: Tensor, others: Tensor) -> tuple[Tensor, ...]:
+    """Those of later papers."""
+    family = (further.eiou, further.siou, further.InnerIoU(0.8), further.MPDIoU(SIZE), further.NWD())
+    return tuple(f(boxes, others) for f in family)
+
+
 def two_sets_of_boxes(n: int, padded: bool) -> Sequence[Tensor]:
     return [cxcywh_to_xyxy(rows_of(n, padded, in_order=flag).boxes * 64) for flag in (False, True)]
 
@@ -223,6 +239,7 @@ CASES = {
     "unfill": unfill_case(in_order=False),
     "unfill of sorted rows": unfill_case(in_order=True),
     "overlaps of boxes": Case(overlaps, two_sets_of_boxes, learnt=2, rows=2),
+    "overlaps of boxes that later papers added": Case(further_overlaps, two_sets_of_boxes, learnt=2, rows=2),
     "keypoint similarity": Case(similarity, keypoints_and_areas, learnt=1, rows=4),
     "assigner": assigner_case(),
     "assigner with planned pages": assigner_case(planned=True),
@@ -231,6 +248,15 @@ CASES = {
     "detection with planned pages": loss_case(detection(assigner=few), planned=True),
     "detection without bins, with class weights": loss_case(
         detection(reg_max=1, assigner=few, classification=BinaryCrossEntropy([0.5, 2.0])), planned=True
+    ),
+    "detection with Wise IoU and varifocal loss": loss_case(
+        # In evaluation: its running mean would not be the same in the calls that are compared.
+        detection(assigner=few, box_term=WIoU(), classification=VarifocalLoss(class_weights=[0.5, 2.0])).eval(),
+        planned=True,
+    ),
+    "detection with smoothed labels and SIoU": loss_case(
+        detection(assigner=few, overlap=further.siou, classification=BinaryCrossEntropy(label_smoothing=0.1)),
+        planned=True,
     ),
     "pose of 17 keypoints": loss_case(pose(17, assigner=few)),
     "pose of 17 keypoints with planned pages": loss_case(pose(17), planned=True),
@@ -247,7 +273,22 @@ CASES = {
         learnt=2,
         rows=2,
     ),
+    "detection with weights, ignore rows and images told apart": loss_case(
+        detection(assigner=few, per_image=True), planned=True, counted=True
+    ),
+    "end to end with weights, ignore rows and images told apart": loss_case(
+        EndToEndLoss(detection(reg_max=1, per_image=True)), planned=True, counted=True
+    ),
+    "overlap of oriented boxes that later papers added": Case(
+        lambda a, b: (further.kfiou(a, b), further.GWD()(a, b), kullback_leibler(a, b), *kalman_divergence(a, b)),
+        two_sets_of_oriented_boxes,
+        learnt=2,
+        rows=2,
+    ),
     "oriented boxes": loss_case(oriented(assigner=few)),
+    "oriented boxes with a divergence and quality focal loss": loss_case(
+        oriented(assigner=few, box_term=KullbackLeibler(), classification=QualityFocalLoss()), planned=True
+    ),
     "oriented boxes without bins with planned pages": loss_case(oriented(reg_max=1, assigner=few), planned=True),
     "end to end": loss_case(EndToEndLoss(detection(reg_max=1)), planned=True),
     "end to end by a plain sum": loss_case(EndToEndLoss(detection(), plain_sum=True)),

@@ -15,7 +15,10 @@ GENERATED = (
     "overlaps of boxes",
     "detection",
     "pose of 17 keypoints with planned pages",
+    "detection with weights, ignore rows and images told apart",
     "overlap of oriented boxes",
+    "overlaps of boxes that later papers added",
+    "overlap of oriented boxes that later papers added",
     "oriented boxes without bins with planned pages",
     "segmentation with planned tiles",
 )
@@ -31,6 +34,7 @@ ALIKE = (
     "oriented boxes",
     "end to end",
     "end to end by a plain sum",
+    "end to end with weights, ignore rows and images told apart",
 )
 
 

@@ -105,7 +105,7 @@ def test_a_plain_file_is_trained_on(plain, tmp_path, capsys):
 def test_options_that_make_no_sense_are_one_line(plain, capsys):
     for options, message in (
         (["--val-fraction", "0.5"], "are for a folder: --data FOLDER"),
-        (["--data", str(plain), "--val-fraction", "1"], "--val-fraction: expected a number from 0 up to 1, got 1.0"),
+        (["--data", str(plain), "--val-fraction", "1"], "--val-fraction: expected a number between 0 and 1, got 1.0"),
         (["--data", str(plain), "--val-fraction", "0.5", "--val-labels", "x"], "one or the other"),
     ):
         assert main([*TINY, *options]) == 2
@@ -128,7 +128,11 @@ def test_held_out_pictures_without_objects_end_in_results_without_precision(fold
 
 def test_names_of_any_kind_are_drawn_and_printed(folder, tmp_path):
     document = json.loads((folder / "labels.json").read_text())
-    document["categories"] = [{"id": 7, "name": "$5 [bill]$ \\frac"}, {"id": 8, "name": "[/red]"}]
+    document["categories"] = [
+        {"id": 7, "name": "$5 [bill]$ \\frac"},
+        {"id": 8, "name": "[/red]"},
+        {"id": 9, "name": "_"},
+    ]
     (folder / "labels.json").write_text(json.dumps(document))
     assert main([*TINY, "--data", str(folder), "--out", str(tmp_path / "run [/x]")]) == 0
 

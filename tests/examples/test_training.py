@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from demo.blobs import Blobs
 from demo.figures import Figures
 from demo.labels import DataError
 from demo.model import STRIDES
-from demo.run import prepare
+from demo.run import _keep, prepare
 from demo.settings import parse
 from demo.tasks import PROTOTYPES, make_model
 from rich.console import Console
@@ -199,8 +200,16 @@ def test_bad_input_is_one_line_that_names_it_and_exit_status_2(folder, tmp_path,
         ([*TINY, "--data", str(folder), "--steps", "4", "--out", str(tmp_path / "run")], "1.png: not a readable"),
         (["--resume", str(tmp_path / "bad.pt")], "bad.pt: not a readable checkpoint"),
         (["--resume", str(tmp_path / "no.pt")], "no.pt: no such checkpoint"),
-        (["--image-size", "100"], "--image-size: expected a multiple of 32, got 100"),
-        (["--steps", "-3"], "--steps: expected 0 or more, got -3"),
+        (["--image-size", "100"], "--image-size: expected a positive multiple of 32, got 100"),
+        (["--steps", "-3"], "--steps: expected a positive number, got -3"),
+        (["--steps", "0"], "--steps: expected a positive number, got 0"),
+        (["--epochs", "0"], "--epochs: expected a positive number, got 0"),
+        (["--steps", "4", "--epochs", "2"], "--steps and --epochs: one or the other"),
+        (["--seed", str(2**64)], f"--seed: expected 0 or more, below 2**63, got {2**64}"),
+        ([*TINY[:3], "--batch-size", "1"], "--batch-size 1: at --image-size 32 batch norm has one value"),
+        (["--data", ""], "--data: expected a path, got ''"),
+        (["--resume", ""], "--resume: expected a path, got ''"),
+        ([*TINY, "--lr", "1e9", "--steps", "3", "--out", str(tmp_path / "run")], "the loss became nan by step"),
         (["--save-every", "0"], "--save-every: expected a positive number, got 0"),
         (["--workers", "-1"], "--workers: expected 0 or more, got -1"),
         (["--ema", "2"], "--ema: expected a number from 0 up to 1, got 2.0"),
@@ -213,7 +222,76 @@ def test_bad_input_is_one_line_that_names_it_and_exit_status_2(folder, tmp_path,
         assert "Traceback" not in errors
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_named(capsys):
+    assert main([*TINY, "--device", "cuda"]) == 2
+    assert "--device cuda: torch finds no CUDA device here" in capsys.readouterr().err
+
+
 def test_a_resumed_run_refuses_other_settings(tmp_path):
     assert main([*TINY, "--steps", "1", "--out", str(tmp_path)]) == 0
+    path = tmp_path / "checkpoint.pt"
     with pytest.raises(DataError, match=r"made with --batch-size 2, the command line says 3"):
-        parse(["--resume", str(tmp_path / "checkpoint.pt"), "--batch-size", "3"])
+        parse(["--resume", str(path), "--batch-size", "3"])
+    state = checkpoint.read(path)
+    state["settings"]["colour"] = state["settings"].pop("ema")
+    torch.save(state, path)
+    with pytest.raises(DataError, match=r"was made by another version of this program \(colour, ema\)"):
+        parse(["--resume", str(path)])
+
+
+def test_ctrl_c_after_training_loses_nothing_and_before_it_says_so(tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*TINY, "--steps", "2", "--out", str(whole)]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("demo.evaluate.detect", interrupt)
+        assert main([*TINY, "--steps", "2", "--out", str(cut)]) == 130
+    assert "nothing is lost. Go on with\n  python examples/train.py --resume" in capsys.readouterr().out
+    assert main(["--no-compile", "--resume", str(cut / "checkpoint.pt")]) == 0
+    assert (cut / "results.json").read_text() == (whole / "results.json").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr("demo.run.plan_run", interrupt)
+        assert main([*TINY, "--out", str(cut)]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_ctrl_c_while_the_last_steps_are_saved_loses_none(tmp_path, monkeypatch, capsys):
+    save = checkpoint.save
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        save(*arguments)
+
+    monkeypatch.setattr("demo.checkpoint.save", interrupted)
+    assert main([*TINY, "--steps", "2", "--out", str(tmp_path)]) == 130
+    assert "Interrupted after step 2 of 2; nothing is lost." in capsys.readouterr().out
+    assert checkpoint.read(tmp_path / "checkpoint.pt")["progress"]["steps"] == 2
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_the_one_before(tmp_path, capsys):
+    arguments = [*TINY, "--steps", "1", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    before = {name: (tmp_path / name).read_bytes() for name in ("checkpoint.pt", "results.json")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+        assert main(arguments) == 2
+        assert "checkpoint.pt: the checkpoint cannot be written; is the disk full?" in capsys.readouterr().err
+        with pytest.raises(OSError, match="too large"):
+            _keep(tmp_path, {"steps": 1, "ap": 0.123456789})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_compiles_are_counted_in_runs_of_one_step_and_of_none_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend="eager"))
+    arguments = ["--image-size", "32", "--batch-size", "2", "--workers", "0", "--timing-rounds", "0"]
+    assert main([*arguments, "--steps", "1", "--out", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["graphs"], results["graph_breaks"], results["recompiles"]) == (2, 0, 0)
+    assert main(["--workers", "0", "--timing-rounds", "0", "--resume", str(tmp_path / "checkpoint.pt")]) == 0
+    assert "graphs" not in json.loads((tmp_path / "results.json").read_text())

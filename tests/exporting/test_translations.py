@@ -26,8 +26,22 @@ class Of(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     ("function", "x"),
-    [(torch.sigmoid, LOGITS), (torch.log1p, LOGITS.exp()), (torch.log1p, -torch.linspace(0, 1, 100))],
-    ids=["sigmoid", "log1p of an exponential", "log1p of negative numbers"],
+    [
+        (torch.sigmoid, LOGITS),
+        (torch.log1p, LOGITS.exp()),
+        (torch.log1p, -torch.linspace(0, 1, 100)),
+        (lambda x: torch.logaddexp(x, 2 * x), torch.cat([torch.linspace(-2000, -1, 500), SPECIAL])),
+        (lambda x: torch.logaddexp(x, 2 * x), torch.linspace(1, 2000, 500)),
+        (lambda x: torch.logaddexp2(x, 2 * x), torch.cat([torch.linspace(-2000, -2, 500), SPECIAL])),
+    ],
+    ids=[
+        "sigmoid",
+        "log1p of an exponential",
+        "log1p of negative numbers",
+        "logaddexp of small numbers",
+        "logaddexp of large numbers",
+        "logaddexp2",
+    ],
 )
 def test_digits_are_kept_at_low_logits(function, x, dtype):
     x = x.to(dtype)

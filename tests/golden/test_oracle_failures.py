@@ -28,7 +28,9 @@ def with_rows(targets: Targets, change) -> Targets:
 
 
 def assert_answer_is_that_stored(case: Case, targets: Targets) -> None:
-    out = loss_of(case)(*predictions_of(case, case.leaves), targets)
+    loss = loss_of(case)
+    loss.check_values = False  # as in a graph, where every row of no image is padding
+    out = loss(*predictions_of(case, case.leaves), targets)
     names = [name.removesuffix("_loss") for name in case.items]
     torch.testing.assert_close(torch.stack([out.terms[name] for name in names]), case.vector, rtol=1e-5, atol=1e-6)
 

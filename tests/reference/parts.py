@@ -92,8 +92,8 @@ def distance_name(head: Opened) -> str:
 
 
 def entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy, elementwise."""
-    return logits.clamp(min=0) - logits * target + torch.log1p(torch.exp(-logits.abs()))
+    """Binary cross-entropy, elementwise; the derivative of a clamp would be wrong at a logit of 0."""
+    return torch.logaddexp(logits, torch.zeros_like(logits)) - logits * target
 
 
 def close(

@@ -1,0 +1,193 @@
+"""Further overlaps of upright boxes, pair by pair: the two arguments broadcast against each other.
+
+A box is (x1, y1, x2, y2), in any one unit; in pixels where an overlap says that it is `in_pixels`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compiled_loss.checks import finite_number, require, whole_number
+from compiled_loss.geometry.boxes import EPS, diagonal, iou, measure
+from compiled_loss.numerics import one_minus_exp, power, root
+
+# The power of SIoU's shape cost; its source finds the best between 2 and 6, near 4.
+_SHAPE_POWER = 4
+
+
+def eiou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Efficient IoU: `iou - (rho^2 / c^2 + (w1 - w2)^2 / c_w^2 + (h1 - h2)^2 / c_h^2)`, rho the centre distance, c_w
+    and c_h the sides of the enclosing box and c its diagonal.
+
+    Args:
+        boxes1: `[..., 4]` xyxy.
+        boxes2: `[..., 4]` xyxy.
+
+    Returns:
+        `[...]` in `[-3, 1]`.
+
+    Source: arXiv 2101.08158.
+
+    Example:
+        >>> round(eiou(torch.tensor([0.0, 0, 2, 2]), torch.tensor([0.0, 0, 4, 2])).item(), 4)
+        0.2
+    """
+    pair = measure(boxes1, boxes2)
+    w1, h1, w2, h2 = pair.sizes
+    wider = (w1 - w2).square() / (pair.hull_width.square() + EPS)
+    higher = (h1 - h2).square() / (pair.hull_height.square() + EPS)
+    return pair.iou - (pair.centre_distance / diagonal(pair) + wider + higher)
+
+
+def siou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """SCYLLA IoU: `iou - (distance + shape) / 2`, where the distance counts more along the nearer axis.
+
+    With the centres' difference (dx, dy), at the angle a to an axis, and the sides c_w and c_h of the enclosing box:
+    `distance = 2 - exp(-g dx^2 / c_w^2) - exp(-g dy^2 / c_h^2)`, `g = 2 - sin 2a`, and
+    `shape = (1 - exp(-|w1 - w2| / max(w1, w2)))^4`, plus the same of the heights.
+
+    Args:
+        boxes1: `[..., 4]` xyxy.
+        boxes2: `[..., 4]` xyxy.
+
+    Returns:
+        `[...]`, at most 1 and above -1.03.
+
+    Source: arXiv 2205.12740.
+
+    Example:
+        >>> round(siou(torch.tensor([0.0, 0, 1, 1]), torch.tensor([1.0, 0, 2, 1])).item(), 4)
+        -0.1967
+    """
+    pair = measure(boxes1, boxes2)
+    w1, h1, w2, h2 = pair.sizes
+    dx, dy = _centres(boxes1, boxes2)
+    # `1 - 2 sin^2(arcsin(|dy| / rho) - pi / 4)` is the sine of twice the angle, without an arcsine's infinite slopes.
+    gamma = 2 - 2 * (dx * dy).abs() / (pair.centre_distance + EPS)
+    distance = one_minus_exp(gamma * dx.square() / (pair.hull_width.square() + EPS))
+    distance = distance + one_minus_exp(gamma * dy.square() / (pair.hull_height.square() + EPS))
+    return pair.iou - (distance + _differ(w1, w2) + _differ(h1, h2)) / 2
+
+
+def _centres(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences of the centres along x and y."""
+    x, y, far_x, far_y = (boxes2 - boxes1).unbind(-1)
+    return (x + far_x) / 2, (y + far_y) / 2
+
+
+def _differ(side1: Tensor, side2: Tensor) -> Tensor:
+    longer = torch.maximum(side1, side2).clamp(min=EPS)
+    return power(one_minus_exp((side1 - side2).abs() / longer), _SHAPE_POWER)
+
+
+@dataclass(frozen=True)
+class InnerIoU:
+    """Another overlap, its IoU taken of boxes that are scaled about their centres: `overlap - iou + inner iou`.
+
+    A ratio below 1 sharpens the gradient of boxes that fit well, one above 1 reaches boxes that do not touch.
+
+    Args:
+        ratio: of the scaled boxes' sides to the true ones; the source tries 0.5 to 1.5.
+        overlap: the other overlap; with `iou` it is the IoU of the scaled boxes alone.
+
+    Raises:
+        ValueError: for a ratio that is not a finite number above 0.
+
+    Source: arXiv 2311.02877.
+
+    Example:
+        >>> inner = InnerIoU(ratio=0.5)
+        >>> round(inner(torch.tensor([0.0, 0, 4, 4]), torch.tensor([1.0, 0, 5, 4])).item(), 4)
+        0.3333
+    """
+
+    ratio: float = 0.75
+    overlap: Callable[[Tensor, Tensor], Tensor] = iou
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ratio", finite_number("ratio", self.ratio, zero=False))
+
+    @property
+    def in_pixels(self) -> bool:
+        """Whether the other overlap wants boxes in pixels."""
+        return getattr(self.overlap, "in_pixels", False)
+
+    def __call__(self, boxes1: Tensor, boxes2: Tensor) -> Tensor:
+        """`[...]`, at most 1."""
+        inner = iou(self._scaled(boxes1), self._scaled(boxes2))
+        return self.overlap(boxes1, boxes2) - iou(boxes1, boxes2) + inner
+
+    def _scaled(self, boxes: Tensor) -> Tensor:
+        low, high = boxes.chunk(2, -1)
+        centre, half = (low + high) / 2, (high - low) * (self.ratio / 2)
+        return torch.cat([centre - half, centre + half], -1)
+
+
+@dataclass(frozen=True)
+class MPDIoU:
+    """IoU less the squared distances of the top left and of the bottom right corners, as shares of the squared diagonal
+    of the image: `iou - (d1^2 + d2^2) / (H^2 + W^2)`.
+
+    Args:
+        image_size: (height, width) of the network's input, pixels.
+
+    Raises:
+        ValueError: for anything but two whole numbers of at least 1.
+
+    Source: arXiv 2307.07662.
+
+    Example:
+        >>> round(MPDIoU((30, 40))(torch.tensor([0.0, 0, 10, 10]), torch.tensor([0.0, 0, 10, 20])).item(), 4)
+        0.46
+    """
+
+    image_size: Sequence[int]
+
+    in_pixels = True
+
+    def __post_init__(self) -> None:
+        pair = isinstance(self.image_size, Sequence) and len(self.image_size) == 2
+        require(pair, "image_size", "(height, width) in pixels", self.image_size)
+        object.__setattr__(self, "image_size", tuple(whole_number("image_size", x) for x in self.image_size))
+
+    def __call__(self, boxes1: Tensor, boxes2: Tensor) -> Tensor:
+        """`[...]`, at most 1; above -2 of boxes inside the image."""
+        height, width = self.image_size
+        return iou(boxes1, boxes2) - (boxes1 - boxes2).square().sum(-1) / (height**2 + width**2)
+
+
+@dataclass(frozen=True)
+class NWD:
+    """Normalised Wasserstein distance, `exp(-W / constant)`: of tiny boxes, which overlap in full or not at all.
+
+    `W^2 = dx^2 + dy^2 + (w1 - w2)^2 / 4 + (h1 - h2)^2 / 4` is the squared 2-Wasserstein distance of the Gaussians with
+    the boxes' centres and half their sides as deviations.
+
+    Args:
+        constant: about the mean side of a data set's objects, pixels; the source's of AI-TOD is 12.8.
+
+    Raises:
+        ValueError: for a constant that is not a finite number above 0.
+
+    Source: arXiv 2110.13389.
+
+    Example:
+        >>> round(NWD(constant=5.0)(torch.tensor([0.0, 0, 2, 2]), torch.tensor([3.0, 4, 5, 6])).item(), 4)
+        0.3679
+    """
+
+    constant: float = 12.8
+
+    in_pixels = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "constant", finite_number("constant", self.constant, zero=False))
+
+    def __call__(self, boxes1: Tensor, boxes2: Tensor) -> Tensor:
+        """`[...]` in `[0, 1]`."""
+        dx, dy = _centres(boxes1, boxes2)
+        x, y, far_x, far_y = (boxes2 - boxes1).unbind(-1)
+        spread = (far_x - x).square() + (far_y - y).square()
+        return (-root(dx.square() + dy.square() + spread / 4) / self.constant).exp()

@@ -1,0 +1,46 @@
+"""What rows and anchors count: rows' weights, and rows of regions that nobody labelled.
+
+Letters: B images, N rows, A anchors, P positive slots.
+"""
+
+import torch
+from torch import Tensor
+
+from compiled_loss.assign.candidates import Candidates
+from compiled_loss.losses.scene import Positives
+from compiled_loss.targets import Targets
+
+
+def objects_of(targets: Targets) -> Tensor:
+    """`[N]` image of each row; of ignore rows -1, as of padding."""
+    return targets.batch_idx if targets.ignore is None else torch.where(targets.ignore, -1, targets.batch_idx)
+
+
+def anchors_of(candidates: Candidates, images: int, anchors: int) -> Tensor:
+    """`[B, A]` bool: anchors that are a candidate of any row."""
+    place = torch.where(candidates.inside, candidates.image[:, None] * anchors + candidates.anchor, images * anchors)
+    marks = torch.zeros(images * anchors + 1, device=place.device)
+    marks = marks.scatter(0, place.flatten(), torch.ones_like(place, dtype=marks.dtype).flatten())
+    return marks[:-1].view(images, anchors) > 0
+
+
+def row_weights(positives: Positives) -> Tensor | None:
+    """`[P]` weights of the slots' rows, 0 in empty slots; None: each counts 1."""
+    weights = positives.view.scene.targets.weights
+    return None if weights is None else positives.of_rows(weights)
+
+
+def anchor_weights(positives: Positives) -> Tensor | None:
+    """`[B, A]` what each anchor counts in the class term: its row's weight, 0 where ignored, else 1; None: all 1."""
+    (predictions, _, scene), assignment, weights = positives.view, positives.assignment, row_weights(positives)
+    if weights is None and scene.ignored is None:
+        return None
+    batch, _, anchors = predictions.scores.shape
+    # One anchor more, for the slots that are empty.
+    size = batch * anchors + 1
+    counts = scene.pixels.new_ones(size)
+    if scene.ignored is not None:
+        counts = torch.cat([1 - scene.ignored.flatten().to(counts.dtype), counts[:1]])
+    place = torch.where(assignment.valid, assignment.image * anchors + assignment.anchor, size - 1)
+    own = torch.ones_like(place, dtype=counts.dtype) if weights is None else weights.to(counts.dtype)
+    return counts.scatter(0, place, own)[:-1].view(batch, anchors)

@@ -1,0 +1,101 @@
+"""Wise IoU, the box term whose weights follow how wrong the positives have been of late.
+
+Letters: P positive slots.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from compiled_loss.checks import finite_number, require, share, true_or_false
+from compiled_loss.geometry.boxes import diagonal, measure
+from compiled_loss.numerics import at_least_float32, masked, total
+from compiled_loss.reduce import sum_over_ranks
+from compiled_loss.terms.exact import ExactModule
+
+
+class WIoU(ExactModule):
+    """The box term Wise IoU, `r exp(rho^2 / c^2) (1 - iou)`.
+
+    rho is the centre distance and c the diagonal of the enclosing box, which carries no gradient. Version 1 has
+    `r = 1`. Version 3 weighs by how much of an outlier a positive is, `b = (1 - iou) / mean`, without a gradient:
+    `r = b / (delta alpha^(b - delta))`, largest at `b = 1 / ln alpha`, so that neither boxes that fit nor those that
+    are far off count most. `mean` is the running mean of `1 - iou` over the positives; each call in training first
+    moves it by `momentum` towards that of the batch, in the graph, unless the batch has none. Evaluation and exported
+    graphs leave it as it is, and so must `torch.func`: call `eval()` there.
+
+    Args:
+        version: 1 or 3.
+        alpha: base of the weights, above 1.
+        delta: the outlier that weighs 1, above 0.
+        momentum: step of the running mean, in `[0, 1]`; the source takes `1 - 0.05^(1 / n)`, n the steps until gains
+            slow down.
+        mean: where the running mean starts, above 0.
+        distributed: take the batch's mean over the ranks of the default process group.
+
+    Raises:
+        ValueError: for numbers outside these ranges.
+
+    Source: arXiv 2301.10051.
+
+    Example:
+        >>> term = WIoU(momentum=0.5)
+        >>> predicted, true = torch.tensor([[0.0, 0, 2, 4]]), torch.tensor([[0.0, 0, 4, 4]])
+        >>> error, mean = term(predicted, true, torch.ones(1)), term.mean  # b = 0.5 / 0.75
+        >>> round(error.item(), 4), round(mean.item(), 4)
+        (0.5126, 0.75)
+    """
+
+    mean: Tensor
+
+    def __init__(
+        self,
+        version: int = 3,
+        alpha: float = 1.9,
+        delta: float = 3.0,
+        momentum: float = 0.01,
+        mean: float = 1.0,
+        distributed: bool = False,
+    ) -> None:
+        super().__init__()
+        require(version in (1, 3), "version", "1 or 3", version)
+        self.version = version
+        self.alpha = finite_number("alpha", alpha)
+        require(self.alpha > 1, "alpha", "a number above 1", alpha)
+        self.delta = finite_number("delta", delta, zero=False)
+        self.momentum = share("momentum", momentum)
+        self.distributed = true_or_false("distributed", distributed)
+        self.register_buffer("mean", torch.tensor(finite_number("mean", mean, zero=False)))
+
+    def forward(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
+        """Errors of the positives.
+
+        Args:
+            predicted: `[P, 4]` xyxy.
+            true: `[P, 4]` xyxy, same unit; a slot whose box is all zeros is empty.
+            strides: `[P]`, which makes no difference.
+
+        Returns:
+            `[P]`.
+        """
+        pair = measure(at_least_float32(predicted), true)
+        error = 1 - pair.iou
+        attention = (pair.centre_distance / diagonal(pair).detach()).exp()
+        if self.version == 1:
+            return attention * error
+        if self.training and not torch.compiler.is_exporting():
+            # What is broken must not stay in the mean.
+            self._update(error.detach(), (true != 0).any(-1) & error.isfinite())
+        return self._focus(error.detach()) * attention * error
+
+    @torch.no_grad()
+    def _update(self, error: Tensor, positive: Tensor) -> None:
+        sums = torch.stack([total(masked(error, positive)), positive.sum().to(error.dtype)])
+        summed, count = (sum_over_ranks(sums) if self.distributed else sums).unbind()
+        moved = torch.lerp(self.mean, (summed / count.clamp(min=1)).to(self.mean.dtype), self.momentum)
+        self.mean.copy_(torch.where(count > 0, moved, self.mean))
+
+    def _focus(self, error: Tensor) -> Tensor:
+        outlier = error / self.mean.to(error.dtype).clamp(min=1e-6)
+        return outlier / self.delta * ((self.delta - outlier) * math.log(self.alpha)).exp()

@@ -1,0 +1,220 @@
+"""Class terms that weigh every logit by how wrong it is: the focal family, without a dense target tensor.
+
+The members differ at positives alone. A background logit of probability `s = sigmoid(x)` costs `s^gamma softplus(x)`,
+times a factor: that is summed over all logits, and at the positives taken off again.
+
+Letters: B images, C classes, A anchors, P positive slots.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compiled_loss.checks import finite_number, require, share
+from compiled_loss.numerics import has_float64, masked, power, total
+from compiled_loss.terms.classification import WeightedClasses
+from compiled_loss.types import Assignment
+
+
+class Modulated(WeightedClasses):
+    """What the members of the family share.
+
+    Args:
+        gamma: power of the probability of a background logit, 0 or more.
+        background: factor of all background.
+        class_weights: `[C]` factor of every logit's loss, or None.
+    """
+
+    def __init__(self, gamma: float, background: float, class_weights: Tensor | Sequence[float] | None) -> None:
+        super().__init__(class_weights)
+        self._power, self._background = gamma, background
+
+    def positive(self, logit: Tensor, score: Tensor) -> Tensor:
+        """`[P]` errors of positives with logits and target scores `[P]`."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        scores: Tensor,  # [B, C, A] class logits
+        assignment: Assignment,
+        labels: Tensor,  # [N]
+    ) -> Tensor:
+        """The sum, not normalised.
+
+        Args:
+            scores: `[B, C, A]` class logits.
+            assignment: the positives and their target scores t.
+            labels: `[N]` class ids of the target rows.
+
+        Returns:
+            scalar.
+        """
+        image, anchor, row, valid, score = assignment[:5]
+        label = torch.where(valid, labels.long()[row], 0)
+        sums, logit, own = _sums_and_entries(scores, image, label, anchor, valid, self._power)
+        # In the sums' precision, so that what is taken off is what was added.
+        error = self.positive(logit, score.to(logit.dtype)).to(sums.dtype) - self._background * own.to(sums.dtype)
+        sums, error = self.weighted(self._background * sums, masked(error, valid), label)
+        return (total(sums) + total(error)).to(scores.dtype)
+
+
+class FocalLoss(Modulated):
+    """Focal loss summed over all `B*C*A` logits: with the probability p of what is true, `-a (1 - p)^gamma ln p`.
+
+    The factor a is alpha at the positives, whose target is 1 whatever their score, and `1 - alpha` elsewhere.
+
+    Args:
+        alpha: weight of positives against background, in `[0, 1]`.
+        gamma: how little a logit counts that is right already; 0 or more.
+        class_weights: `[C]` factor of every logit's loss, or None.
+
+    Raises:
+        ValueError: for numbers outside these ranges.
+
+    Source: arXiv 1708.02002.
+
+    Example:
+        >>> one = Assignment(*torch.tensor([[0], [2], [0]]), torch.tensor([True]), torch.tensor([0.9]), torch.tensor(0))
+        >>> round(FocalLoss()(torch.zeros(1, 2, 3), one, torch.tensor([1])).item(), 4)  # (5 x 0.75 + 0.25) ln(2) / 4
+        0.6931
+    """
+
+    def __init__(
+        self, alpha: float = 0.25, gamma: float = 2.0, class_weights: Tensor | Sequence[float] | None = None
+    ) -> None:
+        alpha, gamma = share("alpha", alpha), finite_number("gamma", gamma)
+        super().__init__(gamma, 1 - alpha, class_weights)
+        self.alpha, self.gamma = alpha, gamma
+
+    def positive(self, logit: Tensor, score: Tensor) -> Tensor:
+        """`alpha (1 - s)^gamma softplus(-x)`."""
+        return self.alpha * power((-logit).sigmoid(), self.gamma) * F.softplus(-logit)
+
+
+class QualityFocalLoss(Modulated):
+    """Quality focal loss summed over all `B*C*A` logits: `|t - s|^beta` times the binary cross-entropy with target t.
+
+    Args:
+        beta: how little a logit counts that is right already; 0, or 1 or more.
+        class_weights: `[C]` factor of every logit's loss, or None.
+
+    Raises:
+        ValueError: for numbers outside these ranges.
+
+    Source: Generalized Focal Loss, arXiv 2006.04388.
+
+    Example:
+        >>> one = Assignment(*torch.tensor([[0], [2], [0]]), torch.tensor([True]), torch.tensor([0.5]), torch.tensor(0))
+        >>> round(QualityFocalLoss()(torch.zeros(1, 2, 3), one, torch.tensor([1])).item(), 4)  # 5 ln(2) / 4
+        0.8664
+    """
+
+    def __init__(self, beta: float = 2.0, class_weights: Tensor | Sequence[float] | None = None) -> None:
+        beta = finite_number("beta", beta)
+        # Between them the slope is infinite where a prediction is right.
+        require(beta == 0 or beta >= 1, "beta", "0, or a number of 1 or more", beta)
+        super().__init__(beta, 1.0, class_weights)
+        self.beta = beta
+
+    def positive(self, logit: Tensor, score: Tensor) -> Tensor:
+        """`|t - s|^beta (t softplus(-x) + (1 - t) softplus(x))`."""
+        # In place of `t - s`, whose digits are lost where both are near 1.
+        away = (score * (-logit).sigmoid() - (1 - score) * logit.sigmoid()).abs()
+        return power(away, self.beta) * _cross_entropy(logit, score)
+
+
+class VarifocalLoss(Modulated):
+    """Varifocal loss summed over all `B*C*A` logits: positives count as much as their targets.
+
+    A positive with target score t costs t times the binary cross-entropy with target t, background costs
+    `alpha s^gamma softplus(x)`.
+
+    Args:
+        alpha: weight of background, 0 or more.
+        gamma: how little background counts that is right already; 0 or more.
+        class_weights: `[C]` factor of every logit's loss, or None.
+
+    Raises:
+        ValueError: for numbers outside these ranges.
+
+    Source: VarifocalNet, arXiv 2008.13367.
+
+    Example:
+        >>> one = Assignment(*torch.tensor([[0], [2], [0]]), torch.tensor([True]), torch.tensor([0.5]), torch.tensor(0))
+        >>> round(VarifocalLoss()(torch.zeros(1, 2, 3), one, torch.tensor([1])).item(), 4)  # (5 x 3/16 + 1/2) ln(2)
+        0.9964
+    """
+
+    def __init__(
+        self, alpha: float = 0.75, gamma: float = 2.0, class_weights: Tensor | Sequence[float] | None = None
+    ) -> None:
+        alpha, gamma = finite_number("alpha", alpha), finite_number("gamma", gamma)
+        super().__init__(gamma, alpha, class_weights)
+        self.alpha, self.gamma = alpha, gamma
+
+    def positive(self, logit: Tensor, score: Tensor) -> Tensor:
+        """`t (t softplus(-x) + (1 - t) softplus(x))`; a score of 0 is background."""
+        background = self.alpha * _modulated(logit, self.gamma)
+        return torch.where(score > 0, score * _cross_entropy(logit, score), background)
+
+
+class _SumsAndEntries(torch.autograd.Function):
+    """One gradient of the logits' size, with nothing of the sums at the positives."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor, valid: Tensor, gamma: float
+    ) -> tuple[Tensor, Tensor]:
+        return _sums(scores, gamma), scores[image, label, anchor]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.gamma = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (of_sums, of_entries), (scores, *places, valid) = gradients, ctx.saved_tensors
+        s = scores.sigmoid()
+        slope = power(s, ctx.gamma) * (ctx.gamma * (1 - s) * F.softplus(scores) + s)
+        gradient = of_sums[..., None].to(scores.dtype) * slope
+        # Taken off first, which leaves exactly 0: a positive that is nearly right has a slope many times smaller than
+        # as background, and their difference would lose it.
+        places = tuple(places)
+        gradient = gradient.index_put(places, -masked(gradient[places], valid), accumulate=True)
+        return gradient.index_put(places, of_entries, accumulate=True), None, None, None, None, None
+
+
+def _sums_and_entries(
+    scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor, valid: Tensor, gamma: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`[B, C]` sums of all logits' errors as background, `[P]` logits at places, 0 in empty slots, and of these the
+    errors as background, to take off."""
+    # As in `terms.classification`: no function of its own where no gradient is asked for, nor in an export.
+    if torch.is_grad_enabled() and scores.requires_grad and not torch.compiler.is_exporting():
+        sums, logit = _SumsAndEntries.apply(scores, image, label, anchor, valid, gamma)
+        logit = masked(logit, valid)
+        return sums, logit, _modulated(logit.detach(), gamma)  # whose gradient the sums leave out
+    logit = masked(scores[image, label, anchor], valid)
+    return _sums(scores, gamma), logit, _modulated(logit, gamma)
+
+
+def _sums(scores: Tensor, gamma: float) -> Tensor:
+    # In float64, so that what is taken off the sums at the positives leaves the rest its digits.
+    dtype = torch.float64 if has_float64(scores.device) else scores.dtype
+    return _modulated(scores, gamma).sum(-1, dtype=dtype)
+
+
+def _modulated(logit: Tensor, gamma: float) -> Tensor:
+    """`s^gamma softplus(x)`, the error of a background logit."""
+    return F.softplus(logit) * power(logit.sigmoid(), gamma)
+
+
+def _cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
+    """Without the cancellation of `softplus(x) - t x`."""
+    return target * F.softplus(-logit) + (1 - target) * F.softplus(logit)

@@ -1,0 +1,1 @@
+"""Random batches, labels and functions against what they must give: `python -m tests.fuzz.run --help`."""
