@@ -26,11 +26,20 @@ from compiled_loss.padded import PaddedTargets
 from compiled_loss.plan import TargetPlan
 from compiled_loss.ragged import Filled, fill, unfill
 from compiled_loss.rows import pad_rows
+from compiled_loss.suppression import suppress
 from compiled_loss.targets import Targets
 from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.terms.focal import FocalLoss, QualityFocalLoss, VarifocalLoss
 from compiled_loss.terms.rotated import KFIoU, KullbackLeibler
-from compiled_loss.types import Assignment, DenseAssignment, EndToEndOutput, LossOutput, Predictions
+from compiled_loss.types import (
+    Assignment,
+    Decoded,
+    DenseAssignment,
+    Detections,
+    EndToEndOutput,
+    LossOutput,
+    Predictions,
+)
 
 __all__ = [
     "ATSS",
@@ -38,9 +47,11 @@ __all__ = [
     "Assignment",
     "BinaryCrossEntropy",
     "Candidates",
+    "Decoded",
     "DenseAssignment",
     "DenseLoss",
     "DetectionLoss",
+    "Detections",
     "DynamicSoftLabel",
     "EndToEndLoss",
     "EndToEndOutput",
@@ -73,6 +84,7 @@ __all__ = [
     "pad_rows",
     "select",
     "sources",
+    "suppress",
     "to_dense",
     "unfill",
 ]

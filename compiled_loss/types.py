@@ -1,7 +1,7 @@
 """The values that travel between the parts: fixed-field tuples, so that compile and export see through them.
 
 Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypoints, nm mask prototypes of H_m by W_m
-pixels, P positive slots.
+pixels, P positive slots, k detections of an image, D values of a keypoint.
 """
 
 from typing import NamedTuple
@@ -111,6 +111,63 @@ class DenseAssignment(NamedTuple):
     scores: Tensor
     foreground: Tensor
     row: Tensor
+
+
+class Decoded(NamedTuple):
+    """What a head says of every anchor, in float32 pixels and probabilities.
+
+    An anchor with a broken number (NaN or infinite; as a class logit -inf is probability 0) has 0 in every field.
+
+    Args:
+        boxes: `[B, A, 4]` xyxy, not cut at the image's border; of oriented boxes `[B, A, 5]` (cx, cy, w, h, angle).
+        scores: `[B, A, C]` probability of each class.
+        keypoints: `[B, A, K, D]` x, y and, with `D = 3`, the probability to be visible.
+        coefficients: `[B, A, nm]` mask coefficients, one for each prototype.
+
+    Fields that a task does not have are None.
+
+    Example:
+        >>> import torch
+        >>> boxes = torch.tensor([[[0.0, 0, 8, 8], [8, 0, 24, 16]]])
+        >>> decoded = Decoded(boxes, torch.tensor([[[0.1, 0.2], [0.9, 0.3]]]))
+        >>> decoded.boxes[decoded.scores.amax(2) > 0.5]
+        tensor([[ 8.,  0., 24., 16.]])
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    keypoints: Tensor | None = None
+    coefficients: Tensor | None = None
+
+
+class Detections(NamedTuple):
+    """The k best detections of every image, best first; of one image, n of them, without the first dimension.
+
+    Where an image has fewer sound anchors than k, the rest is padding: score 0, and 0 in every field.
+
+    Args:
+        boxes: `[B, k, 4]` xyxy, pixels; of oriented boxes `[B, k, 5]` (cx, cy, w, h, angle).
+        scores: `[B, k]` probability of the class.
+        labels: `[B, k]` class.
+        anchors: `[B, k]` anchor that each comes from, to read further maps of the head at.
+        keypoints: `[B, k, K, D]` x, y and, with `D = 3`, the probability to be visible.
+        masks: `[B, k, H, W]` probability of every pixel; 0 outside of the box.
+
+    Fields that a task does not have are None.
+
+    Example:
+        >>> import torch
+        >>> two = Detections(torch.zeros(2, 4), torch.tensor([0.9, 0.2]), torch.tensor([7, 3]), torch.tensor([0, 5]))
+        >>> two.labels[two.scores > 0.5]
+        tensor([7])
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    anchors: Tensor
+    keypoints: Tensor | None = None
+    masks: Tensor | None = None
 
 
 class LossOutput(NamedTuple):

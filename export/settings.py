@@ -37,8 +37,8 @@ ONLY = {
 CLASSES = {"detect": 80, "pose": 1, "obb": 15, "segment": 80}  # of COCO, and DOTA
 
 
-def loss_parser(program: str, text: str, out: str) -> argparse.ArgumentParser:
-    """The arguments that describe a loss and its graph."""
+def loss_parser(program: str, text: str, out: str, *, targets: bool = True) -> argparse.ArgumentParser:
+    """The arguments that describe a loss and its graph; without targets none that only these have a meaning for."""
     parser = argparse.ArgumentParser(
         prog=f"python -m export.{program}", description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -49,11 +49,6 @@ def loss_parser(program: str, text: str, out: str) -> argparse.ArgumentParser:
     add("--classes", type=int, help="number of classes; None: that of COCO, or for obb DOTA")
     add("--reg-max", type=int, default=16, help="distance bins per side; 1 for heads without bins")
     add("--strides", type=int, nargs="+", default=[8, 16, 32], help="pixels per cell of each level, finest first")
-    add("--top-k", type=int, default=10, help="anchors that a target row selects")
-    add("--keep", type=int, help="anchors that it keeps; one-to-one branches have --top-k 7 --keep 1")
-    add("--alpha", type=float, default=0.5, help="power of the class score in the alignment")
-    add("--beta", type=float, default=6.0, help="power of the overlap in the alignment")
-    add("--pages", type=int, help="planned pages of 64 candidate anchors for all rows; None: room for all")
     pose = parser.add_argument_group("pose")
     pose.add_argument("--keypoints", type=int, default=17, help="keypoints of an object")
     pose.add_argument("--keypoint-dims", type=int, default=3, help="3 with a visibility logit, 2 without")
@@ -61,10 +56,23 @@ def loss_parser(program: str, text: str, out: str) -> argparse.ArgumentParser:
     segment = parser.add_argument_group("segment")
     segment.add_argument("--prototypes", type=int, default=32, help="mask prototypes")
     segment.add_argument("--mask-stride", type=int, default=4, help="image pixels per mask pixel")
+    learning = parser if targets else argparse.ArgumentParser()
+    _add_learning(learning.add_argument_group("learning"), segment if targets else learning)
+    if not targets:  # the loss is made with what these are by default
+        parser.set_defaults(**vars(learning.parse_args([])))
+    return parser
+
+
+def _add_learning(learning: Any, segment: Any) -> None:
+    add = learning.add_argument
+    add("--top-k", type=int, default=10, help="anchors that a target row selects")
+    add("--keep", type=int, help="anchors that it keeps; one-to-one branches have --top-k 7 --keep 1")
+    add("--alpha", type=float, default=0.5, help="power of the class score in the alignment")
+    add("--beta", type=float, default=6.0, help="power of the overlap in the alignment")
+    add("--pages", type=int, help="planned pages of 64 candidate anchors for all rows; None: room for all")
     segment.add_argument("--mask-tiles", type=int, help="planned tiles of 64 mask pixels; None: all")
     segment.add_argument("--mask-overlap", action="store_true", help="let the assigner see masks")
     segment.add_argument("--semantic", action="store_true", help="the head tells the class of every pixel")
-    return parser
 
 
 def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:

@@ -36,6 +36,7 @@ FLOORS = {
     "rows": 1,
     "reading": 1,
     "segmentations": 1,
+    "suppression": 5,
     "needs": 5,
     "plan": 5,
     "collation": 5,

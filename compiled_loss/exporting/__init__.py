@@ -1,6 +1,6 @@
-"""Target assignment, losses and losses with gradients as files: ONNX, torch.export archives, AOTInductor packages."""
+"""Assignment, losses, their gradients and decoding as files: ONNX, torch.export archives, AOTInductor packages."""
 
-from compiled_loss.exporting.export import export_assignment, export_loss
+from compiled_loss.exporting.export import export_assignment, export_decoding, export_loss
 from compiled_loss.exporting.files import ExportedFile, load
 from compiled_loss.exporting.interface import Setting
 from compiled_loss.exporting.metadata import INTERFACE_VERSION, Metadata, rebuild
@@ -13,6 +13,7 @@ __all__ = [
     "Setting",
     "eager",
     "export_assignment",
+    "export_decoding",
     "export_loss",
     "load",
     "rebuild",

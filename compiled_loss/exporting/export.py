@@ -1,15 +1,19 @@
-"""Writing the assignment, the loss, or the loss with its gradients, of any loss of this package."""
+"""Writing the assignment, the loss, the loss with its gradients, or the decoding, of any loss of this package."""
 
 import copy
 import os
 
 from compiled_loss.checks import require, true_or_false
 from compiled_loss.exporting.files import check_path, write
-from compiled_loss.exporting.graphs import AssignmentGraph, LossGraph
-from compiled_loss.exporting.interface import Loss, Setting, check_setting
+from compiled_loss.exporting.graphs import AssignmentGraph, DecodingGraph, LossGraph
+from compiled_loss.exporting.interface import Loss, Setting, check_setting, check_unused
 from compiled_loss.exporting.metadata import Metadata, describe
 from compiled_loss.exporting.programs import JointGraph, check_version, export_program
 from compiled_loss.losses.dense import DenseLoss
+from compiled_loss.losses.end_to_end import EndToEndLoss
+
+_OF_DECODING: dict[str, str] = dict.fromkeys(("k", "mask_size"), "it belongs to the decoding")
+_OF_TARGETS: dict[str, str] = dict.fromkeys(("slots", "pages", "mask_tiles", "semantic"), "decoding reads no targets")
 
 
 def export_assignment(loss: DenseLoss, path: str | os.PathLike[str], setting: Setting | None = None) -> Metadata:
@@ -37,6 +41,7 @@ def export_assignment(loss: DenseLoss, path: str | os.PathLike[str], setting: Se
     is_one = isinstance(loss, DenseLoss)
     require(is_one, "loss", "the loss of one branch, such as loss.many or loss.one", type(loss).__name__)
     check_setting(loss, setting)
+    check_unused(setting, _OF_DECODING)
     check_path(path)
     graph = AssignmentGraph(copy.deepcopy(loss).cpu(), setting)
     metadata = describe(loss, setting, "assignment", graph.inputs, graph.outputs)
@@ -72,7 +77,7 @@ def export_loss(
     """
     setting = Setting() if setting is None else setting
     check_setting(loss, setting)
-    require(setting.slots is None, "slots", "None, since slots are an output of the assignment", setting.slots)
+    check_unused(setting, {"slots": "slots are an output of the assignment", **_OF_DECODING})
     if true_or_false("gradients", gradients):
         check_version()
     check_path(path)
@@ -81,5 +86,40 @@ def export_loss(
         graph = JointGraph(graph)
     kind = "gradients" if gradients else "loss"
     metadata = describe(loss, setting, kind, graph.inputs, graph.outputs)
+    write(export_program(graph), metadata, path)
+    return metadata
+
+
+def export_decoding(loss: Loss, path: str | os.PathLike[str], setting: Setting | None = None) -> Metadata:
+    """Write what needs no targets: predictions in, boxes, keypoints and masks in pixels with their probabilities out.
+
+    Args:
+        loss: a task's loss; of an end-to-end loss its one-to-one branch is decoded.
+        path: a name that ends in .onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package).
+        setting: image size, k for the k best detections of every image, without suppression, in place of every anchor,
+            and the size of their masks.
+
+    Returns:
+        What was written into the file: names, shapes and meanings of inputs and outputs, constants, versions.
+
+    Raises:
+        ValueError: for a setting that does not fit the loss, or a path that cannot be written.
+        ImportError: for an ONNX file without the packages of `compiled-loss[export]`.
+
+    Example:
+        >>> from compiled_loss import DetectionLoss
+        >>> export_decoding(DetectionLoss(2), "decode.onnx", Setting(k=300, mask_size=(160, 160)))
+        Traceback (most recent call last):
+        ValueError: mask_size: expected None, since there are no masks, got (160, 160)
+    """
+    setting = Setting() if setting is None else setting
+    check_setting(loss, setting)
+    loss = loss.one if isinstance(loss, EndToEndLoss) else loss
+    check_unused(setting, _OF_TARGETS)
+    if setting.k is None or all(x.name != "coefficients" for x in loss.maps):
+        check_unused(setting, {"mask_size": "there are no masks"})
+    check_path(path)
+    graph = DecodingGraph(copy.deepcopy(loss).cpu().requires_grad_(False), setting)
+    metadata = describe(loss, setting, "decoding", graph.inputs, graph.outputs)
     write(export_program(graph), metadata, path)
     return metadata

@@ -1,6 +1,6 @@
-"""Assignment and loss as modules of named tensors alone, in and out.
+"""Assignment, loss and decoding as modules of named tensors alone, in and out.
 
-Letters: B images, N rows, A anchors, P positive slots, M slots per image.
+Letters: B images, N rows, A anchors, P positive slots, M slots per image, k detections per image.
 """
 
 import torch
@@ -20,7 +20,7 @@ from compiled_loss.exporting.interface import (
     share_port,
     target_ports,
 )
-from compiled_loss.exporting.outputs import SLOTTED, assignment_outputs, loss_outputs
+from compiled_loss.exporting.outputs import SLOTTED, assignment_outputs, decoding_outputs, loss_outputs
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.ragged import fill, positions
@@ -28,6 +28,7 @@ from compiled_loss.targets import Targets
 from compiled_loss.types import EndToEndOutput, LossOutput, Predictions
 
 _FIELDS = {name: field for field, name in NAMES.items()}
+_FILE_NAMES = {**NAMES, "anchors": "anchor"}
 
 
 class Graph(nn.Module):
@@ -132,3 +133,27 @@ class LossGraph(Graph):
         heads = [self._predictions(tensors, branch) for branch in branches(self.loss)]
         buffers = {name: tensors[name] for name in ("share",) if name in tensors}
         return torch.func.functional_call(self.loss, buffers, (*heads, self._targets(tensors)))
+
+
+class DecodingGraph(Graph):
+    """What needs no targets: every anchor decoded, or the k best detections."""
+
+    loss: DenseLoss
+
+    def __init__(self, loss: DenseLoss, setting: Setting) -> None:
+        super().__init__(loss, setting)
+        unread = [x.name for x in loss.maps if x.optional or (x.pixels and setting.k is None)]
+        self.inputs = self.predictions = [
+            p for p in self.predictions if not p.name.startswith(tuple(f"pred_{name}" for name in unread))
+        ]
+        self.outputs = decoding_outputs(loss, setting, self.predictions)
+
+    def forward(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs by name."""
+        predictions, setting = self._predictions(tensors, "pred"), self.setting
+        if setting.k is None:
+            found = self.loss.decode(predictions)
+        else:
+            found = self.loss.detect(predictions, setting.k, mask_size=setting.mask_size)
+        fields = {_FILE_NAMES.get(name, name): x for name, x in found._asdict().items()}
+        return {port.name: fields[port.name] for port in self.outputs}

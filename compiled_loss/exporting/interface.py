@@ -38,6 +38,8 @@ class Setting(NamedTuple):
         prototypes: mask prototypes of a segmentation head.
         mask_stride: image pixels per pixel of prototypes and masks.
         semantic: whether a segmentation head tells the class of every pixel, at twice the mask stride.
+        k: detections per image of a decoding graph, or None: every anchor.
+        mask_size: (H, W) of a decoding graph's masks, or None: that of the prototypes.
 
     Example:
         >>> Setting(image_size=(64, 96)).slots is None
@@ -51,6 +53,8 @@ class Setting(NamedTuple):
     prototypes: int = 32
     mask_stride: int = 4
     semantic: bool = False
+    k: int | None = None
+    mask_size: tuple[int, int] | None = None
 
 
 class Port(NamedTuple):
@@ -102,10 +106,27 @@ def check_setting(loss: Loss, setting: Setting) -> None:
         require(two, "image_size", "(height, width) in pixels, or None", size)
         fits = all(n % stride == 0 for n in size for stride in steps)
         require(fits, "image_size", f"multiples of {sorted(set(steps))}", tuple(size))
-    for name in ("slots", "pages", "mask_tiles", "prototypes"):
+    for name in ("slots", "pages", "mask_tiles", "prototypes", "k"):
         value = getattr(setting, name)
         require(value is None or _whole(value), name, "a positive integer, or None", value)
     require(setting.prototypes is not None, "prototypes", "a positive integer", None)
+    pair = (
+        isinstance(setting.mask_size, Sequence) and len(setting.mask_size) == 2 and all(map(_whole, setting.mask_size))
+    )
+    require(
+        setting.mask_size is None or pair, "mask_size", "(height, width) in mask pixels, or None", setting.mask_size
+    )
+
+
+def check_unused(setting: Setting, reasons: dict[str, str]) -> None:
+    """Check that what has no meaning for a graph is as by default.
+
+    Raises:
+        ValueError: naming the field and why it has none.
+    """
+    for name, reason in reasons.items():
+        value, default = getattr(setting, name), Setting._field_defaults[name]
+        require(value == default, name, f"{default}, since {reason}", value)
 
 
 def prediction_ports(loss: Loss, setting: Setting) -> list[Port]:

@@ -20,7 +20,7 @@ class Metadata(NamedTuple):
 
     Args:
         interface_version: of the names, shapes and meanings.
-        graph: "assignment", "loss" or "gradients".
+        graph: "assignment", "loss", "gradients" or "decoding".
         experimental: whether the graph rests on an unstable interface of torch.
         task: "detect", "pose", "obb" or "segment".
         constants: class and arguments of the loss, and what else the graph fixes.
@@ -108,8 +108,8 @@ def rebuild(metadata: Metadata) -> tuple[Loss, Setting]:
 def _rebuild(constants: dict[str, Any]) -> tuple[Loss, Setting]:
     loss, branches = loss_of(constants), constants["end_to_end"]
     setting = Setting(**constants["setting"])
-    if setting.image_size is not None:
-        setting = setting._replace(image_size=tuple(setting.image_size))
+    sizes = {name: tuple(x) for name in ("image_size", "mask_size") if (x := getattr(setting, name)) is not None}
+    setting = setting._replace(**sizes)
     if branches is None:
         return loss, setting
     one = made("constants.end_to_end.one_to_one", branches["one_to_one"])

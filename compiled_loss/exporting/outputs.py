@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from compiled_loss.exporting.interface import Port, Setting, grids, target_ports
 from compiled_loss.losses.dense import DenseLoss
+from compiled_loss.losses.pose import KeypointTerms
 
 GRADIENT = "grad_"
 # Target fields that the padded form has slots of, with what empty slots hold.
@@ -15,11 +16,7 @@ SLOTTED = ("cls", "boxes", "keypoints", "angles")
 
 def assignment_outputs(loss: DenseLoss, setting: Setting) -> list[Port]:
     """The positives, their dense view, and of the padded form the filled slots."""
-    anchors: int | str = "A"
-    if setting.image_size is not None:
-        anchors = sum(rows * columns for rows, columns in grids(loss, setting.image_size))
-    values = loss.boxes.values
-    corners = "centre x, centre y, width, height, angle" if values == 5 else "x1, y1, x2, y2"
+    anchors, values, corners = _anchors(loss, setting), loss.boxes.values, _corners(loss)
     ports = [
         Port("image", ("P",), "int64", "image of the positive"),
         Port("anchor", ("P",), "int64", "its anchor, levels finest first, row by row within a level"),
@@ -49,6 +46,33 @@ def assignment_outputs(loss: DenseLoss, setting: Setting) -> list[Port]:
     ]
 
 
+def decoding_outputs(loss: DenseLoss, setting: Setting, predictions: Sequence[Port]) -> list[Port]:
+    """Of the k best detections, or of every anchor."""
+    maps = {p.name: p.shape for p in predictions}
+    each = ("B", _anchors(loss, setting) if setting.k is None else setting.k)
+    ports = [Port("boxes", (*each, loss.boxes.values), "float32", f"{_corners(loss)}, pixels; 0 where there is none")]
+    if setting.k is None:
+        ports.append(Port("scores", (*each, loss.num_classes), "float32", "probability of each class; 0 where broken"))
+    else:
+        ports += [
+            Port("scores", each, "float32", "probability of the class, best first; 0 where there is no more"),
+            Port("cls", each, "int64", "class"),
+            Port("anchor", each, "int64", "anchor that it comes from, levels finest first"),
+        ]
+    for x in loss.extras:
+        if isinstance(x, KeypointTerms):
+            visible = ", probability to be visible" if x.keypoint_dims == 3 else ""
+            shape = (*each, x.num_keypoints, x.keypoint_dims)
+            ports.append(Port("keypoints", shape, "float32", f"x and y in pixels{visible}"))
+    if any(x.name == "coefficients" for x in loss.maps):
+        if setting.k is None:
+            ports.append(Port("coefficients", (*each, setting.prototypes), "float32", "one for each prototype"))
+        else:
+            size = setting.mask_size or maps["pred_prototypes"][2:]
+            ports.append(Port("masks", (*each, *size), "float32", "probability of every pixel; 0 outside of the box"))
+    return ports
+
+
 def loss_outputs(terms: Sequence[str]) -> list[Port]:
     """The loss and its terms, each times its gain and times B."""
     return [
@@ -62,3 +86,13 @@ def loss_outputs(terms: Sequence[str]) -> list[Port]:
 def gradient_outputs(predictions: Sequence[Port]) -> list[Port]:
     """The gradient of the loss by every prediction."""
     return [Port(GRADIENT + p.name, p.shape, p.dtype, f"gradient of loss by {p.name}") for p in predictions]
+
+
+def _anchors(loss: DenseLoss, setting: Setting) -> int | str:
+    if setting.image_size is None:
+        return "A"
+    return sum(rows * columns for rows, columns in grids(loss, setting.image_size))
+
+
+def _corners(loss: DenseLoss) -> str:
+    return "centre x, centre y, width, height, angle" if loss.boxes.values == 5 else "x1, y1, x2, y2"

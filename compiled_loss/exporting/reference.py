@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import require
-from compiled_loss.exporting.graphs import AssignmentGraph, Graph, LossGraph
+from compiled_loss.exporting.graphs import AssignmentGraph, DecodingGraph, Graph, LossGraph
 from compiled_loss.exporting.metadata import Metadata, rebuild
 from compiled_loss.exporting.outputs import GRADIENT, gradient_outputs
 from compiled_loss.losses.dense import DenseLoss
@@ -38,11 +38,11 @@ def eager(metadata: Metadata, compiler: Callable[[Graph], Function] | None = Non
         ['loss', 'loss_box', 'loss_cls', 'loss_dfl', 'num_positives', 'overflow']
     """
     loss, setting = rebuild(metadata)
-    kinds = ("assignment", "loss", "gradients") if isinstance(loss, DenseLoss) else ("loss", "gradients")
+    kinds = ("assignment", "decoding", "loss", "gradients") if isinstance(loss, DenseLoss) else ("loss", "gradients")
     require(metadata.graph in kinds, "metadata.graph", f"one of {', '.join(kinds)}", metadata.graph)
-    if metadata.graph == "assignment":
+    if metadata.graph in ("assignment", "decoding"):
         assert isinstance(loss, DenseLoss)
-        graph = AssignmentGraph(loss, setting)
+        graph = (AssignmentGraph if metadata.graph == "assignment" else DecodingGraph)(loss, setting)
     else:
         graph = LossGraph(loss, setting)
     gradients = gradient_outputs(graph.predictions) if metadata.graph == "gradients" else []

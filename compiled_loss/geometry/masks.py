@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compiled_loss.geometry.pixels import box_pixels, inside_pixels
-from compiled_loss.geometry.products import without_autocast
+from compiled_loss.geometry.products import product, without_autocast
 from compiled_loss.pages import paginate
 from compiled_loss.ragged import positions
 
@@ -198,3 +198,53 @@ def mask_iou(
         true = true + covered.sum(-1)
     union = predicted + true - joint
     return pages.read(joint / union.clamp(min=1))
+
+
+def decode_masks(
+    coefficients: Tensor,
+    prototypes: Tensor,
+    boxes: Tensor,
+    image_size: tuple[int, int],
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Masks of detections, `sigmoid(coefficients . prototypes)` at pixels whose centre is inside the box, else 0.
+
+    Args:
+        coefficients: `[B, k, D]`.
+        prototypes: `[B, D, h, w]` of the whole image.
+        boxes: `[B, k, 4]` xyxy, image pixels.
+        image_size: (height, width) in image pixels.
+        size: (H, W) of the masks, which the logits are resized to, bilinear; None is that of the prototypes.
+
+    Returns:
+        `[B, k, H, W]` float32 probabilities.
+
+    Example:
+        >>> half = torch.tensor([[[0.0, 0.0, 8.0, 8.0]]])
+        >>> decode_masks(torch.zeros(1, 1, 3), torch.zeros(1, 3, 1, 4), half, (4, 16))
+        tensor([[[[0.5000, 0.5000, 0.0000, 0.0000]]]])
+    """
+    rows, columns = (prototypes.shape[2], prototypes.shape[3]) if size is None else size
+    logits = product(coefficients.float(), prototypes.float().flatten(2))
+    logits = logits.unflatten(2, (prototypes.shape[2], prototypes.shape[3]))
+    if size is not None:
+        logits = (_resized_exported if torch.compiler.is_exporting() else resize_prototypes)(logits, size)
+    (height, width), device = image_size, boxes.device
+    y = (torch.arange(rows, device=device) + 0.5) * height / rows
+    x = (torch.arange(columns, device=device) + 0.5) * width / columns
+    left, top, right, bottom = boxes[..., None].unbind(2)
+    down, along = (y > top) & (y < bottom), (x > left) & (x < right)
+    return torch.where(down[..., :, None] & along[..., None, :], logits.sigmoid(), 0.0)
+
+
+def _resized_exported(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """As `resize_prototypes`, from plain operators: ONNX Runtime's Resize rounds the places that it reads otherwise."""
+    for dim, pixels in zip((2, 3), size, strict=True):
+        given = x.shape[dim]
+        scale = (torch.zeros((), device=x.device) + given) / pixels
+        place = ((torch.arange(pixels, device=x.device) + 0.5) * scale - 0.5).clamp(min=0)
+        low = place.long()
+        high, share = torch.where(low + 1 < given, low + 1, low), place - low
+        share = share[:, None] if dim == 2 else share
+        x = x.index_select(dim, low) * (1 - share) + x.index_select(dim, high) * share
+    return x

@@ -13,9 +13,9 @@ from compiled_loss.assign.rotated import InRotatedBox
 from compiled_loss.checks import given
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.geometry.rotated import decode_rotated, rotated_distances
-from compiled_loss.grid import boxes_to_distances, distances_to_boxes
+from compiled_loss.grid import Anchors, Sides, boxes_to_distances, distances_to_boxes
 from compiled_loss.losses.parts import Field, Map
-from compiled_loss.losses.scene import Positives, View, to_pixels
+from compiled_loss.losses.scene import Positives, to_pixels
 from compiled_loss.numerics import at_least_float32
 from compiled_loss.targets import Targets
 from compiled_loss.types import Predictions
@@ -41,10 +41,10 @@ class UprightBoxes:
             targets.batch_idx, dtype=torch.bool
         )
 
-    def predicted(self, view: View) -> Tensor:
+    def predicted(self, predictions: Predictions, sides: Sides, anchors: Anchors) -> Tensor:
         """`[B, A, 4]` boxes of all anchors, pixels."""
-        points, strides = view.scene.anchors
-        distances = view.sides.distances.transpose(1, 2) * strides[:, None]
+        points, strides = anchors
+        distances = sides.distances.transpose(1, 2) * strides[:, None]
         return distances_to_boxes(points * strides[:, None], distances).float()
 
     def scaled(self, boxes: Tensor, strides: Tensor) -> Tensor:
@@ -80,11 +80,11 @@ class OrientedBoxes:
         boxes = torch.cat([to_pixels(targets.boxes, image_size), angles[:, None]], 1)
         return boxes, (boxes[:, 2:4] >= _SHORTEST_SIDE).all(1)
 
-    def predicted(self, view: View) -> Tensor:
+    def predicted(self, predictions: Predictions, sides: Sides, anchors: Anchors) -> Tensor:
         """`[B, A, 5]` boxes of all anchors, pixels."""
-        points, strides = view.scene.anchors
-        angles = at_least_float32(angles_of(view.predictions)).squeeze(1)
-        distances = view.sides.distances.transpose(1, 2) * strides[:, None]
+        points, strides = anchors
+        angles = at_least_float32(angles_of(predictions)).squeeze(1)
+        distances = sides.distances.transpose(1, 2) * strides[:, None]
         return decode_rotated(points * strides[:, None], distances, angles).float()
 
     def scaled(self, boxes: Tensor, strides: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from compiled_loss.assign.regions import Region
 from compiled_loss.checks import check_strides, finite_number, true_or_false, whole_number
 from compiled_loss.grid import decode_sides
 from compiled_loss.losses.counting import objects_of
+from compiled_loss.losses.decoding import Decoder
 from compiled_loss.losses.inputs import check_buffers, check_inputs
-from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Field, Map, Pairing, Term, Weighted
+from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Field, Pairing, Term, Weighted
 from compiled_loss.losses.placing import placed
 from compiled_loss.losses.reducing import reduction_of
 from compiled_loss.losses.scene import Positives, Scene, View, detached, sound_anchors, to_rows, where_sound
@@ -28,7 +29,6 @@ from compiled_loss.reduce import Sums
 from compiled_loss.targets import Targets
 from compiled_loss.terms.box import read_sides, scaled_l1
 from compiled_loss.terms.classification import WeightedClasses
-from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
 from compiled_loss.values import check_row_values
 
@@ -36,7 +36,7 @@ from compiled_loss.values import check_row_values
 _ARGUMENTS = {"l1": "dfl", "seg": "mask", "sem": "semantic"}
 
 
-class DenseLoss(ExactModule):
+class DenseLoss(Decoder):
     """The loss of a dense, anchor-free head, made of parts.
 
     Candidates are paired with rows, an assigner makes some of them positives, and over these it sums the box term, the
@@ -116,18 +116,6 @@ class DenseLoss(ExactModule):
         self.per_image = true_or_false("per_image", per_image)
         names = inspect.signature(type(self).__init__).parameters  # its `locals()` hold more
         self.arguments = {name: value for name, value in (arguments or {}).items() if name in names and name != "self"}
-
-    @property
-    def maps(self) -> list[Map]:
-        """The fields of `Predictions` that the loss reads."""
-        bins = "logits of the distances to left, top, right, bottom, channel side*R + bin"
-        plain = "distances to left, top, right, bottom in cells of the level"
-        return [
-            Map("boxes", 4 * self.reg_max, bins if self.reg_max > 1 else plain),
-            Map("scores", self.num_classes, "class logits"),
-            *self.boxes.maps,
-            *(x for extra in self.extras for x in extra.maps),
-        ]
 
     @property
     def fields(self) -> list[Field]:
@@ -250,8 +238,11 @@ class DenseLoss(ExactModule):
         read = [x for x in read if x is not None]
         overlap = where_sound(self.pairing(view, self.boxes, assigner), read)
         rows = objects_of(targets), targets.labels, scene.boxes, scene.pixels, scene.anchors.strides
-        maps = lambda: [self.boxes.predicted(view).mT, *read]  # noqa: E731  (of an assigner that asks)
-        pairs = Pairs(view.predictions.scores, *rows, scene.candidates, overlap, lambda: sound_anchors(maps()))
+
+        def sound() -> Tensor:  # of an assigner that asks
+            return sound_anchors([self.boxes.predicted(view.predictions, view.sides, scene.anchors).mT, *read])
+
+        pairs = Pairs(view.predictions.scores, *rows, scene.candidates, overlap, sound)
         found = assigner(pairs)
         overflow = found.overflow + scene.dropped
         for extra in self.extras:

@@ -15,7 +15,7 @@ from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.padded import PaddedTargets
 from compiled_loss.targets import Targets
 from compiled_loss.terms.exact import ExactModule
-from compiled_loss.types import EndToEndOutput, Predictions
+from compiled_loss.types import Decoded, Detections, EndToEndOutput, Predictions
 
 _FIRST, _LAST = 0.8, 0.1  # share of the one-to-many branch
 
@@ -101,6 +101,36 @@ class EndToEndLoss(ExactModule):
         """
         epoch, epochs = finite_number("epoch", epoch), finite_number("epochs", epochs)
         self.share.fill_(_LAST + (_FIRST - _LAST) * max(0.0, 1 - epoch / max(epochs - 1, 1)))
+
+    def decode(self, one: Predictions) -> Decoded:
+        """What the one-to-one branch says of every anchor.
+
+        Args:
+            one: raw output of the one-to-one branch.
+
+        Returns:
+            `Decoded(boxes, scores, keypoints, coefficients)`.
+
+        Raises:
+            ValueError: for a wrong rank, size, dtype or device.
+        """
+        return self.loss.decode(one)
+
+    def detect(self, one: Predictions, k: int = 300, *, mask_size: tuple[int, int] | None = None) -> Detections:
+        """The k best detections of every image: those of the one-to-one branch, which gives every object once.
+
+        Args:
+            one: raw output of the one-to-one branch.
+            k: detections per image; where there are fewer, the rest is padding of score 0.
+            mask_size: (H, W) of the masks, which stand for the whole image; None is the prototypes' size.
+
+        Returns:
+            `Detections(boxes, scores, labels, anchors, keypoints, masks)`.
+
+        Raises:
+            ValueError: for a wrong rank, size, dtype or device, a k below 1, or a mask size that is none.
+        """
+        return self.loss.detect(one, k, mask_size=mask_size)
 
     def forward(self, many: Predictions, one: Predictions, targets: Targets | PaddedTargets) -> EndToEndOutput:
         """Loss of a batch.

@@ -25,8 +25,24 @@ def check_inputs(predictions: Predictions, targets: Targets, maps: Sequence[Map]
     Raises:
         ValueError: naming the argument, what was expected and what came.
     """
-    require(isinstance(predictions, Predictions), "predictions", "Predictions", type(predictions).__name__)
+    check_predictions(predictions, maps, strides)
     require(isinstance(targets, Targets), "targets", "Targets or PaddedTargets", type(targets).__name__)
+    check_structure(targets, "targets")
+    check_same_device(**{"predictions.scores": predictions.scores, "targets": targets.batch_idx})
+
+
+def check_predictions(predictions: Predictions, maps: Sequence[Map], strides: tuple[int, ...]) -> None:
+    """Check ranks, sizes, dtypes and devices of predictions; no value is read.
+
+    Args:
+        predictions: the head's raw output.
+        maps: the fields that are read, boxes and scores first.
+        strides: pixels per grid unit of each level.
+
+    Raises:
+        ValueError: naming the argument, what was expected and what came.
+    """
+    require(isinstance(predictions, Predictions), "predictions", "Predictions", type(predictions).__name__)
     boxes, scores, *others = maps
     check_shape("predictions.boxes", predictions.boxes, ["B", boxes.channels, "A"])
     batch, _, anchors = predictions.boxes.shape
@@ -35,11 +51,9 @@ def check_inputs(predictions: Predictions, targets: Targets, maps: Sequence[Map]
     check_floating("predictions.boxes", predictions.boxes)
     check_floating("predictions.scores", predictions.scores)
     _check_grids(predictions.grid_sizes, anchors, strides)
-    check_structure(targets, "targets")
     for x in others:
         x.check(predictions)
-    fields = {x.name: getattr(predictions, x.name) for x in maps}
-    check_same_device(**fields, targets=targets.batch_idx)
+    check_same_device(**{x.name: getattr(predictions, x.name) for x in maps})
 
 
 def check_buffers(predictions: Predictions, loss: nn.Module) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from compiled_loss.assign.parts import Assigner
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.geometry.rotated import gaussian_overlap, gaussians, probiou
+from compiled_loss.grid import Anchors
 from compiled_loss.losses.boxes import OrientedBoxes, angles_of
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.parts import (
@@ -129,6 +130,10 @@ class AngleTerm(nn.Module):
     def overflow(self, view: View, assignment: Assignment, slots: int) -> int:
         """Nothing is planned."""
         return 0
+
+    def decoded(self, predictions: Predictions, anchors: Anchors) -> dict[str, Tensor]:
+        """Boxes have their angles."""
+        return {}
 
     def forward(self, positives: Positives) -> dict[str, Term]:
         """The term."""

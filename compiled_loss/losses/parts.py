@@ -13,6 +13,7 @@ from torch import Tensor
 from compiled_loss.assign.parts import Assigner, Overlap
 from compiled_loss.assign.regions import Region
 from compiled_loss.checks import check_floating, check_shape, given
+from compiled_loss.grid import Anchors, Sides
 from compiled_loss.losses.scene import Positives, View
 from compiled_loss.targets import Targets
 from compiled_loss.types import Assignment, Predictions
@@ -158,8 +159,8 @@ class BoxKind(Protocol):
         """`[N, values]` true boxes in float32 pixels, and `[N]` bool, which of them may have candidates."""
         ...
 
-    def predicted(self, view: View) -> Tensor:
-        """`[B, A, values]` boxes of all anchors, float32 pixels."""
+    def predicted(self, predictions: Predictions, sides: Sides, anchors: Anchors) -> Tensor:
+        """`[B, A, values]` boxes of all anchors, float32 pixels, of their decoded distances."""
         ...
 
     def scaled(self, boxes: Tensor, strides: Tensor) -> Tensor:
@@ -204,6 +205,10 @@ class Extra(Protocol):
         """How often what was planned on the host did not suffice."""
         ...
 
+    def decoded(self, predictions: Predictions, anchors: Anchors) -> dict[str, Tensor]:
+        """What they tell of all anchors, as fields `[B, A, ...]` of `Decoded`."""
+        ...
+
     def __call__(self, positives: Positives) -> dict[str, Term]:
         """The terms by name, not yet times their gains."""
         ...
@@ -223,7 +228,8 @@ class CompareBoxes:
 
     def __call__(self, view: View, boxes: BoxKind, assigner: Assigner) -> Overlap:
         """Of every candidate."""
-        predicted, true = self.prepare(boxes.predicted(view)), self.prepare(view.scene.boxes)
+        predicted = boxes.predicted(view.predictions, view.sides, view.scene.anchors)
+        predicted, true = self.prepare(predicted), self.prepare(view.scene.boxes)
         return lambda candidates, logits: self.overlap(candidates.of_rows(true), candidates.take(predicted))
 
 

@@ -13,12 +13,12 @@ from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import check_shape, given, numbers_for_each, require, whole_number
 from compiled_loss.geometry.boxes import ciou, xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import COCO_SIGMAS
-from compiled_loss.grid import decode_keypoints
+from compiled_loss.grid import Anchors, decode_keypoints
 from compiled_loss.losses.boxes import UprightBoxes
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, CompareBoxes, Field, Map, Mean, OneMinus, Term
 from compiled_loss.losses.scene import Positives, View, keypoints_in_pixels
-from compiled_loss.numerics import binary_cross_entropy
+from compiled_loss.numerics import at_least_float32, binary_cross_entropy
 from compiled_loss.targets import Targets
 from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.terms.exact import ExactModule
@@ -154,6 +154,14 @@ class KeypointTerms(ExactModule):
     def overflow(self, view: View, assignment: Assignment, slots: int) -> int:
         """Nothing is planned."""
         return 0
+
+    def decoded(self, predictions: Predictions, anchors: Anchors) -> dict[str, Tensor]:
+        """Positions in pixels and, where the head tells it, the probability to be visible."""
+        raw = at_least_float32(given("predictions.keypoints", predictions.keypoints))
+        raw = raw.unflatten(1, (self.num_keypoints, self.keypoint_dims)).permute(0, 3, 1, 2)  # [B, A, K, D]
+        points, strides = anchors
+        positions = self.decode(raw[..., :2], points) * strides[:, None, None]
+        return {"keypoints": torch.cat([positions, raw[..., 2:].sigmoid()], -1).float()}
 
     def forward(self, positives: Positives) -> dict[str, Term]:
         """The terms."""

@@ -15,6 +15,7 @@ from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.checks import check_shape, given, require, true_or_false
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.geometry.masks import MaskTargets, index_map_targets, mask_iou, resize_prototypes, stacked_targets
+from compiled_loss.grid import Anchors
 from compiled_loss.losses.boxes import UprightBoxes
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.parts import (
@@ -173,6 +174,10 @@ class MaskTerms(nn.Module):
         boxes = in_mask_pixels(scene.boxes, scene, size)
         return mask_overflow(assignment, boxes, size, slots_per_row=slots, tiles=targets.mask_tiles)
 
+    def decoded(self, predictions: Predictions, anchors: Anchors) -> dict[str, Tensor]:
+        """The mask coefficients."""
+        return {"coefficients": given("predictions.coefficients", predictions.coefficients).transpose(1, 2).float()}
+
     def forward(self, positives: Positives) -> dict[str, Term]:
         """The terms."""
         (predictions, _, scene), assignment = positives.view, positives.assignment
@@ -217,7 +222,8 @@ class CompareMasks:
         coefficients = given("predictions.coefficients", predictions.coefficients)
         truth = mask_targets(scene.targets)
         size = (prototypes.shape[2], prototypes.shape[3])
-        predicted = in_mask_pixels(boxes.predicted(view), scene, size)
+        predicted = boxes.predicted(predictions, view.sides, scene.anchors)
+        predicted = in_mask_pixels(predicted, scene, size)
 
         def overlap(candidates: Candidates, logits: Tensor) -> Tensor:
             first = of_boxes(candidates, logits)

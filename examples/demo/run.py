@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from compiled_loss import DetectionLoss, EndToEndLoss, TargetPlan
+from compiled_loss import DenseLoss, EndToEndLoss, TargetPlan
 from demo import checkpoint, evaluate, plots, timing
 from demo.batches import Batches, plan_run, stream
 from demo.console import Display
@@ -179,7 +179,9 @@ def report(this: Run, compiles: dict[str, int], console: Console) -> None:
     averaged = make_model(settings.task, info, settings.head == "end2end").to(device)
     averaged.load_state_dict(this.step.optimizer.averaged_state(this.step.model))
     say = partial(console.print, highlight=False, soft_wrap=True)
-    precision, found = evaluate.evaluate(averaged, info, this.held_out, device, settings.batch_size)
+    criterion = this.step.criterion
+    assert isinstance(criterion, DenseLoss | EndToEndLoss)
+    precision, found = evaluate.evaluate(averaged, criterion, info, this.held_out, device, settings.batch_size)
     results: dict[str, Any] = {"steps": this.steps, **precision._asdict()}
     # Kept at once: nothing that comes after may lose them.
     _keep(this.out, results)
@@ -234,7 +236,7 @@ def _draw(this: Run, model: Detector, found: Sequence[Detections]) -> list[Path]
         (predictions,) = model(image_tensor(image)[None].to(this.device))
         loss = this.step.criterion
         loss = loss.one if isinstance(loss, EndToEndLoss) else loss
-        assert isinstance(loss, DetectionLoss)
+        assert isinstance(loss, DenseLoss)
         assigned = loss.assign(predictions, labels.targets(this.dataset.size).to(this.device))
     plots.assignment(paths[2], image, labels, assigned)
     return paths

@@ -2,16 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 from demo.blobs import Blobs
 from demo.boats import Boats
 from demo.coco import average_precision
 from demo.detections import Detections, encode
-from demo.evaluate import decode, iou, masks, select
+from demo.evaluate import iou, select
 from demo.figures import Figures
 from demo.labels import Info
-
-from compiled_loss import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -69,44 +66,6 @@ def test_end_to_end_scores_are_taken_as_they_are():
     anchors, classes = select(scores)
     assert anchors.tolist() == [0, 1, 1, 2]
     assert classes.tolist() == [0, 0, 1, 1]
-
-
-def test_decoding_gives_pixels_around_the_anchor():
-    logits = torch.full((1, 4, 16, 21), -30.0)
-    logits[:, :, 2] = 30.0
-    raw = torch.zeros(1, 3, 21)
-    predictions = Predictions(logits.flatten(1, 2), torch.zeros(1, 1, 21), ((4, 4), (2, 2), (1, 1)), raw)
-    scores, boxes, keypoints, *_ = decode(predictions)
-    assert boxes[0, 0].tolist() == pytest.approx([4 - 16, 4 - 16, 4 + 16, 4 + 16])
-    assert boxes[0, 20].tolist() == pytest.approx([16 - 64, 16 - 64, 16 + 64, 16 + 64])
-    assert keypoints is not None
-    assert keypoints[0, 16, 0].tolist() == pytest.approx([0, 0, 0.5])
-    assert scores.unique().tolist() == [0.5]
-
-
-def test_decoding_turns_boxes_about_their_anchor_and_their_hulls_hold_them():
-    logits = torch.full((1, 4, 16, 21), -30.0)
-    logits[:, :, 1] = 30.0
-    logits[:, 2, 1], logits[:, 2, 3] = -30.0, 30.0  # to the right three cells
-    raw = Predictions(logits.flatten(1, 2), torch.zeros(1, 1, 21), ((4, 4), (2, 2), (1, 1)))
-    decoded = decode(raw._replace(angles=torch.full((1, 1, 21), torch.pi / 2)))
-    assert decoded.rotated is not None
-    # Right is now down.
-    assert decoded.rotated[0, 0].tolist() == pytest.approx([4, 4 + 8, 32, 16, torch.pi / 2])
-    assert decoded.boxes[0, 0].tolist() == pytest.approx([4 - 8, 4 - 8, 4 + 8, 4 + 24], abs=1e-5)
-
-
-def test_masks_are_where_prototypes_add_up_inside_the_box():
-    prototypes = torch.ones(2, 4, 4)
-    prototypes[1, :, :2] = -3.0  # the left half
-    boxes = torch.tensor([[0.0, 0.0, 16.0, 8.0], [2.0, 0.0, 16.0, 16.0]])
-    first, second = masks(torch.tensor([[1.0, 1.0], [1.0, 0.0]]), prototypes, boxes, (16, 16))
-    assert first[:8, 9:].all()
-    assert not first[:, :6].any()
-    assert not first[8:].any()
-    assert second[:, 2:].all()
-    assert not second[:, :2].any()
-    assert masks(torch.zeros(0, 2), prototypes, boxes[:0], (16, 16)).shape == (0, 16, 16)
 
 
 def boat_found(labels, turn):

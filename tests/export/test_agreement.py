@@ -7,28 +7,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compiled_loss import DetectionLoss, EndToEndLoss
 from compiled_loss.audit.torch_private import quiet
-from compiled_loss.exporting import Setting, eager
+from compiled_loss.exporting import Setting, eager, export_decoding
 from compiled_loss.exporting.files import cpp_compiler, write
-from compiled_loss.exporting.graphs import AssignmentGraph, LossGraph
+from compiled_loss.exporting.graphs import AssignmentGraph, DecodingGraph, LossGraph
 from compiled_loss.exporting.metadata import Metadata, describe
 from compiled_loss.exporting.outputs import gradient_outputs
 from compiled_loss.exporting.programs import JointGraph, export_program
-from export import loss
+from export import decode, loss
 from export.batches import draws
 from export.settings import TASKS
 from export.verify import TOLERANCE, errors_of, main
 
 SMALL = Setting((64, 96))
-KINDS = ("assignment", "loss", "gradients")
+KINDS = ("assignment", "loss", "gradients", "decoding", "every anchor decoded")
 
 
 def graph_of(task, kind):
     options: dict[str, Any] = {"num_keypoints": 5} if task == "pose" else {}
     made = TASKS[task](3, **options).requires_grad_(False)
-    graph = AssignmentGraph(made, SMALL) if kind == "assignment" else LossGraph(made, SMALL)
+    setting = SMALL._replace(k=50, mask_size=(24, 40)) if kind == "decoding" else SMALL
+    graph = {"assignment": AssignmentGraph, "decoding": DecodingGraph, "every anchor decoded": DecodingGraph}.get(
+        kind, LossGraph
+    )(made, setting)
     gradients = gradient_outputs(graph.predictions) if kind == "gradients" else []
-    return graph, describe(made, SMALL, kind, graph.inputs, [*graph.outputs, *gradients])
+    kind = "decoding" if isinstance(graph, DecodingGraph) else kind
+    return graph, describe(made, setting, kind, graph.inputs, [*graph.outputs, *gradients])
 
 
 @pytest.mark.slow
@@ -53,6 +58,23 @@ def test_packages_of_aotinductor_agree(task, options, tmp_path):
     small = ["--image-size", "64", "96", "--classes", "3"]
     assert loss.main([*small, "--task", task, *options, "--out", str(path)]) == 0
     assert main([str(path)]) == 0
+
+
+@pytest.mark.slow
+def test_the_decoding_of_two_branches_and_of_open_sizes_agrees(tmp_path):
+    path = tmp_path / "decode.onnx"
+    export_decoding(EndToEndLoss(DetectionLoss(3, reg_max=1)), path, Setting(None, k=300))
+    assert main([str(path)]) == 0
+
+
+def test_the_program_of_decoding_takes_no_argument_of_learning(tmp_path, capsys):
+    for wrong in (["--top-k", "5"], ["--semantic"], ["--k", "-1"], ["--mask-size", "9", "9"]):
+        with pytest.raises(SystemExit) as ended:
+            decode.main([*wrong, "--out", str(tmp_path / "decode.onnx")])
+        assert ended.value.code == 2
+    said = capsys.readouterr().err
+    for reason in ("unrecognized arguments: --top-k 5", "--semantic", "k: expected a positive", "there are no masks"):
+        assert reason in said
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import torch
 
 from compiled_loss import (
     BinaryCrossEntropy,
+    DenseLoss,
     DetectionLoss,
     EndToEndLoss,
     OrientedLoss,
@@ -13,8 +14,18 @@ from compiled_loss import (
     SegmentationLoss,
     TaskAligned,
 )
-from compiled_loss.exporting import Metadata, Setting, export_assignment, export_loss, files, load, programs, rebuild
-from compiled_loss.exporting.graphs import AssignmentGraph, LossGraph
+from compiled_loss.exporting import (
+    Metadata,
+    Setting,
+    export_assignment,
+    export_decoding,
+    export_loss,
+    files,
+    load,
+    programs,
+    rebuild,
+)
+from compiled_loss.exporting.graphs import AssignmentGraph, DecodingGraph, LossGraph
 from compiled_loss.exporting.interface import examples
 from compiled_loss.exporting.metadata import describe
 
@@ -28,11 +39,33 @@ SMALL = Setting(image_size=(64, 96))
         (Setting(image_size=(64,)), r"image_size: expected \(height, width\) in pixels, or None"),  # type: ignore[arg-type]
         (Setting(pages=0), "pages: expected a positive integer, or None, got 0"),
         (Setting(slots=3), "slots: expected None, since slots are an output of the assignment, got 3"),
+        (Setting(k=300), "k: expected None, since it belongs to the decoding, got 300"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_refused(setting, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export_loss(DetectionLoss(2), tmp_path / "loss.onnx", setting)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (Setting(k=0), "k: expected a positive integer, or None, got 0"),
+        (
+            Setting(k=5, mask_size=(0, 9)),
+            r"mask_size: expected \(height, width\) in mask pixels, or None, got",
+        ),
+        (Setting(mask_size=(9, 9)), r"mask_size: expected None, since there are no masks, got \(9, 9\)"),
+        (Setting(pages=3), "pages: expected None, since decoding reads no targets, got 3"),
+        (Setting(semantic=True), "semantic: expected False, since decoding reads no targets, got True"),
+    ],
+)
+def test_a_setting_that_does_not_fit_the_decoding_is_refused(setting, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_decoding(SegmentationLoss(2), tmp_path / "decode.onnx", setting)
+    with pytest.raises(ValueError, match="mask_size: expected None, since there are no masks"):
+        export_decoding(DetectionLoss(2), tmp_path / "decode.onnx", Setting(k=5, mask_size=(9, 9)))
     assert not list(tmp_path.iterdir())
 
 
@@ -155,8 +188,9 @@ def test_every_tensor_of_the_tables_has_the_shape_and_dtype_that_they_tell():
         for size in ((64, 96), None):
             setting = Setting(size, prototypes=4, semantic=True)
             graphs: list = [LossGraph(loss, setting)]
-            if isinstance(loss, DetectionLoss):
+            if isinstance(loss, DenseLoss):
                 graphs.append(AssignmentGraph(loss, setting._replace(slots=3)))
+                graphs += [DecodingGraph(loss, setting._replace(k=k)) for k in (None, 200)]
             for graph in graphs:
                 outputs = graph(examples(graph.inputs))
                 for port in graph.outputs:

@@ -1,0 +1,133 @@
+"""What a loss's head says, without targets: boxes and keypoints in pixels, probabilities, masks.
+
+Letters: B images, A anchors, C classes, K keypoints, D values of a keypoint, R distance bins, k detections of an image.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compiled_loss.checks import check_floating, check_same_device, check_shape, given, require, whole_number
+from compiled_loss.geometry.masks import decode_masks
+from compiled_loss.grid import decode_sides, make_anchors
+from compiled_loss.losses.inputs import check_predictions
+from compiled_loss.losses.parts import BoxKind, Extra, Map
+from compiled_loss.losses.ranking import LOWEST, NOTHING, first_of_largest
+from compiled_loss.losses.scene import image_size_of, sums_are_finite
+from compiled_loss.numerics import at_least_float32, masked
+from compiled_loss.terms.exact import ExactModule
+from compiled_loss.types import Decoded, Detections, Predictions
+
+
+class Decoder(ExactModule):
+    """The half of a loss that needs no targets."""
+
+    num_classes: int
+    strides: tuple[int, ...]
+    reg_max: int
+    boxes: BoxKind
+    extras: tuple[Extra, ...]
+
+    @property
+    def maps(self) -> list[Map]:
+        """The fields of `Predictions` that the loss reads."""
+        bins = "logits of the distances to left, top, right, bottom, channel side*R + bin"
+        plain = "distances to left, top, right, bottom in cells of the level"
+        return [
+            Map("boxes", 4 * self.reg_max, bins if self.reg_max > 1 else plain),
+            Map("scores", self.num_classes, "class logits"),
+            *self.boxes.maps,
+            *(x for extra in self.extras for x in extra.maps),
+        ]
+
+    def decode(self, predictions: Predictions) -> Decoded:
+        """What the head says of every anchor.
+
+        Args:
+            predictions: the head's raw output; maps that only the loss reads may be missing.
+
+        Returns:
+            `Decoded(boxes, scores, keypoints, coefficients)`.
+
+        Raises:
+            ValueError: for a wrong rank, size, dtype or device.
+        """
+        fields, logits = self._read(predictions)
+        return Decoded(scores=logits.sigmoid(), **fields)
+
+    def detect(self, predictions: Predictions, k: int = 300, *, mask_size: tuple[int, int] | None = None) -> Detections:
+        """The k best detections of every image, without suppression of doubles: all of what an end-to-end head needs.
+
+        Detections are pairs of an anchor and a class, as in end-to-end YOLO heads, ordered by the class logit; equal
+        logits by anchor, then by class. So an anchor may be there several times, and every score that is not among
+        them is no higher than the last one.
+
+        Args:
+            predictions: the head's raw output; maps that only the loss reads may be missing.
+            k: detections per image; where there are fewer, the rest is padding of score 0.
+            mask_size: (H, W) of the masks, which stand for the whole image; None is the prototypes' size.
+
+        Returns:
+            `Detections(boxes, scores, labels, anchors, keypoints, masks)`, the same sizes whatever was found.
+
+        Raises:
+            ValueError: for a wrong rank, size, dtype or device, a k below 1, or a mask size that is none.
+
+        Source: YOLOv10, arXiv 2405.14458.
+        """
+        k = whole_number("k", k)
+        if mask_size is not None:
+            pair = isinstance(mask_size, Sequence) and len(mask_size) == 2
+            require(pair, "mask_size", "(height, width) in mask pixels, or None", mask_size)
+            mask_size = (whole_number("mask_size", mask_size[0]), whole_number("mask_size", mask_size[1]))
+        fields, logits = self._read(predictions)
+        scores, labels, anchors, found = _best(logits, k)
+        image = torch.arange(anchors.shape[0], device=anchors.device)[:, None]
+        best = {name: masked(x[image, anchors], found) for name, x in fields.items()}
+        coefficients, masks = best.pop("coefficients", None), None
+        if coefficients is not None:
+            prototypes = given("predictions.prototypes", predictions.prototypes)
+            check_shape("predictions.prototypes", prototypes, [anchors.shape[0], coefficients.shape[2], "H", "W"])
+            check_floating("predictions.prototypes", prototypes)
+            check_same_device(coefficients=coefficients, prototypes=prototypes)
+            size = image_size_of(predictions, self.strides)
+            masks = decode_masks(coefficients, prototypes, best["boxes"], size, mask_size)
+        return Detections(scores=scores, labels=labels, anchors=anchors, masks=masks, **best)
+
+    def _read(self, predictions: Predictions) -> tuple[dict[str, Any], Tensor]:
+        """Fields of `Decoded` but scores, and `[B, A, C]` logits, all finite; those of broken anchors are `NOTHING`."""
+        read = [x for x in self.maps if not x.pixels and not x.optional]
+        check_predictions(predictions, read, self.strides)
+        dtype = at_least_float32(predictions.boxes).dtype
+        anchors = make_anchors(predictions.grid_sizes, self.strides, dtype=dtype, device=predictions.boxes.device)
+        distances = at_least_float32(predictions.boxes).unflatten(1, (4, self.reg_max))
+        fields = {"boxes": self.boxes.predicted(predictions, decode_sides(distances, dim=2), anchors)}
+        for extra in self.extras:
+            fields |= extra.decoded(predictions, anchors)
+        sound = fields["boxes"].isfinite().all(2) & (predictions.scores < torch.inf).all(1)
+        for x in read[2:]:
+            sound = sound & sums_are_finite(getattr(predictions, x.name), 1)
+        logits = torch.where(sound[:, None], predictions.scores.float().clamp(min=LOWEST), NOTHING)
+        return {name: masked(x, sound) for name, x in fields.items()}, logits.transpose(1, 2)
+
+
+def _best(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scores, labels, anchors and whether there is a detection, all `[B, k]`, of the k best of logits `[B, A, C]`.
+
+    In two steps: who has one of the k best pairs is one of the k anchors whose best class is highest. Padded, as an
+    exported graph cannot ask whether it has k anchors.
+    """
+    classes = logits.shape[2]
+    logits = F.pad(logits, (0, 0, 0, k), value=NOTHING)
+    # In order again, so that a pair's place among theirs tells which anchor and class comes first.
+    some = first_of_largest(logits.amax(2), k).sort(1).values
+    image = torch.arange(logits.shape[0], device=logits.device)[:, None]
+    pairs = logits[image, some].flatten(1)
+    place = first_of_largest(pairs, k)
+    logit, slot = pairs.gather(1, place), place // classes
+    found = logit > NOTHING
+    anchors, labels = some.gather(1, slot), place - slot * classes
+    return logit.sigmoid(), torch.where(found, labels, 0), torch.where(found, anchors, 0), found

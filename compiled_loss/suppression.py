@@ -1,0 +1,65 @@
+"""Suppression of doubles, by torchvision where it is installed.
+
+Letters: B images, k detections of an image, n of them kept.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from compiled_loss.checks import finite_number, require
+from compiled_loss.types import Detections
+
+
+def suppress(detections: Detections, *, overlap: float = 0.7, least_score: float = 0.25) -> list[Detections]:
+    """What is left of detections once the weaker ones of one class that overlap too much are gone, image by image.
+
+    Greedy non-maximum suppression inside each class, by `torchvision.ops.batched_nms`. How many are left depends on the
+    values, so this is for eager code, outside of graphs; end-to-end heads do without.
+
+    Args:
+        detections: of a batch, upright boxes.
+        overlap: IoU above which the weaker of two detections of one class goes.
+        least_score: scores must be above it; padding, of score 0, always goes.
+
+    Returns:
+        For each of the B images a `Detections` without the first dimension, n of k left, best first.
+
+    Raises:
+        ValueError: where torchvision is missing or does not fit torch, for oriented boxes, which it has no suppression
+            for, or for numbers outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> oriented = Detections(torch.zeros(1, 3, 5), torch.zeros(1, 3), *torch.zeros(2, 1, 3).long())
+        >>> suppress(oriented)
+        Traceback (most recent call last):
+        ValueError: detections.boxes: expected upright boxes [B, k, 4], got (1, 3, 5)
+    """
+    require(isinstance(detections, Detections), "detections", "Detections", type(detections).__name__)
+    boxes = detections.boxes
+    require(boxes.dim() == 3 and boxes.shape[2] == 4, "detections.boxes", "upright boxes [B, k, 4]", tuple(boxes.shape))
+    for name, value in (("overlap", overlap), ("least_score", least_score)):
+        require(finite_number(name, value) <= 1, name, "a number in [0, 1]", value)
+    batched_nms = _batched_nms()
+    left = []
+    for i in range(boxes.shape[0]):
+        one = _each(detections, lambda x, i=i: x[i])
+        one = _each(one, lambda x, kept=one.scores > least_score: x[kept])
+        kept = batched_nms(one.boxes, one.scores, one.labels, overlap)
+        left.append(_each(one, lambda x, kept=kept: x[kept]))
+    return left
+
+
+def _each(detections: Detections, change: Callable[[Tensor], Tensor]) -> Detections:
+    return Detections(*(None if x is None else change(x) for x in detections))  # type: ignore[arg-type]
+
+
+def _batched_nms() -> Callable[..., Any]:
+    try:
+        return importlib.import_module("torchvision.ops").batched_nms
+    except (ImportError, RuntimeError) as error:  # one that was built for another torch lacks its operators
+        expected = "a torchvision that fits torch (pip install torchvision)"
+        raise ValueError(f"suppress: expected {expected}, got {type(error).__name__}: {error}") from error
