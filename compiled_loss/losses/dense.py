@@ -187,6 +187,8 @@ class DenseLoss(Decoder):
         other._modules = dict(self._modules)  # of which the copy is shallow
         del other.assigner
         other.assigner = assigner
+        if "assigner" in self.arguments:
+            other.arguments = {**self.arguments, "assigner": assigner}
         return other
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
