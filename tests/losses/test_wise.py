@@ -148,3 +148,12 @@ def test_settings_are_refused_by_name(options, message):
 def test_ranks_without_a_process_group_are_refused():
     with pytest.raises(ValueError, match="distributed: expected an initialised process group, got None"):
         WIoU(distributed=True)(PREDICTED, TRUE, ONES)
+
+
+def test_a_predicted_box_that_is_inside_out_costs_a_finite_number():
+    predicted = torch.tensor([[308.0, 2.0, 8.0, 6.0], [300.0, 300.0, -300.0, -200.0]], requires_grad=True)
+    error = WIoU(1)(predicted, torch.tensor([[0.0, 0.0, 10.0, 8.0]]), torch.ones(2))
+    (gradient,) = torch.autograd.grad(error.sum(), predicted)
+    # Centres at (158, 4), beyond the corners' hull, and at (0, 50).
+    torch.testing.assert_close(error, torch.full((2,), torch.e))
+    assert gradient.isfinite().all()
