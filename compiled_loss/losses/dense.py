@@ -274,11 +274,13 @@ class DenseLoss(Decoder):
     def _terms(self, slots: Positives) -> dict[str, Sums]:
         """Every term times its gain."""
         distances, error = self._distances(slots)
-        box = self.box_term(self.boxes.read(slots, distances), slots.boxes, slots.strides)
+        reduction = reduction_of(slots, over_ranks=self.distributed, per_image=self.per_image)
+        # Rows of weight 0 are empty slots to a box term, which may keep a mean of all others.
+        true = slots.boxes if reduction.weights is None else masked(slots.boxes, reduction.weights > 0)
+        box = self.box_term(self.boxes.read(slots, distances), true, slots.strides)
         terms: dict[str, Term] = {"box": Weighted(box), **error}
         for extra in self.extras:
             terms |= extra(slots)
-        reduction = reduction_of(slots, over_ranks=self.distributed, per_image=self.per_image)
         reduced = {name: reduction.of_term(name, term, self.gains[name]) for name, term in terms.items()}
         return {**reduced, "cls": reduction.of_classes(self.classification, self.gains["cls"])}
 

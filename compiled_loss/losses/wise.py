@@ -73,7 +73,7 @@ class WIoU(ExactModule):
 
         Args:
             predicted: `[P, 4]` xyxy.
-            true: `[P, 4]` xyxy, same unit; a slot whose box is all zeros is empty.
+            true: `[P, 4]` xyxy, same unit; a slot whose box is all zeros is empty, or its row weighs nothing.
             strides: `[P]`, which makes no difference.
 
         Returns:

@@ -75,6 +75,21 @@ def test_a_loss_moves_it_in_one_graph_by_the_positives_alone_and_it_stays_float3
     assert term.mean.dtype == torch.float32
 
 
+def test_rows_of_weight_0_leave_the_mean_alone():
+    batch, means = scene(9), []
+    # The last image's rows once without weight, once not there.
+    image = batch.targets.batch_idx
+    weightless = batch.targets._replace(weights=torch.where(image == 0, 1.0, 0.0))
+    absent = batch.targets._replace(batch_idx=torch.where(image == 0, image, -1))
+    assert 0 < (image == 1).sum() < len(image)
+    for targets in (weightless, absent, batch.targets):
+        term = WIoU(momentum=0.5)
+        DetectionLoss(3, box_term=term)(batch.predictions, targets)
+        means.append(term.mean.item())
+    assert means[0] == pytest.approx(means[1], rel=1e-6)
+    assert means[0] != pytest.approx(means[2], rel=1e-4)
+
+
 def _iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     shared = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0).prod()
     return shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared)

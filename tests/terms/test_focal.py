@@ -200,7 +200,9 @@ def test_a_power_below_1_has_no_infinite_slope_at_probabilities_that_round_to_0(
     x[0, 0, 1], x[0, 1, 2], x[0, 0, 2] = -120, -120, -math.inf
     x[0, 1, 0] = 120  # right already
     places = torch.tensor([[0, 0], [2, 0], [0, 0]])
-    two = Assignment(*places, torch.tensor([True, True]), torch.tensor([0.8, 1.0]), torch.tensor(0))
+    two = Assignment(
+        places[0], places[1], places[2], torch.tensor([True, True]), torch.tensor([0.8, 1.0]), torch.tensor(0)
+    )
     x.requires_grad_()
     of_anchors = None if weights is None else torch.tensor([[weights, 1.0, weights]])
     value, _ = kind(gamma=0.5).sums(x, two, torch.tensor([1]), of_anchors)
