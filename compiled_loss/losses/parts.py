@@ -21,8 +21,8 @@ from compiled_loss.types import Assignment, Predictions
 # How well two boxes overlap, at most 1 and either way round the same; they broadcast, in one unit: pixels, if it has an
 # attribute `in_pixels` that is true.
 BoxOverlap = Callable[[Tensor, Tensor], Tensor]
-# `[P]` error of predicted and true boxes `[P, 4 or 5]`, in units of `[P]` pixels; a true one that is all zeros stands for
-# none, or for one of a row that weighs nothing.
+# `[P]` error of predicted and true boxes `[P, 4 or 5]`, in units of `[P]` pixels. A true one that is all zeros stands
+# for none, or for one of a row that weighs nothing.
 BoxTerm = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Error summed over all logits `[B, C, A]`, not normalised, given the positives and the rows' labels `[N]`. One that is
 # a `WeightedClassTerm` too serves rows with weights, ignore rows and `per_image`.

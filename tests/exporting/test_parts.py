@@ -1,6 +1,7 @@
 """Every part is plain values in a file, and made anew from them."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,9 +62,10 @@ def test_a_running_mean_travels_as_it_is_and_stays():
 
 
 def test_numbers_of_numpy_are_plain_values_too():
-    loss = PoseLoss(
-        np.int64(2), 2, strides=[np.int64(8), np.int64(16)], sigmas=np.array([0.1, 0.2]), box_gain=np.float32(0.1)
-    )
+    strides, sigmas = [np.int64(8), np.int64(16)], np.array([0.1, 0.2])
+    options: dict[str, Any] = {"strides": strides, "sigmas": sigmas, "box_gain": np.float32(0.1)}
+    count: Any = np.int64(2)
+    loss = PoseLoss(count, 2, **options)
     other = loss_of(json.loads(json.dumps(plain_loss(loss))))
     assert (other.num_classes, other.strides, other.gains) == (2, (8, 16), loss.gains)
     torch.testing.assert_close(dict(other.named_buffers()), dict(loss.named_buffers()), rtol=0, atol=0)
