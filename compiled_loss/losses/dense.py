@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.parts import Assigner, Pairs
 from compiled_loss.assign.regions import Region
-from compiled_loss.checks import check_strides, finite_number, true_or_false, whole_number
+from compiled_loss.checks import check_part, check_strides, finite_number, true_or_false, whole_number
 from compiled_loss.grid import decode_sides
 from compiled_loss.losses.counting import objects_of
 from compiled_loss.losses.decoding import Decoder
@@ -99,6 +99,9 @@ class DenseLoss(Decoder):
         self.num_classes = whole_number("num_classes", num_classes)
         self.strides = check_strides(strides)
         self.reg_max = whole_number("reg_max", reg_max)
+        parts = {"assigner": assigner, "box_term": box_term, "classification": classification}
+        for name, part in parts.items():
+            check_part(name, part)
         self.boxes = boxes
         self.assigner = assigner
         self.pairing = pairing

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compiled_loss.assign.parts import Assigner, Overlap
 from compiled_loss.assign.regions import Region
-from compiled_loss.checks import check_floating, check_shape, given
+from compiled_loss.checks import check_floating, check_part, check_shape, given
 from compiled_loss.grid import Anchors, Sides
 from compiled_loss.losses.scene import Positives, View
 from compiled_loss.targets import Targets
@@ -224,6 +224,7 @@ class CompareBoxes:
     """
 
     def __init__(self, overlap: BoxOverlap, prepare: Callable[[Tensor], Tensor] | None = None) -> None:
+        check_part("overlap", overlap)
         self.overlap = overlap
         self.prepare = prepare or _as_they_are
 
@@ -250,6 +251,9 @@ class OneMinus:
     """
 
     overlap: BoxOverlap
+
+    def __post_init__(self) -> None:
+        check_part("overlap", self.overlap)
 
     def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
         """`[P]` errors."""
