@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.parts import Assigner, Pairs
 from compiled_loss.assign.regions import Region
-from compiled_loss.checks import check_part, check_strides, finite_number, true_or_false, whole_number
+from compiled_loss.checks import check_part, check_shape, check_strides, finite_number, true_or_false, whole_number
 from compiled_loss.grid import decode_sides
 from compiled_loss.losses.counting import objects_of
 from compiled_loss.losses.decoding import Decoder
@@ -281,6 +281,7 @@ class DenseLoss(Decoder):
         # Rows of weight 0 are empty slots to a box term, which may keep a mean of all others.
         true = slots.boxes if reduction.weights is None else masked(slots.boxes, reduction.weights > 0)
         box = self.box_term(self.boxes.read(slots, distances), true, slots.strides)
+        check_shape("box_term(...)", box, ["P"])  # a mean would be spread over the positives
         terms: dict[str, Term] = {"box": Weighted(box), **error}
         for extra in self.extras:
             terms |= extra(slots)

@@ -249,3 +249,17 @@ def test_a_class_or_a_name_in_place_of_a_part_is_refused(options, message):
         if "overlap" in options:
             with pytest.raises(ValueError, match=message):
                 make(options["overlap"])
+
+
+@pytest.mark.parametrize("term", [lambda p, t, s: (p - t).abs().mean(), lambda p, t, s: (p - t).abs()])
+def test_a_box_term_that_tells_no_error_of_each_positive_is_refused(term):
+    predictions = Predictions(torch.ones(1, 4, 20), torch.zeros(1, 3, 20), ((4, 4), (2, 2)))
+    targets = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
+    with pytest.raises(ValueError, match=r"box_term\(...\): expected shape \[P\], got \("):
+        DetectionLoss(3, (8, 16), 1, box_term=term)(predictions, targets)
+
+
+def test_a_mask_size_is_refused_where_there_are_no_masks():
+    predictions = Predictions(torch.ones(1, 4, 20), torch.zeros(1, 3, 20), ((4, 4), (2, 2)))
+    with pytest.raises(ValueError, match=r"mask_size: expected None, since there are no masks, got \(4, 4\)"):
+        DetectionLoss(3, (8, 16), 1).detect(predictions, 2, mask_size=(4, 4))
