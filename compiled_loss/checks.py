@@ -163,6 +163,22 @@ def true_or_false(argument: str, value: Any) -> bool:
     return value
 
 
+def check_part(argument: str, value: Any) -> None:
+    """Check that a part of a loss is a function, or an object that is called like one, and no class of such.
+
+    Raises:
+        ValueError: for anything else.
+
+    Example:
+        >>> check_part("box_term", dict)
+        Traceback (most recent call last):
+        ValueError: box_term: expected a function, or an object that is called like one, got the class dict
+    """
+    is_class = isinstance(value, type)
+    got = f"the class {value.__name__}" if is_class else repr(value)
+    require(callable(value) and not is_class, argument, "a function, or an object that is called like one", got)
+
+
 def check_strides(strides: Any) -> tuple[int, ...]:
     """Pixels per grid unit of each level, as ints, finest first.
 

@@ -4,12 +4,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from compiled_loss.assign.atss import ATSS
-from compiled_loss.assign.centres import NearCentre
+from compiled_loss.assign.centres import NearCentre, Nearest
 from compiled_loss.assign.dynamic import DynamicSoftLabel, SimOTA
 from compiled_loss.assign.regions import InBox
+from compiled_loss.assign.rotated import InRotatedBox
 from compiled_loss.assign.scheduled import Scheduled
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import require
@@ -32,7 +31,7 @@ from compiled_loss.terms.rotated import KFIoU, KullbackLeibler
 _LOSSES: dict[str, type[DenseLoss]] = {
     kind.__name__: kind for kind in (DetectionLoss, PoseLoss, ResidualPoseLoss, OrientedLoss, SegmentationLoss)
 }
-_ASSIGNING = (TaskAligned, SimOTA, DynamicSoftLabel, ATSS, Scheduled, InBox, NearCentre)
+_ASSIGNING = (TaskAligned, SimOTA, DynamicSoftLabel, ATSS, Scheduled, InBox, InRotatedBox, NearCentre, Nearest)
 _OF_BOXES = (OneMinus, WIoU, KFIoU, KullbackLeibler, InnerIoU, MPDIoU, NWD, GWD)
 _OF_CLASSES = (BinaryCrossEntropy, FocalLoss, QualityFocalLoss, VarifocalLoss)
 _PARTS: dict[str, Any] = {kind.__name__: kind for kind in _ASSIGNING + _OF_BOXES + _OF_CLASSES}
@@ -72,7 +71,7 @@ def loss_of(constants: dict[str, Any]) -> DenseLoss:
 
 def plain(value: Any) -> Any:
     """Numbers, texts and lists as they are; parts by name, with their arguments."""
-    if isinstance(value, Tensor):
+    if hasattr(value, "tolist"):  # a tensor, or NumPy's arrays and numbers
         return value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value

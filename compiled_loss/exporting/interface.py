@@ -106,10 +106,10 @@ def check_setting(loss: Loss, setting: Setting) -> None:
         require(two, "image_size", "(height, width) in pixels, or None", size)
         fits = all(n % stride == 0 for n in size for stride in steps)
         require(fits, "image_size", f"multiples of {sorted(set(steps))}", tuple(size))
-    for name in ("slots", "pages", "mask_tiles", "prototypes", "k"):
+    for name in ("slots", "pages", "mask_tiles", "k"):
         value = getattr(setting, name)
         require(value is None or _whole(value), name, "a positive integer, or None", value)
-    require(setting.prototypes is not None, "prototypes", "a positive integer", None)
+    require(_whole(setting.prototypes), "prototypes", "a positive integer", setting.prototypes)
     pair = (
         isinstance(setting.mask_size, Sequence) and len(setting.mask_size) == 2 and all(map(_whole, setting.mask_size))
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from compiled_loss.checks import finite_number
+from compiled_loss.checks import finite_number, require
 from compiled_loss.numerics import log1p
 
 # Least variance, in the boxes' unit squared: a hundredth of a unit.
@@ -165,7 +165,7 @@ class GWD:
         tau: 1 or more; the overlap of equal boxes is `1 / tau`.
 
     Raises:
-        ValueError: for a tau that is not a finite number above 0.
+        ValueError: for a tau that is not a finite number of 1 or more.
 
     Source: arXiv 2101.11952.
 
@@ -181,7 +181,8 @@ class GWD:
     in_pixels = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tau", finite_number("tau", self.tau, zero=False))
+        object.__setattr__(self, "tau", finite_number("tau", self.tau))
+        require(self.tau >= 1, "tau", "a finite number of 1 or more", self.tau)
 
     def __call__(self, boxes1: Tensor, boxes2: Tensor) -> Tensor:
         """`[...]` in `(0, 1 / tau]`."""

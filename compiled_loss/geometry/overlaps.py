@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import finite_number, require, whole_number
+from compiled_loss.checks import check_part, finite_number, require, whole_number
 from compiled_loss.geometry.boxes import EPS, diagonal, iou, measure
 from compiled_loss.numerics import one_minus_exp, power, root
 
@@ -93,7 +93,7 @@ class InnerIoU:
         overlap: the other overlap; with `iou` it is the IoU of the scaled boxes alone.
 
     Raises:
-        ValueError: for a ratio that is not a finite number above 0.
+        ValueError: for a ratio that is not a finite number above 0, or an overlap that cannot be called.
 
     Source: arXiv 2311.02877.
 
@@ -108,6 +108,7 @@ class InnerIoU:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratio", finite_number("ratio", self.ratio, zero=False))
+        check_part("overlap", self.overlap)
 
     @property
     def in_pixels(self) -> bool:

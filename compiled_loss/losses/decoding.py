@@ -74,7 +74,8 @@ class Decoder(ExactModule):
             `Detections(boxes, scores, labels, anchors, keypoints, masks)`, the same sizes whatever was found.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device, a k below 1, or a mask size that is none.
+            ValueError: for a wrong rank, size, dtype or device, a k below 1, or a mask size that is none or
+                has no masks to be of.
 
         Source: YOLOv10, arXiv 2405.14458.
         """
@@ -88,6 +89,8 @@ class Decoder(ExactModule):
         image = torch.arange(anchors.shape[0], device=anchors.device)[:, None]
         best = {name: masked(x[image, anchors], found) for name, x in fields.items()}
         coefficients, masks = best.pop("coefficients", None), None
+        masks_or_none = coefficients is not None or mask_size is None
+        require(masks_or_none, "mask_size", "None, since there are no masks", mask_size)
         if coefficients is not None:
             prototypes = given("predictions.prototypes", predictions.prototypes)
             check_shape("predictions.prototypes", prototypes, [anchors.shape[0], coefficients.shape[2], "H", "W"])

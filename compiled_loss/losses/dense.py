@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.parts import Assigner, Pairs
 from compiled_loss.assign.regions import Region
-from compiled_loss.checks import check_strides, finite_number, true_or_false, whole_number
+from compiled_loss.checks import check_part, check_shape, check_strides, finite_number, true_or_false, whole_number
 from compiled_loss.grid import decode_sides
 from compiled_loss.losses.counting import objects_of
 from compiled_loss.losses.decoding import Decoder
@@ -99,6 +99,9 @@ class DenseLoss(Decoder):
         self.num_classes = whole_number("num_classes", num_classes)
         self.strides = check_strides(strides)
         self.reg_max = whole_number("reg_max", reg_max)
+        parts = {"assigner": assigner, "box_term": box_term, "classification": classification}
+        for name, part in parts.items():
+            check_part(name, part)
         self.boxes = boxes
         self.assigner = assigner
         self.pairing = pairing
@@ -187,6 +190,8 @@ class DenseLoss(Decoder):
         other._modules = dict(self._modules)  # of which the copy is shallow
         del other.assigner
         other.assigner = assigner
+        if "assigner" in self.arguments:
+            other.arguments = {**self.arguments, "assigner": assigner}
         return other
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
@@ -272,11 +277,14 @@ class DenseLoss(Decoder):
     def _terms(self, slots: Positives) -> dict[str, Sums]:
         """Every term times its gain."""
         distances, error = self._distances(slots)
-        box = self.box_term(self.boxes.read(slots, distances), slots.boxes, slots.strides)
+        reduction = reduction_of(slots, over_ranks=self.distributed, per_image=self.per_image)
+        # Rows of weight 0 are empty slots to a box term, which may keep a mean of all others.
+        true = slots.boxes if reduction.weights is None else masked(slots.boxes, reduction.weights > 0)
+        box = self.box_term(self.boxes.read(slots, distances), true, slots.strides)
+        check_shape("box_term(...)", box, ["P"])  # a mean would be spread over the positives
         terms: dict[str, Term] = {"box": Weighted(box), **error}
         for extra in self.extras:
             terms |= extra(slots)
-        reduction = reduction_of(slots, over_ranks=self.distributed, per_image=self.per_image)
         reduced = {name: reduction.of_term(name, term, self.gains[name]) for name, term in terms.items()}
         return {**reduced, "cls": reduction.of_classes(self.classification, self.gains["cls"])}
 

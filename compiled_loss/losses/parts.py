@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compiled_loss.assign.parts import Assigner, Overlap
 from compiled_loss.assign.regions import Region
-from compiled_loss.checks import check_floating, check_shape, given
+from compiled_loss.checks import check_floating, check_part, check_shape, given
 from compiled_loss.grid import Anchors, Sides
 from compiled_loss.losses.scene import Positives, View
 from compiled_loss.targets import Targets
@@ -21,7 +21,8 @@ from compiled_loss.types import Assignment, Predictions
 # How well two boxes overlap, at most 1 and either way round the same; they broadcast, in one unit: pixels, if it has an
 # attribute `in_pixels` that is true.
 BoxOverlap = Callable[[Tensor, Tensor], Tensor]
-# `[P]` error of predicted and true boxes `[P, 4 or 5]`, in units of `[P]` pixels.
+# `[P]` error of predicted and true boxes `[P, 4 or 5]`, in units of `[P]` pixels. A true one that is all zeros stands
+# for none, or for one of a row that weighs nothing.
 BoxTerm = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Error summed over all logits `[B, C, A]`, not normalised, given the positives and the rows' labels `[N]`. One that is
 # a `WeightedClassTerm` too serves rows with weights, ignore rows and `per_image`.
@@ -223,6 +224,7 @@ class CompareBoxes:
     """
 
     def __init__(self, overlap: BoxOverlap, prepare: Callable[[Tensor], Tensor] | None = None) -> None:
+        check_part("overlap", overlap)
         self.overlap = overlap
         self.prepare = prepare or _as_they_are
 
@@ -249,6 +251,9 @@ class OneMinus:
     """
 
     overlap: BoxOverlap
+
+    def __post_init__(self) -> None:
+        check_part("overlap", self.overlap)
 
     def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
         """`[P]` errors."""

@@ -73,7 +73,7 @@ class WIoU(ExactModule):
 
         Args:
             predicted: `[P, 4]` xyxy.
-            true: `[P, 4]` xyxy, same unit; a slot whose box is all zeros is empty.
+            true: `[P, 4]` xyxy, same unit; a slot whose box is all zeros is empty, or its row weighs nothing.
             strides: `[P]`, which makes no difference.
 
         Returns:
@@ -81,7 +81,8 @@ class WIoU(ExactModule):
         """
         pair = measure(at_least_float32(predicted), true)
         error = 1 - pair.iou
-        attention = (pair.centre_distance / diagonal(pair).detach()).exp()
+        # At most 1, but of a predicted box that is inside out, whose corners enclose less.
+        attention = (pair.centre_distance / diagonal(pair).detach()).clamp(max=1).exp()
         if self.version == 1:
             return attention * error
         if self.training and not torch.compiler.is_exporting():

@@ -135,7 +135,7 @@ class FocalLoss(Modulated):
 
     def positive(self, logit: Tensor, score: Tensor) -> Tensor:
         """`alpha (1 - s)^gamma softplus(-x)`."""
-        return self.alpha * power((-logit).sigmoid(), self.gamma) * F.softplus(-logit)
+        return self.alpha * _probability(-logit, self.gamma) * F.softplus(-logit)
 
 
 class QualityFocalLoss(Modulated):
@@ -229,7 +229,7 @@ class _SumsAndEntries(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (of_sums, of_entries), (scores, *places, valid) = gradients, ctx.saved_tensors
         s = scores.sigmoid()
-        slope = power(s, ctx.gamma) * (ctx.gamma * (1 - s) * F.softplus(scores) + s)
+        slope = _probability(scores, ctx.gamma) * (ctx.gamma * (1 - s) * F.softplus(scores) + s)
         gradient = of_sums[..., None].to(scores.dtype) * slope
         # Taken off first, which leaves exactly 0: a positive that is nearly right has a slope many times smaller than
         # as background, and their difference would lose it.
@@ -261,7 +261,14 @@ def _sums(scores: Tensor, gamma: float) -> Tensor:
 
 def _modulated(logit: Tensor, gamma: float) -> Tensor:
     """`s^gamma softplus(x)`, the error of a background logit."""
-    return F.softplus(logit) * power(logit.sigmoid(), gamma)
+    return F.softplus(logit) * _probability(logit, gamma)
+
+
+def _probability(logit: Tensor, exponent: float) -> Tensor:
+    """`s^exponent`; of a logit whose probability is rounded to 0 a power below 1 has no infinite slope."""
+    if 0 < exponent < 1:
+        return (-exponent * F.softplus(-logit)).exp()
+    return power(logit.sigmoid(), exponent)
 
 
 def _cross_entropy(logit: Tensor, target: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import finite_number
+from compiled_loss.checks import finite_number, require
 from compiled_loss.geometry.gaussians import FLOOR, kalman_divergence, kullback_leibler
 from compiled_loss.numerics import add_epsilon, log1p
 
@@ -81,7 +81,7 @@ class KullbackLeibler:
         floor: least variance of a box, in grid units squared.
 
     Raises:
-        ValueError: for numbers that are not finite and above 0.
+        ValueError: for a tau below 1, or numbers that are not finite and above 0.
 
     Source: arXiv 2106.01883.
 
@@ -97,6 +97,7 @@ class KullbackLeibler:
     def __post_init__(self) -> None:
         for name in ("tau", "floor"):
             object.__setattr__(self, name, finite_number(name, getattr(self, name), zero=False))
+        require(self.tau >= 1, "tau", "a finite number of 1 or more", self.tau)
 
     def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
         """`[P]` errors."""

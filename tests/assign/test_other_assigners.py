@@ -5,7 +5,17 @@ from functools import partial
 import pytest
 import torch
 
-from compiled_loss import ATSS, DynamicSoftLabel, NearCentre, Scheduled, SimOTA, TaskAligned
+from compiled_loss import (
+    ATSS,
+    DetectionLoss,
+    DynamicSoftLabel,
+    NearCentre,
+    Predictions,
+    Scheduled,
+    SimOTA,
+    Targets,
+    TaskAligned,
+)
 from compiled_loss.geometry.boxes import iou
 from tests.assign.scenes import Scene, assert_same_scores, assign, make_scene, readable
 from tests.reference import other_assigners as reference
@@ -146,6 +156,20 @@ def test_atss_takes_the_anchors_above_mean_plus_deviation():
     assert readable(assign(scores, far, row, row, box, ((5, 5),), (8,), assigner=hard, overlap=iou)) == {
         (0, 12, 0): 1.0
     }
+
+
+@names
+def test_positives_of_float64_predictions_are_those_of_the_same_float32_ones(name):
+    torch.manual_seed(0)
+    maps, grids = (torch.randn(2, 64, 252), torch.randn(2, 3, 252)), ((12, 16), (6, 8), (3, 4))
+    boxes = torch.tensor([[0.4, 0.4, 0.5, 0.6], [0.6, 0.6, 0.3, 0.3], [0.5, 0.5, 0.9, 0.9]])
+    targets = Targets(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2]), boxes)
+    criterion = DetectionLoss(3, assigner=ASSIGNERS[name][0], overlap=iou)
+    given = [Predictions(*(x.to(dtype) for x in maps), grids) for dtype in (torch.float32, torch.float64)]
+    single, double = (criterion.assign(x, targets) for x in given)
+    assert single.valid.any()
+    for field in ("image", "anchor", "row", "valid"):
+        assert torch.equal(getattr(single, field), getattr(double, field))
 
 
 def test_atss_asks_for_its_number_of_levels_and_upright_boxes():

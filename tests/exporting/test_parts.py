@@ -1,5 +1,9 @@
 """Every part is plain values in a file, and made anew from them."""
 
+import json
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -11,11 +15,15 @@ from compiled_loss import (
     KullbackLeibler,
     OneMinus,
     OrientedLoss,
+    PoseLoss,
     QualityFocalLoss,
+    TaskAligned,
     VarifocalLoss,
     WIoU,
     overlaps,
 )
+from compiled_loss.assign.centres import Nearest
+from compiled_loss.assign.rotated import InRotatedBox
 from compiled_loss.exporting.constants import loss_of, plain_loss
 from tests.losses.scenes import make_scene
 
@@ -51,3 +59,25 @@ def test_a_running_mean_travels_as_it_is_and_stays():
     assert isinstance(other.box_term, WIoU)
     other(*scene)
     assert other.box_term.mean == term.mean < 1
+
+
+def test_numbers_of_numpy_are_plain_values_too():
+    strides, sigmas = [np.int64(8), np.int64(16)], np.array([0.1, 0.2])
+    options: dict[str, Any] = {"strides": strides, "sigmas": sigmas, "box_gain": np.float32(0.1)}
+    count: Any = np.int64(2)
+    loss = PoseLoss(count, 2, **options)
+    other = loss_of(json.loads(json.dumps(plain_loss(loss))))
+    assert (other.num_classes, other.strides, other.gains) == (2, (8, 16), loss.gains)
+    torch.testing.assert_close(dict(other.named_buffers()), dict(loss.named_buffers()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("region", [InRotatedBox(), Nearest(4)])
+def test_every_region_is_made_anew(region):
+    kind = OrientedLoss if isinstance(region, InRotatedBox) else DetectionLoss
+    assert loss_of(plain_loss(kind(3, assigner=TaskAligned(region=region)))).region == region
+
+
+def test_the_assigner_that_a_loss_was_given_later_is_the_one_made_anew():
+    loss = DetectionLoss(3, assigner=TaskAligned(top_k=9))
+    assert loss_of(plain_loss(loss.with_assigner(TaskAligned(top_k=3)))).assigner == TaskAligned(top_k=3)
+    assert loss_of(plain_loss(loss)).assigner == TaskAligned(top_k=9)

@@ -234,8 +234,10 @@ def test_overlaps_broadcast_and_compile_to_one_graph(name):
         (lambda: overlaps.NWD(math.inf), "constant: expected a finite number above 0, got inf"),
         (lambda: overlaps.MPDIoU((640,)), r"image_size: expected \(height, width\) in pixels, got \(640,\)"),
         (lambda: overlaps.MPDIoU((640, 0)), "image_size: expected an integer of at least 1, got 0"),
-        (lambda: overlaps.GWD(-1.0), "tau: expected a finite number above 0, got -1.0"),
+        (lambda: overlaps.GWD(-1.0), "tau: expected a finite number of 0 or more, got -1.0"),
+        (lambda: overlaps.GWD(0.5), "tau: expected a finite number of 1 or more, got 0.5"),
         (lambda: KullbackLeibler(tau=0), "tau: expected a finite number above 0, got 0"),
+        (lambda: KullbackLeibler(tau=0.5), "tau: expected a finite number of 1 or more, got 0.5"),
         (lambda: KFIoU(floor=math.nan), "floor: expected a finite number above 0, got nan"),
     ],
 )

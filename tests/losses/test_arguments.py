@@ -1,5 +1,6 @@
 """A loss's own settings: numbers that are none, misspelt names and a loss in place of its class are refused by name."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,11 @@ import torch
 from torch import nn
 
 from compiled_loss import (
+    ATSS,
     DetectionLoss,
     EndToEndLoss,
+    FocalLoss,
+    OneMinus,
     OrientedLoss,
     PoseLoss,
     Predictions,
@@ -18,6 +22,8 @@ from compiled_loss import (
     TargetPlan,
     Targets,
     TaskAligned,
+    WIoU,
+    overlaps,
     pad_rows,
 )
 from compiled_loss.integrations.ultralytics import compiled_criterion
@@ -224,3 +230,36 @@ def test_a_criterion_looks_at_the_rows_of_a_batch_unless_it_is_told_not_to(key, 
     criterion.loss.check_values = True
     with pytest.raises(ValueError, match=message):
         criterion(preds, batch | {key: bad})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"assigner": ATSS}, "assigner: expected a function.*, got the class ATSS"),
+        ({"box_term": WIoU}, "box_term: expected a function.*, got the class WIoU"),
+        ({"classification": FocalLoss}, "classification: expected a function.*, got the class FocalLoss"),
+        ({"overlap": overlaps.NWD}, "overlap: expected a function.*, got the class NWD"),
+        ({"overlap": "ciou"}, "overlap: expected a function.*, got 'ciou'"),
+    ],
+)
+def test_a_class_or_a_name_in_place_of_a_part_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DetectionLoss(3, **options)
+    for make in (OneMinus, partial(overlaps.InnerIoU, 0.8)):
+        if "overlap" in options:
+            with pytest.raises(ValueError, match=message):
+                make(options["overlap"])
+
+
+@pytest.mark.parametrize("term", [lambda p, t, s: (p - t).abs().mean(), lambda p, t, s: (p - t).abs()])
+def test_a_box_term_that_tells_no_error_of_each_positive_is_refused(term):
+    predictions = Predictions(torch.ones(1, 4, 20), torch.zeros(1, 3, 20), ((4, 4), (2, 2)))
+    targets = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
+    with pytest.raises(ValueError, match=r"box_term\(...\): expected shape \[P\], got \("):
+        DetectionLoss(3, (8, 16), 1, box_term=term)(predictions, targets)
+
+
+def test_a_mask_size_is_refused_where_there_are_no_masks():
+    predictions = Predictions(torch.ones(1, 4, 20), torch.zeros(1, 3, 20), ((4, 4), (2, 2)))
+    with pytest.raises(ValueError, match=r"mask_size: expected None, since there are no masks, got \(4, 4\)"):
+        DetectionLoss(3, (8, 16), 1).detect(predictions, 2, mask_size=(4, 4))

@@ -75,6 +75,21 @@ def test_a_loss_moves_it_in_one_graph_by_the_positives_alone_and_it_stays_float3
     assert term.mean.dtype == torch.float32
 
 
+def test_rows_of_weight_0_leave_the_mean_alone():
+    batch, means = scene(9), []
+    # The last image's rows once without weight, once not there.
+    image = batch.targets.batch_idx
+    weightless = batch.targets._replace(weights=torch.where(image == 0, 1.0, 0.0))
+    absent = batch.targets._replace(batch_idx=torch.where(image == 0, image, -1))
+    assert 0 < (image == 1).sum() < len(image)
+    for targets in (weightless, absent, batch.targets):
+        term = WIoU(momentum=0.5)
+        DetectionLoss(3, box_term=term)(batch.predictions, targets)
+        means.append(term.mean.item())
+    assert means[0] == pytest.approx(means[1], rel=1e-6)
+    assert means[0] != pytest.approx(means[2], rel=1e-4)
+
+
 def _iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     shared = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0).prod()
     return shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared)
@@ -148,3 +163,12 @@ def test_settings_are_refused_by_name(options, message):
 def test_ranks_without_a_process_group_are_refused():
     with pytest.raises(ValueError, match="distributed: expected an initialised process group, got None"):
         WIoU(distributed=True)(PREDICTED, TRUE, ONES)
+
+
+def test_a_predicted_box_that_is_inside_out_costs_a_finite_number():
+    predicted = torch.tensor([[308.0, 2.0, 8.0, 6.0], [300.0, 300.0, -300.0, -200.0]], requires_grad=True)
+    error = WIoU(1)(predicted, torch.tensor([[0.0, 0.0, 10.0, 8.0]]), torch.ones(2))
+    (gradient,) = torch.autograd.grad(error.sum(), predicted)
+    # Centres at (158, 4), beyond the corners' hull, and at (0, 50).
+    torch.testing.assert_close(error, torch.full((2,), torch.e))
+    assert gradient.isfinite().all()

@@ -193,6 +193,27 @@ def test_no_positives_and_impossible_classes_are_numbers_like_others(name):
     assert (gradient[:, 1, 3] == 0).all()
 
 
+@pytest.mark.parametrize("kind", [FocalLoss, VarifocalLoss])
+@pytest.mark.parametrize("weights", [None, 0.5])
+def test_a_power_below_1_has_no_infinite_slope_at_probabilities_that_round_to_0(kind, weights):
+    x = torch.zeros(1, 2, 3)
+    x[0, 0, 1], x[0, 1, 2], x[0, 0, 2] = -120, -120, -math.inf
+    x[0, 1, 0] = 120  # right already
+    places = torch.tensor([[0, 0], [2, 0], [0, 0]])
+    two = Assignment(
+        places[0], places[1], places[2], torch.tensor([True, True]), torch.tensor([0.8, 1.0]), torch.tensor(0)
+    )
+    x.requires_grad_()
+    of_anchors = None if weights is None else torch.tensor([[weights, 1.0, weights]])
+    value, _ = kind(gamma=0.5).sums(x, two, torch.tensor([1]), of_anchors)
+    (gradient,) = torch.autograd.grad(value, x)
+    # -alpha of the focal positive, -t^2 of the varifocal one; the others are right.
+    slope = -0.25 if kind is FocalLoss else -0.8 * 0.8
+    wanted = slope * (1 if weights is None else weights)
+    assert gradient[0, 1, 2].item() == pytest.approx(wanted)
+    assert gradient[0, 1, 0] == gradient[0, 0, 1] == gradient[0, 0, 2] == 0
+
+
 @each
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_broken_logit_shows_and_spoils_no_other_gradient(name, value):
