@@ -52,8 +52,8 @@ def select(pairs: Pairs, merit: Tensor, contest: Tensor, k: int, number: Tensor 
 
     Args:
         pairs: the rows and their candidates.
-        merit: `[G, S]` float32; 0, NaN and infinite: not to be selected.
-        contest: `[G, S]` float32; 0: can neither be selected nor win.
+        merit: `[G, S]`, compared as float32; 0, NaN and infinite: not to be selected.
+        contest: `[G, S]`, compared as float32; 0: can neither be selected nor win.
         k: candidates that a row selects at most.
         number: `[N]` candidates that each row selects at most, where that is less than k; None: k.
 
@@ -77,6 +77,7 @@ def select(pairs: Pairs, merit: Tensor, contest: Tensor, k: int, number: Tensor 
     """
     candidates = pairs.candidates
     check_shape("merit", merit, candidates.anchor.shape)
+    merit, contest = merit.float(), contest.float()
     eligible = candidates.inside & (contest > 0) & (merit > 0) & merit.isfinite()
     best, entry = first_top_k(torch.where(eligible, merit, 0.0), candidates.layout, k)
     valid = best > 0
@@ -92,7 +93,7 @@ def hold(pairs: Pairs, entry: Tensor, selected: Tensor, contest: Tensor) -> Held
         pairs: the rows and their candidates.
         entry: `[N, k]` selected candidates of each row, `page * S + column`.
         selected: `[N, k]` bool, whether there is one.
-        contest: `[G, S]` float32, more than 0 at selected candidates; the largest wins.
+        contest: `[G, S]`, compared as float32, more than 0 at selected candidates; the largest wins.
 
     Returns:
         `Held`, `P = N k`.
@@ -102,6 +103,7 @@ def hold(pairs: Pairs, entry: Tensor, selected: Tensor, contest: Tensor) -> Held
     """
     candidates, width = pairs.candidates, pairs.candidates.anchor.shape[1]
     check_shape("contest", contest, candidates.anchor.shape)
+    contest = contest.float()
     batch, _, anchors = pairs.scores.shape
     (rows, k), nowhere, group = entry.shape, batch * anchors, candidates.layout.group
     entry, valid = entry.flatten(), selected.flatten()
