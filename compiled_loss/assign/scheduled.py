@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compiled_loss.assign.candidates import Candidates
-from compiled_loss.assign.parts import Assigner, Pairs
+from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
 from compiled_loss.assign.regions import InBox, Region
 from compiled_loss.checks import true_or_false
 from compiled_loss.types import Assignment
@@ -75,6 +75,9 @@ class Scheduled(nn.Module):
         then: assigner of the rest, such as `TaskAligned()`.
         second: whether it is `then`'s turn already.
 
+    Raises:
+        ValueError: for what is no assigner.
+
     Source: PP-YOLOE, arXiv 2203.16250: ATSS before task-aligned assignment.
 
     Example:
@@ -90,8 +93,8 @@ class Scheduled(nn.Module):
 
     def __init__(self, first: Assigner, then: Assigner, *, second: bool = False) -> None:
         super().__init__()
-        self.first = first
-        self.then = then
+        self.first = check_assigner("first", first)
+        self.then = check_assigner("then", then)
         self.register_buffer("second", torch.tensor(true_or_false("second", second)), persistent=False)
 
     @property

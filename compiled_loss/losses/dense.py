@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.parts import Assigner, Pairs
+from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
 from compiled_loss.assign.regions import Region
 from compiled_loss.checks import check_strides, finite_number, true_or_false, whole_number
 from compiled_loss.grid import decode_sides
@@ -100,7 +100,7 @@ class DenseLoss(Decoder):
         self.strides = check_strides(strides)
         self.reg_max = whole_number("reg_max", reg_max)
         self.boxes = boxes
-        self.assigner = assigner
+        self.assigner = check_assigner("assigner", assigner)
         self.pairing = pairing
         self.box_term = box_term
         self.classification = classification
@@ -182,11 +182,17 @@ class DenseLoss(Decoder):
         return to_dense(flat, scene.targets.labels, scene.boxes, batch, anchors, classes)
 
     def with_assigner(self, assigner: Assigner) -> "DenseLoss":
-        """The same loss, its weights shared, with another assigner."""
+        """The same loss, its weights shared, with another assigner.
+
+        Raises:
+            ValueError: for what is no assigner.
+        """
         other = copy(self)
         other._modules = dict(self._modules)  # of which the copy is shallow
         del other.assigner
-        other.assigner = assigner
+        other.assigner = check_assigner("assigner", assigner)
+        if "assigner" in self.arguments:
+            other.arguments = {**self.arguments, "assigner": assigner}
         return other
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
