@@ -220,4 +220,4 @@ def check_region(argument: str, value: Region | None) -> None:
     """
     is_one = value is None or (hasattr(value, "reach") and not isinstance(value, type))
     kind = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-    require(is_one, argument, "a region, such as InBox() or a loss's", kind)
+    require(is_one, argument, "a region, such as a loss's", kind)

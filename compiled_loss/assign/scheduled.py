@@ -68,7 +68,8 @@ class Scheduled(nn.Module):
     """One assigner in the first part of a training, then another.
 
     Both are computed, and a tensor says whose positives count, so that the change compiles nothing anew. Candidates are
-    those of the assigner whose turn it is.
+    those of the assigner whose turn it is. A state dict does not hold whose it is: call `set_second` after loading one,
+    and on every schedule of an `EndToEndLoss`, whose branches share candidates.
 
     Args:
         first: assigner of the first part, such as `ATSS()`.
