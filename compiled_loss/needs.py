@@ -15,6 +15,7 @@ from torch import Tensor
 from compiled_loss.assign.regions import InBox, Region
 from compiled_loss.assign.rotated import InRotatedBox
 from compiled_loss.assign.scheduled import Either
+from compiled_loss.checks import given
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.geometry.pixels import box_pixels
 from compiled_loss.pages import pages_of
@@ -45,26 +46,29 @@ def needed_pages(
         image_size: (height, width) in pixels.
         strides: pixels per grid cell of each level, finest first.
         margin: how much longer sides may become: 0.25 for a quarter.
-        region: where the assigner's candidates lie; None: inside the boxes.
+        region: where the assigner's candidates lie; None: inside the boxes, upright or turned by their angles,
+            whichever need more, since a loss of either kind may read rows with angles.
 
     Example:
         >>> needed_pages(Targets(torch.tensor([0]), torch.tensor([0]), torch.full((1, 4), 0.5)), (64, 64), (8, 16))
         tensor([1])
     """
     if targets.ignore is not None and region is not None:  # of these rows all that their boxes hold
-        plain = needed_pages(targets, image_size, strides, margin)
-        others = needed_pages(targets._replace(ignore=None), image_size, strides, margin, region)
-        return torch.where(targets.ignore, plain, others)
-    if isinstance(region, Either):
-        both = (needed_pages(targets, image_size, strides, margin, x) for x in (region.first, region.then))
-        return torch.maximum(*both)
+        ignore, targets = targets.ignore, targets._replace(ignore=None)
+        plain, others = (needed_pages(targets, image_size, strides, margin, x) for x in (None, region))
+        return torch.where(ignore, plain, others)
+    if region is None and targets.angles is None:
+        region = InBox()
+    if region is None or isinstance(region, Either):
+        either = (InBox(), InRotatedBox()) if region is None else (region.first, region.then)
+        return torch.maximum(*(needed_pages(targets, image_size, strides, margin, x) for x in either))
     (height, width), boxes = image_size, targets.boxes.float()
     boxes = boxes * boxes.new_tensor([width, height, width, height])
     boxes = torch.cat([boxes[:, :2], boxes[:, 2:] * (1 + margin)], 1)
-    if targets.angles is None:
-        region, boxes = region or InBox(), cxcywh_to_xyxy(boxes)
+    if getattr(region, "oriented", False):
+        boxes = torch.cat([boxes, given("targets.angles", targets.angles).float()[:, None]], 1)
     else:
-        region, boxes = region or InRotatedBox(), torch.cat([boxes, targets.angles.float()[:, None]], 1)
+        boxes = cxcywh_to_xyxy(boxes)
     grids = [(-(-height // s), -(-width // s)) for s in strides]
     reach = region.reach(boxes, strides, grids)
     sides = reach[..., 2:] - reach[..., :2] + 2 * _SLACK * max(image_size)

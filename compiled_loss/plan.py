@@ -16,7 +16,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.regions import Region
+from compiled_loss.assign.regions import Region, check_region
 from compiled_loss.checks import check_strides, finite_number, require, true_or_false, whole_number
 from compiled_loss.needs import mask_size, needed_pages, needed_tiles, with_room
 from compiled_loss.padded import SLOT_STEP, PaddedTargets
@@ -92,8 +92,7 @@ class TargetPlan:
             number = getattr(self, name)
             checked[name] = None if number is None else whole_number(name, number, 2 if name == "rows" else 1)
         true_or_false("power_of_two", self.power_of_two)
-        is_one = self.region is None or hasattr(self.region, "reach")
-        require(is_one, "region", "a region, such as a loss's", type(self.region).__name__)
+        check_region("region", self.region)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -267,6 +266,7 @@ _warned: set[tuple[TargetPlan, str]] = set()
 
 
 def _warn_once(plan: TargetPlan, field: str, planned: int, count: int) -> None:
+    plan = replace(plan, region=None)  # one of the user's own may have no hash
     if (plan, field) in _warned:
         return
     warnings.warn(

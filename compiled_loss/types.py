@@ -30,7 +30,8 @@ class Predictions(NamedTuple):
 
     - `boxes`, `keypoints`, `keypoint_sigmas`, `angles`, `coefficients`: their anchor is never positive. The loss stays
       finite, and `num_positives` falls.
-    - `scores`: their anchor is never positive, and as every score counts, the cls term and the total are not finite.
+    - `scores`: their anchor is never positive of a row of that class, and as every score counts, the cls term and the
+      total are not finite.
     - `prototypes`: the seg term is not finite, where a positive's box holds such a pixel. `semantic`: the sem term.
     - -inf in `scores` and in the bins of `boxes` is a number like others: a class or a distance of probability 0.
 

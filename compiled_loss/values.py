@@ -78,7 +78,8 @@ def _found(look: Callable[[], bool], x: Tensor) -> bool:
 def _columns_are_sound(targets: Targets, batch_size: int, num_classes: int) -> bool:
     boxes, keypoints, angles, masks = targets.boxes, targets.keypoints, targets.angles, targets.masks
     sound = (
-        _within(targets.batch_idx, -1, batch_size - 1)
+        (targets.rows is None or int(targets.rows) == targets.batch_idx.shape[0])
+        and _within(targets.batch_idx, -1, batch_size - 1)
         and _within(targets.labels, 0, num_classes - 1)
         and _within(boxes[:, :2], *_CENTRES)
         and _within(boxes[:, 2:], *_SIZES)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compiled_loss import DetectionLoss, OrientedLoss, Predictions, SimOTA
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.pages import pages_of
 from compiled_loss.plan import TargetPlan
@@ -258,3 +259,32 @@ def test_a_data_set_that_cannot_be_planned_is_refused(images, arguments, message
 def test_a_plan_refuses_a_batch_with_bad_values():
     with pytest.raises(ValueError, match=r"Targets\.boxes: expected fractions .*pixels"):
         TargetPlan(SIZE).apply(image_of(2, 300.0))
+
+
+@pytest.mark.parametrize("criterion", [DetectionLoss(1), DetectionLoss(1, assigner=SimOTA()), OrientedLoss(1)])
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_plan_for_rows_with_angles_holds_upright_and_turned_boxes(criterion, asked):
+    # Turned by a quarter, a box as wide as the image has few anchors on it.
+    boxes = torch.tensor([[0.5, 0.5, 1.0, 0.9]]).repeat(16, 1)
+    rows = Targets(torch.zeros(16).long(), torch.zeros(16).long(), boxes, angles=torch.full((16,), torch.pi / 2))
+    plan = TargetPlan((64, 640), region=criterion.region if asked else None)
+    head = Predictions(
+        torch.zeros(1, 64, 840), torch.zeros(1, 1, 840), ((8, 80), (4, 40), (2, 20)), angles=torch.zeros(1, 1, 840)
+    )
+    assert criterion(head, plan.apply(rows)).overflow == 0
+
+
+def test_a_region_without_a_hash_may_need_more_than_planned(monkeypatch):
+    monkeypatch.setattr("compiled_loss.plan._warned", set())
+
+    @dataclasses.dataclass
+    class Whole:
+        """A region with `==` and no hash, as dataclasses are by default."""
+
+        def reach(self, boxes, strides, grid_sizes):
+            return boxes
+
+    rows = rows_of([0] * 4, size=1.0)
+    with pytest.warns(UserWarning, match="needs pages=8, more than the 1"):
+        planned = TargetPlan(SIZE, STRIDES, pages=1, region=Whole()).apply(rows)  # type: ignore[arg-type]
+    assert room(planned) >= 8

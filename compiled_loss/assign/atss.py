@@ -68,7 +68,8 @@ class ATSS:
     def __call__(self, pairs: Pairs) -> Assignment:
         """The positives of a batch."""
         candidates, logits = pairs.candidates, pairs.logits()
-        points, half = pairs.points[candidates.anchor], pairs.strides[candidates.anchor, None] * (self.scale / 2)
+        points = pairs.points[candidates.anchor]
+        half = pairs.strides[candidates.anchor, None].to(points.dtype) * (self.scale / 2)  # float64 beside such a head
         centre_of(pairs.boxes)  # checks them
         boxes = candidates.of_rows(pairs.boxes)
         overlap = torch.where(candidates.inside, iou(torch.cat([points - half, points + half], -1), boxes), 0.0)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from compiled_loss.assign.centres import NearCentre, centre_of, inside_box, near_centre
 from compiled_loss.assign.keys import descending
 from compiled_loss.assign.parts import Pairs
-from compiled_loss.assign.regions import Region
+from compiled_loss.assign.regions import Region, check_region
 from compiled_loss.assign.select import Held, select
 from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.checks import finite_number, whole_number
@@ -57,6 +57,7 @@ class SimOTA:
     def __post_init__(self) -> None:
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
         object.__setattr__(self, "overlap_weight", finite_number("overlap_weight", self.overlap_weight))
+        check_region("region", self.region)
 
     @property
     def slots(self) -> int:
@@ -118,6 +119,7 @@ class DynamicSoftLabel:
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
         for name in ("overlap_weight", "radius"):
             object.__setattr__(self, name, finite_number(name, getattr(self, name)))
+        check_region("region", self.region)
 
     @property
     def slots(self) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.regions import Region
-from compiled_loss.checks import check_shape
+from compiled_loss.checks import check_shape, require
 from compiled_loss.numerics import pick
 from compiled_loss.types import Assignment
 
@@ -117,3 +117,15 @@ class Assigner(Protocol):
     def __call__(self, pairs: Pairs) -> Assignment:
         """The positives."""
         ...
+
+
+def check_assigner(argument: str, value: Assigner) -> Assigner:
+    """An argument that is an assigner.
+
+    Raises:
+        ValueError: for anything else, such as the class of one.
+    """
+    is_one = callable(value) and not isinstance(value, type) and hasattr(value, "slots") and hasattr(value, "region")
+    kind = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+    require(is_one, argument, "an assigner, such as TaskAligned()", kind)
+    return value

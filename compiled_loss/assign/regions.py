@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates, find_cells, list_candidates
-from compiled_loss.checks import finite_number, require
+from compiled_loss.checks import check_shape, finite_number, require
 from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
 
 
 class Region(Protocol):
-    """Where a row's candidates lie; the host counts its pages by `reach` alone."""
+    """Where a row's candidates lie; the host counts its pages by `reach` alone.
+
+    Boxes are `[N, 4]` xyxy pixels; `[N, 5]` (cx, cy, w, h, angle) for the region of an oriented loss, which tells the
+    host so by an attribute `oriented` that is true.
+    """
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Upright boxes strictly around all candidates of rows, `[N, 4]` or for each level `[L, N, 4]`, xyxy pixels."""
@@ -50,7 +54,7 @@ class InBox:
             any distance.
 
     Raises:
-        ValueError: for a distance below 1, or that is no finite number.
+        ValueError: for a distance below 1, or that is no finite number; and for oriented boxes.
 
     Source: the in-box test of the task-aligned assigner, arXiv 2108.07755; limited distances: YOLOv9 in its MIT form.
 
@@ -69,6 +73,7 @@ class InBox:
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
         """The boxes, the small ones grown; of each level the part where all sides are near."""
+        check_shape("boxes of a region inside upright boxes", boxes, ["N", 4])
         grown = enlarge_small_sides(boxes, strides[min(1, len(strides) - 1)])
         if self.farthest is None:
             return grown
@@ -205,3 +210,14 @@ def of_levels(values: Sequence[int], anchor: Tensor, grid_sizes: Sequence[tuple[
         finer = finer + height * width
         found = torch.where(anchor >= finer, value, found)
     return found
+
+
+def check_region(argument: str, value: Region | None) -> None:
+    """Check that an argument is a region or None.
+
+    Raises:
+        ValueError: for anything else, such as the class of one.
+    """
+    is_one = value is None or (hasattr(value, "reach") and not isinstance(value, type))
+    kind = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+    require(is_one, argument, "a region, such as a loss's", kind)

@@ -25,6 +25,8 @@ class InRotatedBox:
         tensor([[12., 22., 52., 42.]])
     """
 
+    oriented = True
+
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
         """Upright boxes around the oriented ones."""
         return rotated_reach(boxes, strides)

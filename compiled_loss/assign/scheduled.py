@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compiled_loss.assign.candidates import Candidates
-from compiled_loss.assign.parts import Assigner, Pairs
+from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
 from compiled_loss.assign.regions import InBox, Region
 from compiled_loss.checks import true_or_false
 from compiled_loss.types import Assignment
@@ -68,12 +68,16 @@ class Scheduled(nn.Module):
     """One assigner in the first part of a training, then another.
 
     Both are computed, and a tensor says whose positives count, so that the change compiles nothing anew. Candidates are
-    those of the assigner whose turn it is.
+    those of the assigner whose turn it is. A state dict does not hold whose it is: call `set_second` after loading one,
+    and on every schedule of an `EndToEndLoss`, whose branches share candidates.
 
     Args:
         first: assigner of the first part, such as `ATSS()`.
         then: assigner of the rest, such as `TaskAligned()`.
         second: whether it is `then`'s turn already.
+
+    Raises:
+        ValueError: for what is no assigner.
 
     Source: PP-YOLOE, arXiv 2203.16250: ATSS before task-aligned assignment.
 
@@ -90,8 +94,8 @@ class Scheduled(nn.Module):
 
     def __init__(self, first: Assigner, then: Assigner, *, second: bool = False) -> None:
         super().__init__()
-        self.first = first
-        self.then = then
+        self.first = check_assigner("first", first)
+        self.then = check_assigner("then", then)
         self.register_buffer("second", torch.tensor(true_or_false("second", second)), persistent=False)
 
     @property

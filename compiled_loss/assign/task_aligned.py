@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
 from compiled_loss.assign.parts import Pairs
-from compiled_loss.assign.regions import Region
+from compiled_loss.assign.regions import Region, check_region
 from compiled_loss.assign.select import Held, select
 from compiled_loss.checks import finite_number, whole_number
 from compiled_loss.numerics import add_epsilon, power
@@ -58,6 +58,7 @@ class TaskAligned:
             object.__setattr__(self, "keep", whole_number("keep", self.keep))
         for name in ("alpha", "beta"):
             object.__setattr__(self, name, finite_number(name, getattr(self, name)))
+        check_region("region", self.region)
 
     @property
     def slots(self) -> int:

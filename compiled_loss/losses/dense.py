@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.parts import Assigner, Pairs
+from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
 from compiled_loss.assign.regions import Region
 from compiled_loss.checks import check_part, check_shape, check_strides, finite_number, true_or_false, whole_number
 from compiled_loss.grid import decode_sides
 from compiled_loss.losses.counting import objects_of
 from compiled_loss.losses.decoding import Decoder
 from compiled_loss.losses.inputs import check_buffers, check_inputs
-from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Field, Pairing, Term, Weighted
+from compiled_loss.losses.parts import ROWS, BoxKind, BoxTerm, ClassTerm, Extra, Field, Pairing, Term, Weighted
 from compiled_loss.losses.placing import placed
 from compiled_loss.losses.reducing import reduction_of
 from compiled_loss.losses.scene import Positives, Scene, View, detached, sound_anchors, to_rows, where_sound
@@ -67,7 +67,7 @@ class DenseLoss(Decoder):
         >>> from compiled_loss import BinaryCrossEntropy, OneMinus, TaskAligned
         >>> from compiled_loss.geometry.boxes import giou
         >>> from compiled_loss.losses.boxes import UprightBoxes
-        >>> from compiled_loss.losses.parts import CompareBoxes
+        >>> from compiled_loss.losses.parts import ROWS, CompareBoxes
         >>> criterion = DenseLoss(2, [8, 16], 16, boxes=UprightBoxes(), assigner=TaskAligned(), box_term=OneMinus(giou),
         ...                       pairing=CompareBoxes(giou), classification=BinaryCrossEntropy(),
         ...                       gains={"box": 2.0, "cls": 1.0, "dfl": 0.25})
@@ -99,11 +99,10 @@ class DenseLoss(Decoder):
         self.num_classes = whole_number("num_classes", num_classes)
         self.strides = check_strides(strides)
         self.reg_max = whole_number("reg_max", reg_max)
-        parts = {"assigner": assigner, "box_term": box_term, "classification": classification}
-        for name, part in parts.items():
-            check_part(name, part)
+        check_part("box_term", box_term)
+        check_part("classification", classification)
         self.boxes = boxes
-        self.assigner = assigner
+        self.assigner = check_assigner("assigner", assigner)
         self.pairing = pairing
         self.box_term = box_term
         self.classification = classification
@@ -123,13 +122,7 @@ class DenseLoss(Decoder):
     @property
     def fields(self) -> list[Field]:
         """The fields of `Targets` that the loss reads."""
-        return [
-            Field("batch_idx", (), "int64", "image of the row; outside [0, B) the row is padding"),
-            Field("labels", (), "int64", "class of the row, in [0, C)"),
-            Field("boxes", (4,), "float32", "centre x, centre y, width, height as fractions of the image"),
-            *self.boxes.fields,
-            *(x for extra in self.extras for x in extra.fields),
-        ]
+        return [*ROWS, *self.boxes.fields, *(x for extra in self.extras for x in extra.fields)]
 
     @property
     def region(self) -> Region:
@@ -185,11 +178,15 @@ class DenseLoss(Decoder):
         return to_dense(flat, scene.targets.labels, scene.boxes, batch, anchors, classes)
 
     def with_assigner(self, assigner: Assigner) -> "DenseLoss":
-        """The same loss, its weights shared, with another assigner."""
+        """The same loss, its weights shared, with another assigner.
+
+        Raises:
+            ValueError: for what is no assigner.
+        """
         other = copy(self)
         other._modules = dict(self._modules)  # of which the copy is shallow
         del other.assigner
-        other.assigner = assigner
+        other.assigner = check_assigner("assigner", assigner)
         if "assigner" in self.arguments:
             other.arguments = {**self.arguments, "assigner": assigner}
         return other

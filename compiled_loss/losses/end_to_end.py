@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.parts import Assigner
+from compiled_loss.assign.parts import Assigner, check_assigner
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import check_same_device, finite_number, require, true_or_false
 from compiled_loss.losses.dense import DenseLoss
@@ -63,8 +63,8 @@ class EndToEndLoss(ExactModule):
             require(isinstance(many, TaskAligned), "one_to_one", expected, None)
             assert isinstance(many, TaskAligned)
             one_to_one = replace(many, top_k=1) if plain_sum else replace(many, top_k=7, keep=1)
-        same = one_to_one.region == loss.assigner.region
-        require(same, "one_to_one", f"candidates as the loss's assigner has, {loss.assigner.region}", one_to_one.region)
+        region = check_assigner("one_to_one", one_to_one).region or loss.boxes.region
+        require(region == loss.region, "one_to_one", f"candidates as the loss's assigner has, {loss.region}", region)
         self.loss = loss
         self.one_to_one = one_to_one
         self.plain_sum = true_or_false("plain_sum", plain_sum)

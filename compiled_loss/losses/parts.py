@@ -80,6 +80,14 @@ class Field(NamedTuple):
     optional: bool = False
 
 
+# What every loss reads of targets.
+ROWS = (
+    Field("batch_idx", (), "int64", "image of the row; outside [0, B) the row is padding"),
+    Field("labels", (), "int64", "class of the row, in [0, C)"),
+    Field("boxes", (4,), "float32", "centre x, centre y, width, height as fractions of the image"),
+)
+
+
 class Weighted(NamedTuple):
     """`sum score * error / S` over the positives, S the loss's normaliser."""
 

@@ -62,7 +62,8 @@ class ResidualPoseLoss(DenseLoss):
         sigmas: as for `PoseLoss`.
         keypoint_weights: `[K]` factor of each keypoint's likelihood, or None: 1, save that for 17 keypoints with
             visibility elbows and knees count 1.2, wrists and ankles 1.5.
-        assigner: which anchors learn which row; None is `TaskAligned` on the levels that fit.
+        assigner: which anchors learn which row; None is `TaskAligned(region=InBox(fitting_levels=True))`. One without a
+            region looks on all levels.
         overlap: of predicted and true boxes, for rows without a visible keypoint and, without a `box_term`, for that.
         box_term: error of predicted boxes; None is `OneMinus(overlap)`.
         classification: error of class logits; None is `BinaryCrossEntropy()`.

@@ -1,5 +1,6 @@
 """SimOTA, dynamic soft labels, ATSS and schedules against float64 loops, worked cases, and what holds for all."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -15,6 +16,7 @@ from compiled_loss import (
     SimOTA,
     Targets,
     TaskAligned,
+    select,
 )
 from compiled_loss.geometry.boxes import iou
 from tests.assign.scenes import Scene, assert_same_scores, assign, make_scene, readable
@@ -165,7 +167,8 @@ def test_positives_of_float64_predictions_are_those_of_the_same_float32_ones(nam
     boxes = torch.tensor([[0.4, 0.4, 0.5, 0.6], [0.6, 0.6, 0.3, 0.3], [0.5, 0.5, 0.9, 0.9]])
     targets = Targets(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2]), boxes)
     criterion = DetectionLoss(3, assigner=ASSIGNERS[name][0], overlap=iou)
-    given = [Predictions(*(x.to(dtype) for x in maps), grids) for dtype in (torch.float32, torch.float64)]
+    boxes, scores = maps
+    given = [Predictions(boxes.to(x), scores.to(x), grids) for x in (torch.float32, torch.float64)]
     single, double = (criterion.assign(x, targets) for x in given)
     assert single.valid.any()
     for field in ("image", "anchor", "row", "valid"):
@@ -217,3 +220,32 @@ def test_a_schedule_gives_what_each_assigner_gives(seed):
 def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@names
+def test_predictions_in_float64_have_the_positives_of_float32(name):
+    scene = make_scene(3, counts=(4, 2), size=(64, 96))
+    assigner, head = ASSIGNERS[name][0], Predictions(torch.randn(2, 64, 126), scene.scores, scene.grid_sizes)
+    targets = Targets(scene.batch_idx, scene.labels, torch.rand(len(scene.labels), 4) * 0.5 + 0.2)
+    criterion = DetectionLoss(scene.scores.shape[1], assigner=assigner, overlap=iou)
+    single, double = (criterion.assign(x, targets) for x in (head, head._replace(boxes=head.boxes.double())))
+    assert single.valid.any()
+    for of_one, of_other in zip(single[:4], double[:4], strict=True):
+        assert torch.equal(of_one, of_other)
+
+
+def test_numbers_of_an_assigner_of_ones_own_may_be_float64():
+    scene = make_scene(3, counts=(4, 2), size=(64, 96))
+
+    @dataclass(frozen=True)
+    class Best:
+        wide: bool
+        slots: int = 4
+        region: None = None
+
+        def __call__(self, pairs):
+            merit = pairs.overlaps(pairs.logits())
+            held = select(pairs, merit.double() if self.wide else merit, merit.double() if self.wide else merit, 4)
+            return held.assignment(pairs, held.valid.float())
+
+    assert answer(scene, Best(wide=True)) == answer(scene, Best(wide=False)) != {}

@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from compiled_loss import DetectionLoss, EndToEndLoss, InBox, OrientedLoss, PoseLoss, Predictions, Targets, TaskAligned
+from compiled_loss import (
+    DetectionLoss,
+    EndToEndLoss,
+    InBox,
+    OrientedLoss,
+    PoseLoss,
+    Predictions,
+    SimOTA,
+    Targets,
+    TaskAligned,
+)
 from compiled_loss.audit.torch_private import collect_compiles
 from tests.losses.scenes import Scene, expected, make_scene
 from tests.reference.end_to_end import KEEP, KEEP_V10, combine, share_of_many
@@ -136,7 +146,6 @@ def test_branches_that_do_not_belong_together_are_named():
 
 
 def test_what_no_pair_can_be_made_of_is_named():
-    nobody: Any = object()
     kind: Any = DetectionLoss
     one_level = TaskAligned(top_k=7, keep=1, region=InBox(fitting_levels=True))
     for make, message in (
@@ -144,7 +153,7 @@ def test_what_no_pair_can_be_made_of_is_named():
             lambda: EndToEndLoss(kind),
             r"loss: expected a loss, such as DetectionLoss.num_classes., got the class",
         ),
-        (lambda: EndToEndLoss(DetectionLoss(3, assigner=nobody)), "one_to_one: expected an assigner, beside a loss"),
+        (lambda: EndToEndLoss(DetectionLoss(3, assigner=SimOTA())), "one_to_one: expected an assigner, beside a loss"),
         (lambda: EndToEndLoss(DetectionLoss(3), one_to_one=one_level), "one_to_one: expected candidates as the loss's"),
     ):
         with pytest.raises(ValueError, match=message):
