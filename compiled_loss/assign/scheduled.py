@@ -39,7 +39,7 @@ class Either:
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
         """That of the region whose turn it is."""
         first, then = (x.reach(boxes, strides, grid_sizes) for x in (self.first, self.then))
-        return torch.where(self.second, then, first)
+        return _of_the_turn(self.second, first, then)
 
     def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
         """Those of the region whose turn it is."""
@@ -48,7 +48,7 @@ class Either:
             return None
         everywhere = torch.ones(boxes.shape[0], len(strides), dtype=torch.bool, device=boxes.device)
         first, then = (everywhere if x is None else x for x in found)
-        return torch.where(self.second, then, first)
+        return _of_the_turn(self.second, first, then)
 
     def keep(
         self,
@@ -60,7 +60,7 @@ class Either:
     ) -> Candidates:
         """Those of the region whose turn it is."""
         first, then = (x.keep(candidates, boxes, anchors, strides, grid_sizes) for x in (self.first, self.then))
-        anchor, inside = (torch.where(self.second, y, x) for x, y in zip(first[2:], then[2:], strict=True))
+        anchor, inside = (_of_the_turn(self.second, x, y) for x, y in zip(first[2:], then[2:], strict=True))
         return candidates._replace(anchor=anchor, inside=inside)
 
 
@@ -126,11 +126,18 @@ class Scheduled(nn.Module):
         """The positives of the assigner whose turn it is."""
         rows = pairs.labels.shape[0]
         first, then = (_with_slots(x(pairs), rows, x.slots, self.slots) for x in (self.first, self.then))
-        found = [torch.where(self.second, y, x) for x, y in zip(first[:6], then[:6], strict=True)]
+        found = [_of_the_turn(self.second, x, y) for x, y in zip(first[:6], then[:6], strict=True)]
         weight = None
         if first.weight is not None or then.weight is not None:
             weight = torch.where(self.second, then.weights(), first.weights())
         return Assignment(*found, weight=weight)
+
+
+def _of_the_turn(second: Tensor, first: Tensor, then: Tensor) -> Tensor:
+    """`then` where `second` is True, else `first`; ONNX Runtime has no Where of truth values."""
+    if then.dtype == torch.bool:
+        return (second & then) | (~second & first)
+    return torch.where(second, then, first)
 
 
 def _with_slots(found: Assignment, rows: int, slots: int, wanted: int) -> Assignment:

@@ -23,8 +23,6 @@ GENERATED = (
     "segmentation with planned tiles",
     "`SimOTA`",
     "`DynamicSoftLabel`",
-    "`ATSS`",
-    "`Scheduled`",
 )
 # An export of a loss takes most of half a minute; what these differ in is also in the others.
 ALIKE = (
