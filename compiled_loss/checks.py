@@ -163,6 +163,16 @@ def true_or_false(argument: str, value: Any) -> bool:
     return value
 
 
+def kind_of(value: Any) -> str:
+    """What came in place of an object, for a message: "the class X", or the name of its class.
+
+    Example:
+        >>> kind_of(dict), kind_of({})
+        ('the class dict', 'dict')
+    """
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
 def check_part(argument: str, value: Any) -> None:
     """Check that a part of a loss is a function, or an object that is called like one, and no class of such.
 
@@ -175,8 +185,24 @@ def check_part(argument: str, value: Any) -> None:
         ValueError: box_term: expected a function, or an object that is called like one, got the class dict
     """
     is_class = isinstance(value, type)
-    got = f"the class {value.__name__}" if is_class else repr(value)
+    got = kind_of(value) if is_class else repr(value)
     require(callable(value) and not is_class, argument, "a function, or an object that is called like one", got)
+
+
+def whole_pair(argument: str, value: Any, expected: str) -> tuple[int, int]:
+    """An argument as two ints, such as a height and a width, where it is a pair of integers of at least 1.
+
+    Raises:
+        ValueError: for no pair, with what was expected in words, or for numbers that are not such integers.
+
+    Example:
+        >>> whole_pair("image_size", 640, "(height, width) in pixels")
+        Traceback (most recent call last):
+        ValueError: image_size: expected (height, width) in pixels, got 640
+    """
+    require(isinstance(value, Sequence) and len(value) == 2, argument, expected, value)
+    first, second = (whole_number(argument, x) for x in value)
+    return first, second
 
 
 def check_strides(strides: Any) -> tuple[int, ...]:

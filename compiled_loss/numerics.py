@@ -187,6 +187,6 @@ def totals(x: Tensor, group: Tensor, groups: int) -> Tensor:
         >>> totals(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([1, 0, 1]), 2)
         tensor([ 7., 14.])
     """
-    wide = x.double() if has_float64(x.device) else x
+    wide = exact(x)
     wide = wide.flatten(1).sum(1) if x.dim() > 1 else wide
     return wide.new_zeros(groups).scatter_add(0, group, wide).to(x.dtype)

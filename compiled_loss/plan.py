@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.regions import Region, check_region
-from compiled_loss.checks import check_strides, finite_number, require, true_or_false, whole_number
+from compiled_loss.checks import check_strides, finite_number, require, true_or_false, whole_number, whole_pair
 from compiled_loss.needs import mask_size, needed_pages, needed_tiles, with_room
 from compiled_loss.padded import SLOT_STEP, PaddedTargets
 from compiled_loss.rows import join_images, map_rows, next_power_of_two, pad_rows, rounded_rows
@@ -81,10 +81,9 @@ class TargetPlan:
     region: Region | None = None
 
     def __post_init__(self) -> None:
-        strides, pair = check_strides(self.strides), self.image_size
+        strides = check_strides(self.strides)
         expected = f"(height, width), multiples of the finest stride {strides[0]}"
-        require(isinstance(pair, Sequence) and len(pair) == 2, "image_size", expected, pair)
-        size = tuple(whole_number("image_size", side) for side in pair)
+        size = whole_pair("image_size", self.image_size, expected)
         require(not any(side % strides[0] for side in size), "image_size", expected, size)
         checked: dict[str, Any] = {"image_size": size, "strides": strides}
         capacities = "pages", "mask_tiles", "slots", "image_pages", "image_mask_tiles"

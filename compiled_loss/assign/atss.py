@@ -11,7 +11,7 @@ from torch import Tensor
 from compiled_loss.assign.centres import Nearest, centre_of, inside_box
 from compiled_loss.assign.parts import Pairs
 from compiled_loss.assign.select import every, hold
-from compiled_loss.checks import finite_number, require, true_or_false, whole_number
+from compiled_loss.checks import finite_number, true_or_false, whole_number
 from compiled_loss.geometry.boxes import iou
 from compiled_loss.numerics import exact
 from compiled_loss.types import Assignment
@@ -50,8 +50,7 @@ class ATSS:
     def __post_init__(self) -> None:
         for name in ("top_k", "levels"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
-        object.__setattr__(self, "scale", finite_number("scale", self.scale))
-        require(self.scale > 0, "scale", "a finite number above 0", self.scale)
+        object.__setattr__(self, "scale", finite_number("scale", self.scale, zero=False))
         true_or_false("soft", self.soft)
 
     @property

@@ -74,6 +74,11 @@ class Candidates(NamedTuple):
         """`[G, 1, ...]` of something of each row `[N, ...]`; 0 on empty pages."""
         return torch.cat([x, x.new_zeros(1, *x.shape[1:])])[self.layout.group][:, None]
 
+    def only(self, mask: Tensor) -> "Candidates":
+        """Those that a `[G, S]` mask has too."""
+        inside = self.inside & mask
+        return self._replace(anchor=torch.where(inside, self.anchor, 0), inside=inside)
+
 
 def find_cells(
     boxes: Tensor,  # [N, 4] xyxy, pixels, or [L, N, 4]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compiled_loss.assign.candidates import MARGIN, Candidates
 from compiled_loss.assign.keys import descending
-from compiled_loss.assign.regions import of_levels
+from compiled_loss.assign.regions import Region, of_levels
 from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.checks import check_shape, finite_number, require, whole_number
 from compiled_loss.numerics import exact
@@ -23,7 +23,7 @@ _SLACK = 1e-3
 
 
 @dataclass(frozen=True)
-class NearCentre:
+class NearCentre(Region):
     """The anchors whose distance to a box's centre is below some strides, in x and in y; upright boxes alone.
 
     Args:
@@ -56,10 +56,6 @@ class NearCentre:
             return squares
         return torch.cat([torch.minimum(squares, boxes)[..., :2], torch.maximum(squares, boxes)[..., 2:]], -1)
 
-    def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
-        """All."""
-        return None
-
     def keep(
         self,
         candidates: Candidates,
@@ -73,11 +69,11 @@ class NearCentre:
             return candidates
         points, steps = anchors[candidates.anchor], of_levels(strides, candidates.anchor, grid_sizes)
         near = near_centre(points, candidates.of_rows(boxes), steps, self.radius)
-        return only(candidates, near | inside_box(points, candidates.of_rows(boxes)))
+        return candidates.only(near | inside_box(points, candidates.of_rows(boxes)))
 
 
 @dataclass(frozen=True)
-class Nearest:
+class Nearest(Region):
     """On every level the anchors nearest to a box's centre, equally near ones by lowest index; upright boxes alone.
 
     Args:
@@ -113,10 +109,6 @@ class Nearest:
             squares.append(torch.cat([centre - half, centre + half], -1))
         return torch.stack(squares)
 
-    def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
-        """All."""
-        return None
-
     def keep(
         self,
         candidates: Candidates,
@@ -139,7 +131,7 @@ class Nearest:
         first = torch.arange(count, device=entry.device)[:, None] * (pages * width)
         place = torch.where(best.flatten() > 0, (entry.view(count, -1) - first).flatten(), pages * width)
         kept = place.new_zeros(pages * width + 1).scatter(0, place, torch.ones_like(place))[:-1]
-        return only(candidates, kept.view(pages, width) > 0)
+        return candidates.only(kept.view(pages, width) > 0)
 
     def _half(self, at: Tensor, grid: tuple[int, int]) -> Tensor:
         """`[N, 2]` cells along x and y beyond which no nearest anchor lies, of centres in units of anchor indices.
@@ -179,9 +171,3 @@ def near_centre(points: Tensor, boxes: Tensor, strides: Tensor, radius: float) -
     """Whether points `[..., 2]` are less than `radius` strides `[...]` from the centres of boxes `[..., 4]`."""
     centre, half = (boxes[..., :2] + boxes[..., 2:]) / 2, radius * strides[..., None]
     return inside_box(points, torch.cat([centre - half, centre + half], -1))
-
-
-def only(candidates: Candidates, mask: Tensor) -> Candidates:
-    """Those candidates that a `[G, S]` mask has too."""
-    inside = candidates.inside & mask
-    return candidates._replace(anchor=torch.where(inside, candidates.anchor, 0), inside=inside)

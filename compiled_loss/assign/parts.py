@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.regions import Region
-from compiled_loss.checks import check_shape, require
+from compiled_loss.checks import check_shape, kind_of, require
 from compiled_loss.numerics import pick
 from compiled_loss.types import Assignment
 
@@ -126,6 +126,5 @@ def check_assigner(argument: str, value: Assigner) -> Assigner:
         ValueError: for anything else, such as the class of one.
     """
     is_one = callable(value) and not isinstance(value, type) and hasattr(value, "slots") and hasattr(value, "region")
-    kind = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-    require(is_one, argument, "an assigner, such as TaskAligned()", kind)
+    require(is_one, argument, "an assigner, such as TaskAligned()", kind_of(value))
     return value

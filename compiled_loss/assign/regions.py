@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates, find_cells, list_candidates
-from compiled_loss.checks import check_shape, finite_number, require
+from compiled_loss.checks import check_shape, finite_number, kind_of, require
 from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
 
 
 class Region(Protocol):
     """Where a row's candidates lie; the host counts its pages by `reach` alone.
 
-    Boxes are `[N, 4]` xyxy pixels; `[N, 5]` (cx, cy, w, h, angle) for the region of an oriented loss, which tells the
-    host so by an attribute `oriented` that is true.
+    One that derives from this has all within reach, on every level, unless it says otherwise. Boxes are `[N, 4]` xyxy
+    pixels; `[N, 5]` (cx, cy, w, h, angle) for the region of an oriented loss, which tells the host so by an attribute
+    `oriented` that is true.
     """
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
@@ -28,7 +29,7 @@ class Region(Protocol):
 
     def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
         """`[N, L]` bool, levels on which a row has candidates, if it has any there; None: all."""
-        ...
+        return None
 
     def keep(
         self,
@@ -39,11 +40,11 @@ class Region(Protocol):
         grid_sizes: Sequence[tuple[int, int]],
     ) -> Candidates:
         """Of the anchors `[A, 2]`, pixels, within reach those that are candidates."""
-        ...
+        return candidates
 
 
 @dataclass(frozen=True)
-class InBox:
+class InBox(Region):
     """The anchors strictly inside an upright box; sides shorter than the second level's stride grow to it.
 
     Args:
@@ -82,17 +83,6 @@ class InBox:
     def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
         """Those that fit, where asked for."""
         return fitting_levels(boxes, strides) if self.fitting_levels else None
-
-    def keep(
-        self,
-        candidates: Candidates,
-        boxes: Tensor,
-        anchors: Tensor,
-        strides: Sequence[int],
-        grid_sizes: Sequence[tuple[int, int]] = (),
-    ) -> Candidates:
-        """All: a box is a rectangle of cells on each level."""
-        return candidates
 
 
 def candidates_in(
@@ -219,5 +209,4 @@ def check_region(argument: str, value: Region | None) -> None:
         ValueError: for anything else, such as the class of one.
     """
     is_one = value is None or (hasattr(value, "reach") and not isinstance(value, type))
-    kind = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-    require(is_one, argument, "a region, such as a loss's", kind)
+    require(is_one, argument, "a region, such as a loss's", kind_of(value))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
+from compiled_loss.assign.regions import Region
 from compiled_loss.geometry.rotated import inside_rotated, rotated_hull
 
 # An anchor on a side may count as inside although rounding leaves the hull short of it.
@@ -17,7 +18,7 @@ _SLACK = 4e-6
 
 
 @dataclass(frozen=True)
-class InRotatedBox:
+class InRotatedBox(Region):
     """The anchors inside an oriented box or on its sides; sides shorter than the second level's stride grow to it.
 
     Example:
@@ -30,10 +31,6 @@ class InRotatedBox:
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
         """Upright boxes around the oriented ones."""
         return rotated_reach(boxes, strides)
-
-    def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
-        """All."""
-        return None
 
     def keep(
         self,
@@ -111,5 +108,4 @@ def keep_inside(candidates: Candidates, boxes: Tensor, anchors: Tensor, strides:
         (tensor([ 0,  1,  4,  5,  6,  9, 10, 11, 14, 15, 16, 19]), tensor([20,  0], dtype=torch.int32))
     """
     enlarged = candidates.of_rows(enlarge_rotated(boxes, strides[min(1, len(strides) - 1)]))
-    inside = candidates.inside & inside_rotated(anchors[candidates.anchor], enlarged)
-    return candidates._replace(anchor=torch.where(inside, candidates.anchor, 0), inside=inside)
+    return candidates.only(inside_rotated(anchors[candidates.anchor], enlarged))

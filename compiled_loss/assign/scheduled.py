@@ -17,7 +17,7 @@ from compiled_loss.types import Assignment
 
 
 @dataclass(frozen=True)
-class Either:
+class Either(Region):
     """One region or another, as a tensor says; a plan keeps room for both.
 
     Args:

@@ -15,14 +15,13 @@ from compiled_loss.exporting.interface import (
     branches,
     examples,
     grids,
-    main_loss,
     prediction_ports,
     share_port,
     target_ports,
 )
 from compiled_loss.exporting.outputs import SLOTTED, assignment_outputs, decoding_outputs, loss_outputs
 from compiled_loss.losses.dense import DenseLoss
-from compiled_loss.losses.end_to_end import EndToEndLoss
+from compiled_loss.losses.end_to_end import EndToEndLoss, main_loss
 from compiled_loss.ragged import fill, positions
 from compiled_loss.targets import Targets
 from compiled_loss.types import EndToEndOutput, LossOutput, Predictions

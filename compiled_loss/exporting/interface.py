@@ -14,7 +14,7 @@ from torch.export import Dim
 
 from compiled_loss.checks import check_shape, require, true_or_false
 from compiled_loss.losses.dense import DenseLoss
-from compiled_loss.losses.end_to_end import EndToEndLoss
+from compiled_loss.losses.end_to_end import EndToEndLoss, main_loss
 from compiled_loss.losses.parts import Map
 
 Loss = DenseLoss | EndToEndLoss
@@ -71,11 +71,6 @@ class Port(NamedTuple):
     shape: tuple[int | str, ...]
     dtype: str
     meaning: str
-
-
-def main_loss(loss: Loss) -> DenseLoss:
-    """The loss of the task, of an end-to-end loss that of its branches."""
-    return loss.loss if isinstance(loss, EndToEndLoss) else loss
 
 
 def branches(loss: Loss) -> tuple[str, ...]:

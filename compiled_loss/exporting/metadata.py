@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from compiled_loss.checks import require
 from compiled_loss.exporting.constants import loss_of, made, plain, plain_loss
-from compiled_loss.exporting.interface import Loss, Port, Setting, check_setting, main_loss
-from compiled_loss.losses.end_to_end import EndToEndLoss
+from compiled_loss.exporting.interface import Loss, Port, Setting, check_setting
+from compiled_loss.losses.end_to_end import EndToEndLoss, main_loss
 
 INTERFACE_VERSION = 1  # counts up with every change of a name, a shape or a meaning
 _WRITERS = ("compiled-loss", "torch", "onnx", "onnxscript")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import check_part, finite_number, require, whole_number
+from compiled_loss.checks import check_part, finite_number, whole_pair
 from compiled_loss.geometry.boxes import EPS, diagonal, iou, measure
 from compiled_loss.numerics import one_minus_exp, power, root
 
@@ -149,9 +149,7 @@ class MPDIoU:
     in_pixels = True
 
     def __post_init__(self) -> None:
-        pair = isinstance(self.image_size, Sequence) and len(self.image_size) == 2
-        require(pair, "image_size", "(height, width) in pixels", self.image_size)
-        object.__setattr__(self, "image_size", tuple(whole_number("image_size", x) for x in self.image_size))
+        object.__setattr__(self, "image_size", whole_pair("image_size", self.image_size, "(height, width) in pixels"))
 
     def __call__(self, boxes1: Tensor, boxes2: Tensor) -> Tensor:
         """`[...]`, at most 1; above -2 of boxes inside the image."""

@@ -11,7 +11,7 @@ import torch
 from compiled_loss.checks import finite_number, require, whole_number
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.detection import DetectionLoss
-from compiled_loss.losses.end_to_end import EndToEndLoss
+from compiled_loss.losses.end_to_end import EndToEndLoss, main_loss
 from compiled_loss.losses.oriented import OrientedLoss
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
@@ -50,7 +50,7 @@ class Task(NamedTuple):
     @property
     def main(self) -> DenseLoss:
         """The loss of either branch."""
-        return self.loss.loss if isinstance(self.loss, EndToEndLoss) else self.loss
+        return main_loss(self.loss)
 
     @property
     def names(self) -> tuple[str, ...]:

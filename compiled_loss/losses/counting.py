@@ -16,7 +16,7 @@ def objects_of(targets: Targets) -> Tensor:
     return targets.batch_idx if targets.ignore is None else torch.where(targets.ignore, -1, targets.batch_idx)
 
 
-def anchors_of(candidates: Candidates, images: int, anchors: int) -> Tensor:
+def covered_anchors(candidates: Candidates, images: int, anchors: int) -> Tensor:
     """`[B, A]` bool: anchors that are a candidate of any row."""
     place = torch.where(candidates.inside, candidates.image[:, None] * anchors + candidates.anchor, images * anchors)
     marks = torch.zeros(images * anchors + 1, device=place.device)

@@ -3,20 +3,27 @@
 Letters: B images, A anchors, C classes, K keypoints, D values of a keypoint, R distance bins, k detections of an image.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compiled_loss.checks import check_floating, check_same_device, check_shape, given, require, whole_number
+from compiled_loss.checks import (
+    check_floating,
+    check_same_device,
+    check_shape,
+    given,
+    require,
+    whole_number,
+    whole_pair,
+)
 from compiled_loss.geometry.masks import decode_masks
-from compiled_loss.grid import decode_sides, make_anchors
+from compiled_loss.grid import Sides, decode_sides
 from compiled_loss.losses.inputs import check_predictions
 from compiled_loss.losses.parts import BoxKind, Extra, Map
 from compiled_loss.losses.ranking import LOWEST, NOTHING, first_of_largest
-from compiled_loss.losses.scene import image_size_of, sums_are_finite
+from compiled_loss.losses.scene import anchors_of, image_size_of, sums_are_finite
 from compiled_loss.numerics import at_least_float32, masked
 from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import Decoded, Detections, Predictions
@@ -42,6 +49,12 @@ class Decoder(ExactModule):
             *self.boxes.maps,
             *(x for extra in self.extras for x in extra.maps),
         ]
+
+    def sides(self, predictions: Predictions) -> Sides:
+        """`[B, 4, A]` distances of every anchor, decoded, grid units."""
+        # In the layout that the head writes, [B, 4, R, A]: the anchors are the contiguous dimension.
+        logits = at_least_float32(predictions.boxes).unflatten(1, (4, self.reg_max))
+        return decode_sides(logits, dim=2)
 
     def decode(self, predictions: Predictions) -> Decoded:
         """What the head says of every anchor.
@@ -81,9 +94,7 @@ class Decoder(ExactModule):
         """
         k = whole_number("k", k)
         if mask_size is not None:
-            pair = isinstance(mask_size, Sequence) and len(mask_size) == 2
-            require(pair, "mask_size", "(height, width) in mask pixels, or None", mask_size)
-            mask_size = (whole_number("mask_size", mask_size[0]), whole_number("mask_size", mask_size[1]))
+            mask_size = whole_pair("mask_size", mask_size, "(height, width) in mask pixels, or None")
         fields, logits = self._read(predictions)
         scores, labels, anchors, found = _best(logits, k)
         image = torch.arange(anchors.shape[0], device=anchors.device)[:, None]
@@ -104,10 +115,8 @@ class Decoder(ExactModule):
         """Fields of `Decoded` but scores, and `[B, A, C]` logits, all finite; those of broken anchors are `NOTHING`."""
         read = [x for x in self.maps if not x.pixels and not x.optional]
         check_predictions(predictions, read, self.strides)
-        dtype = at_least_float32(predictions.boxes).dtype
-        anchors = make_anchors(predictions.grid_sizes, self.strides, dtype=dtype, device=predictions.boxes.device)
-        distances = at_least_float32(predictions.boxes).unflatten(1, (4, self.reg_max))
-        fields = {"boxes": self.boxes.predicted(predictions, decode_sides(distances, dim=2), anchors)}
+        anchors = anchors_of(predictions, self.strides)
+        fields = {"boxes": self.boxes.predicted(predictions, self.sides(predictions), anchors)}
         for extra in self.extras:
             fields |= extra.decoded(predictions, anchors)
         sound = fields["boxes"].isfinite().all(2) & (predictions.scores < torch.inf).all(1)

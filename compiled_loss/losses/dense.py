@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
 from compiled_loss.assign.regions import Region
+from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import check_part, check_shape, check_strides, finite_number, true_or_false, whole_number
-from compiled_loss.grid import decode_sides
 from compiled_loss.losses.counting import objects_of
 from compiled_loss.losses.decoding import Decoder
 from compiled_loss.losses.inputs import check_buffers, check_inputs
@@ -23,17 +23,17 @@ from compiled_loss.losses.parts import ROWS, BoxKind, BoxTerm, ClassTerm, Extra,
 from compiled_loss.losses.placing import placed
 from compiled_loss.losses.reducing import reduction_of
 from compiled_loss.losses.scene import Positives, Scene, View, detached, sound_anchors, to_rows, where_sound
-from compiled_loss.numerics import at_least_float32, masked
+from compiled_loss.numerics import masked
 from compiled_loss.padded import PaddedTargets
 from compiled_loss.reduce import Sums
 from compiled_loss.targets import Targets
 from compiled_loss.terms.box import read_sides, scaled_l1
-from compiled_loss.terms.classification import WeightedClasses
+from compiled_loss.terms.classification import BinaryCrossEntropy, WeightedClasses
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
 from compiled_loss.values import check_row_values
 
 # Gains whose arguments are not called as their terms.
-_ARGUMENTS = {"l1": "dfl", "seg": "mask", "sem": "semantic"}
+_ARGUMENTS = {"seg": "mask", "sem": "semantic"}
 
 
 class DenseLoss(Decoder):
@@ -48,12 +48,12 @@ class DenseLoss(Decoder):
         strides: pixels per grid unit of each level, finest first.
         reg_max: distance bins R per side.
         boxes: what boxes are.
-        assigner: makes positives of pairs.
+        assigner: makes positives of pairs; None is `TaskAligned()`.
         pairing: how well candidates overlap rows.
         box_term: error of predicted boxes.
-        classification: error of class logits.
+        classification: error of class logits; None is `BinaryCrossEntropy()`.
         extras: further terms.
-        gains: factor of each term, in the order in which they are returned.
+        gains: factor of each term, in the order in which they are returned; for `R = 1` that of `dfl` is of `l1`.
         distributed: average the normaliser over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
@@ -64,13 +64,12 @@ class DenseLoss(Decoder):
         ValueError: for a non-positive size, or a negative gain.
 
     Example:
-        >>> from compiled_loss import BinaryCrossEntropy, OneMinus, TaskAligned
+        >>> from compiled_loss import OneMinus
         >>> from compiled_loss.geometry.boxes import giou
         >>> from compiled_loss.losses.boxes import UprightBoxes
-        >>> from compiled_loss.losses.parts import ROWS, CompareBoxes
-        >>> criterion = DenseLoss(2, [8, 16], 16, boxes=UprightBoxes(), assigner=TaskAligned(), box_term=OneMinus(giou),
-        ...                       pairing=CompareBoxes(giou), classification=BinaryCrossEntropy(),
-        ...                       gains={"box": 2.0, "cls": 1.0, "dfl": 0.25})
+        >>> from compiled_loss.losses.parts import CompareBoxes
+        >>> criterion = DenseLoss(2, [8, 16], 16, boxes=UprightBoxes(), box_term=OneMinus(giou),
+        ...                       pairing=CompareBoxes(giou), gains={"box": 2.0, "cls": 1.0, "dfl": 0.25})
         >>> [x.name for x in criterion.maps]
         ['boxes', 'scores']
     """
@@ -84,10 +83,10 @@ class DenseLoss(Decoder):
         reg_max: int,
         *,
         boxes: BoxKind,
-        assigner: Assigner,
+        assigner: Assigner | None = None,
         pairing: Pairing,
         box_term: BoxTerm,
-        classification: ClassTerm,
+        classification: ClassTerm | None = None,
         extras: Sequence[Extra] = (),
         gains: Mapping[str, float],
         distributed: bool = False,
@@ -99,6 +98,8 @@ class DenseLoss(Decoder):
         self.num_classes = whole_number("num_classes", num_classes)
         self.strides = check_strides(strides)
         self.reg_max = whole_number("reg_max", reg_max)
+        assigner = TaskAligned() if assigner is None else assigner
+        classification = BinaryCrossEntropy() if classification is None else classification
         check_part("box_term", box_term)
         check_part("classification", classification)
         self.boxes = boxes
@@ -112,7 +113,9 @@ class DenseLoss(Decoder):
         for i, extra in enumerate(self.extras):
             if isinstance(extra, nn.Module):  # its buffers move with this one's
                 self.add_module(f"extra{i}", extra)
-        self.gains = {name: finite_number(f"{_ARGUMENTS.get(name, name)}_gain", gain) for name, gain in gains.items()}
+        side = "l1" if self.reg_max == 1 else "dfl"
+        checked = {name: finite_number(f"{_ARGUMENTS.get(name, name)}_gain", gain) for name, gain in gains.items()}
+        self.gains = {side if name == "dfl" else name: gain for name, gain in checked.items()}
         self.distributed = true_or_false("distributed", distributed)
         self.check_values = true_or_false("check_values", check_values)
         self.per_image = true_or_false("per_image", per_image)
@@ -226,9 +229,7 @@ class DenseLoss(Decoder):
     @torch.no_grad()
     def view(self, predictions: Predictions, scene: Scene) -> View:
         """The predictions in a scene, their distances decoded without a gradient."""
-        # In the layout that the head writes, [B, 4, R, A]: the anchors are the contiguous dimension.
-        logits = at_least_float32(predictions.boxes.detach()).unflatten(1, (4, self.reg_max))
-        return View(predictions, decode_sides(logits, dim=2), scene)
+        return View(predictions, self.sides(detached(predictions)), scene)
 
     @torch.no_grad()
     def positives(self, view: View, assigner: Assigner) -> Assignment:

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from compiled_loss.assign.parts import Assigner
-from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.losses.boxes import UprightBoxes
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, CompareBoxes, OneMinus
-from compiled_loss.terms.classification import BinaryCrossEntropy
 
 
 class DetectionLoss(DenseLoss):
@@ -81,11 +79,11 @@ class DetectionLoss(DenseLoss):
             strides,
             reg_max,
             boxes=UprightBoxes(),
-            assigner=assigner or TaskAligned(),
+            assigner=assigner,
             pairing=CompareBoxes(overlap),
             box_term=box_term or OneMinus(overlap),
-            classification=classification or BinaryCrossEntropy(),
-            gains={"box": box_gain, "cls": cls_gain, "l1" if reg_max == 1 else "dfl": dfl_gain},
+            classification=classification,
+            gains={"box": box_gain, "cls": cls_gain, "dfl": dfl_gain},
             distributed=distributed,
             check_values=check_values,
             per_image=per_image,

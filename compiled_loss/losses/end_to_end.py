@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compiled_loss.assign.parts import Assigner, check_assigner
 from compiled_loss.assign.task_aligned import TaskAligned
-from compiled_loss.checks import check_same_device, finite_number, require, true_or_false
+from compiled_loss.checks import check_same_device, finite_number, kind_of, require, true_or_false
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.padded import PaddedTargets
 from compiled_loss.targets import Targets
@@ -55,9 +55,7 @@ class EndToEndLoss(ExactModule):
 
     def __init__(self, loss: DenseLoss, *, one_to_one: Assigner | None = None, plain_sum: bool = False) -> None:
         super().__init__()
-        expected = "a loss, such as DetectionLoss(num_classes)"
-        kind = f"the class {loss.__name__}" if isinstance(loss, type) else type(loss).__name__
-        require(isinstance(loss, DenseLoss), "loss", expected, kind)
+        require(isinstance(loss, DenseLoss), "loss", "a loss, such as DetectionLoss(num_classes)", kind_of(loss))
         if one_to_one is None:
             many, expected = loss.assigner, "an assigner, beside a loss whose own is not TaskAligned"
             require(isinstance(many, TaskAligned), "one_to_one", expected, None)
@@ -167,3 +165,8 @@ class EndToEndLoss(ExactModule):
         # The same rows are cut in both branches; planned mask tiles may suffice for one of them alone.
         overflow = torch.maximum(first.overflow, second.overflow)
         return EndToEndOutput(total, terms, items, second.num_positives, overflow, images or None)
+
+
+def main_loss(loss: DenseLoss | EndToEndLoss) -> DenseLoss:
+    """The loss of the task, of an end-to-end loss that of its branches."""
+    return loss.loss if isinstance(loss, EndToEndLoss) else loss

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from compiled_loss.assign.parts import Assigner
-from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.geometry.rotated import gaussian_overlap, gaussians, probiou
 from compiled_loss.grid import Anchors
 from compiled_loss.losses.boxes import OrientedBoxes, angles_of
@@ -26,7 +25,6 @@ from compiled_loss.losses.parts import (
 )
 from compiled_loss.losses.scene import Positives, View
 from compiled_loss.targets import Targets
-from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.terms.rotated import angle_error
 from compiled_loss.types import Assignment, Predictions
 
@@ -105,12 +103,12 @@ class OrientedLoss(DenseLoss):
             strides,
             reg_max,
             boxes=OrientedBoxes(),
-            assigner=assigner or TaskAligned(),
+            assigner=assigner,
             pairing=CompareBoxes(gaussian_overlap, gaussians) if overlap is None else CompareBoxes(overlap),
             box_term=box_term or OneMinus(overlap or _probiou_of_some_size),
-            classification=classification or BinaryCrossEntropy(),
+            classification=classification,
             extras=[AngleTerm()],
-            gains={"box": box_gain, "cls": cls_gain, "l1" if reg_max == 1 else "dfl": dfl_gain, "angle": angle_gain},
+            gains={"box": box_gain, "cls": cls_gain, "dfl": dfl_gain, "angle": angle_gain},
             distributed=distributed,
             check_values=check_values,
             per_image=per_image,

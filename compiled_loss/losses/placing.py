@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.regions import Region, candidates_in
-from compiled_loss.grid import make_anchors
-from compiled_loss.losses.counting import anchors_of
+from compiled_loss.losses.counting import covered_anchors
 from compiled_loss.losses.parts import BoxKind
-from compiled_loss.losses.scene import Scene, image_size_of, real_rows
-from compiled_loss.numerics import at_least_float32
+from compiled_loss.losses.scene import Scene, anchors_of, image_size_of, real_rows
 from compiled_loss.targets import Targets
 from compiled_loss.types import Predictions
 
@@ -38,8 +36,7 @@ def placed(
         `Scene`.
     """
     grid_sizes, image_size = predictions.grid_sizes, image_size_of(predictions, strides)
-    dtype = at_least_float32(predictions.boxes).dtype
-    anchors = make_anchors(grid_sizes, strides, dtype=dtype, device=predictions.boxes.device)
+    anchors = anchors_of(predictions, strides)
     pixels = (anchors.points * anchors.strides[:, None]).float()
     boxes, fits = kind.place(targets, image_size)
     real = real_rows(predictions, targets)
@@ -47,7 +44,7 @@ def placed(
     rows, ignored, grid = real & fits, None, (image, pixels, grid_sizes, strides, targets.pages)
     if targets.ignore is not None:  # wherever the assigner looks, a crowd is what its box holds
         crowds = candidates_in(kind.region, boxes, rows & targets.ignore, *grid)
-        rows, ignored = rows & ~targets.ignore, anchors_of(crowds, predictions.scores.shape[0], pixels.shape[0])
+        rows, ignored = rows & ~targets.ignore, covered_anchors(crowds, predictions.scores.shape[0], pixels.shape[0])
         dropped = dropped + (~crowds.layout.fits).sum()
     candidates = candidates_in(region or kind.region, boxes, rows, *grid)
     return Scene(targets, anchors, pixels, boxes, image_size, candidates, dropped, ignored)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.parts import Assigner
-from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import check_shape, given, numbers_for_each, require, whole_number
 from compiled_loss.geometry.boxes import ciou, xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import COCO_SIGMAS
@@ -20,7 +19,6 @@ from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, CompareBo
 from compiled_loss.losses.scene import Positives, View, keypoints_in_pixels
 from compiled_loss.numerics import at_least_float32, binary_cross_entropy
 from compiled_loss.targets import Targets
-from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.terms.exact import ExactModule
 from compiled_loss.terms.keypoints import keypoint_location
 from compiled_loss.types import Assignment, Predictions
@@ -99,12 +97,12 @@ class PoseLoss(DenseLoss):
             strides,
             reg_max,
             boxes=UprightBoxes(),
-            assigner=assigner or TaskAligned(),
+            assigner=assigner,
             pairing=CompareBoxes(overlap),
             box_term=box_term or OneMinus(overlap),
-            classification=classification or BinaryCrossEntropy(),
+            classification=classification,
             extras=[KeypointTerms(num_keypoints, keypoint_dims, sigmas)],
-            gains={**gains, "l1" if reg_max == 1 else "dfl": dfl_gain},
+            gains={**gains, "dfl": dfl_gain},
             distributed=distributed,
             check_values=check_values,
             per_image=per_image,
@@ -166,7 +164,10 @@ class KeypointTerms(ExactModule):
     def forward(self, positives: Positives) -> dict[str, Term]:
         """The terms."""
         raw = self.raw(positives)
-        predicted, true = self.located(positives, raw)
+        return self.errors(positives, raw, *self.located(positives, raw))
+
+    def errors(self, positives: Positives, raw: Tensor, predicted: Tensor, true: Tensor) -> dict[str, Term]:
+        """`pose` and `kobj` of raw `[P, K, D]` keypoints of the positives, and predicted and true ones `[P, K, 2]`."""
         size = xyxy_to_cxcywh(positives.boxes)[:, 2:]
         visible = visible_of(positives.view.scene.targets)[positives.assignment.row]
         location = keypoint_location(predicted, true, visible, size.prod(-1), self.sigmas)

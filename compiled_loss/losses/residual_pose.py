@@ -33,7 +33,6 @@ from compiled_loss.losses.parts import (
 from compiled_loss.losses.pose import KeypointTerms, keypoints_of, visible_of
 from compiled_loss.losses.scene import Positives, View, keypoints_in_pixels
 from compiled_loss.numerics import at_least_float32
-from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.terms.keypoints import residual_log_likelihood
 
 # Share of its box that a figure covers.
@@ -133,9 +132,9 @@ class ResidualPoseLoss(DenseLoss):
             assigner=assigner or TaskAligned(region=InBox(fitting_levels=True)),
             pairing=CompareKeypoints(keypoints, CompareBoxes(overlap)),
             box_term=box_term or OneMinus(overlap),
-            classification=classification or BinaryCrossEntropy(),
+            classification=classification,
             extras=[keypoints],
-            gains={**gains, "l1" if reg_max == 1 else "dfl": dfl_gain, "rle": rle_gain},
+            gains={**gains, "dfl": dfl_gain, "rle": rle_gain},
             distributed=distributed,
             check_values=check_values,
             per_image=per_image,
@@ -178,14 +177,15 @@ class ResidualKeypointTerms(KeypointTerms):
 
     def forward(self, positives: Positives) -> dict[str, Term]:
         """The terms."""
-        terms = super().forward(positives)
+        raw = self.raw(positives)
+        predicted, true = self.located(positives, raw)
+        terms = self.errors(positives, raw, predicted, true)
         raw_sigmas = positives.view.predictions.keypoint_sigmas
         if self.flow is None or raw_sigmas is None:
             return {**terms, "rle": Mean(positives.boxes.new_zeros(positives.boxes.shape[0], 1))}
         sigmas = positives.read(raw_sigmas).unflatten(-1, (self.num_keypoints, 2))
         assignment = positives.assignment
         visible = visible_of(positives.view.scene.targets)[assignment.row] & assignment.valid[:, None]
-        predicted, true = self.located(positives, self.raw(positives))
         loss, counted = residual_log_likelihood(predicted, true, sigmas, visible, self.flow)
         return {**terms, "rle": MeanWhere(loss * self.keypoint_weights, counted)}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.parts import Overlap
 from compiled_loss.checks import check_shape, require
-from compiled_loss.grid import Anchors, Sides
+from compiled_loss.grid import Anchors, Sides, make_anchors
 from compiled_loss.numerics import at_least_float32, masked
 from compiled_loss.padded import PaddedTargets
 from compiled_loss.targets import Targets
@@ -104,6 +104,12 @@ def detached(predictions: Predictions) -> Predictions:
     """The same values without a derivative."""
     maps = {name: x.detach() for name, x in predictions._asdict().items() if isinstance(x, Tensor)}
     return predictions._replace(**maps)
+
+
+def anchors_of(predictions: Predictions, strides: tuple[int, ...]) -> Anchors:
+    """Anchors in the predictions' precision, float32 at least, and on their device."""
+    dtype = at_least_float32(predictions.boxes).dtype
+    return make_anchors(predictions.grid_sizes, strides, dtype=dtype, device=predictions.boxes.device)
 
 
 def image_size_of(predictions: Predictions, strides: tuple[int, ...]) -> tuple[int, int]:

@@ -36,7 +36,6 @@ from compiled_loss.losses.scene import Positives, Scene, View
 from compiled_loss.numerics import at_least_float32
 from compiled_loss.pages import PAGE
 from compiled_loss.targets import Targets
-from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.terms.masks import mask_cross_entropy, mask_overflow, semantic_error
 from compiled_loss.types import Assignment, Predictions
 
@@ -111,7 +110,7 @@ class SegmentationLoss(DenseLoss):
         of_boxes = CompareBoxes(overlap)
         gains = {"box": box_gain, "seg": box_gain if mask_gain is None else mask_gain, "cls": cls_gain}
         gains |= {
-            "l1" if reg_max == 1 else "dfl": dfl_gain,
+            "dfl": dfl_gain,
             "sem": box_gain if semantic_gain is None else semantic_gain,
         }
         super().__init__(
@@ -119,10 +118,10 @@ class SegmentationLoss(DenseLoss):
             strides,
             reg_max,
             boxes=UprightBoxes(),
-            assigner=assigner or TaskAligned(),
+            assigner=assigner,
             pairing=CompareMasks(of_boxes) if true_or_false("mask_overlap", mask_overlap) else of_boxes,
             box_term=box_term or OneMinus(overlap),
-            classification=classification or BinaryCrossEntropy(),
+            classification=classification,
             extras=[MaskTerms(num_classes)],
             gains=gains,
             distributed=distributed,

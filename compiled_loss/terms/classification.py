@@ -20,7 +20,7 @@ _GROUP = 16
 
 
 class WeightedClasses(ExactModule):
-    """A class term with a weight for each class, or none.
+    """A class term that sums over background and corrects at positives, with a weight for each class, or none.
 
     Args:
         class_weights: `[C]` factor of every logit's loss, or None.
@@ -53,6 +53,55 @@ class WeightedClasses(ExactModule):
         weights = self.class_weights.to(errors.dtype)
         return sums * weights, errors * weights[label]
 
+    def forward(
+        self,
+        scores: Tensor,  # [B, C, A] class logits
+        assignment: Assignment,
+        labels: Tensor,  # [N]
+    ) -> Tensor:
+        """The sum, not normalised.
+
+        Args:
+            scores: `[B, C, A]` class logits.
+            assignment: the positives and their target scores t.
+            labels: `[N]` class ids of the target rows.
+
+        Returns:
+            scalar.
+        """
+        background, error = self._parts(scores, assignment, labels, None)
+        return (total(background) + total(error)).to(scores.dtype)
+
+    def sums(
+        self,
+        scores: Tensor,  # [B, C, A] class logits
+        assignment: Assignment,
+        labels: Tensor,  # [N]
+        weights: Tensor | None = None,  # [B, A]
+    ) -> tuple[Tensor, Tensor]:
+        """The sum with anchors weighted, and what each image adds to it.
+
+        Args:
+            scores: `[B, C, A]` class logits.
+            assignment: the positives and their target scores t.
+            labels: `[N]` class ids of the target rows.
+            weights: `[B, A]` factor of all C losses of an anchor: 1 in the background or 0, any of 0 or more at
+                positives; None: all 1.
+
+        Returns:
+            `(scalar, [B])`.
+        """
+        background, error = self._parts(scores, assignment, labels, weights)
+        images = torch.arange(scores.shape[0], device=scores.device)
+        of_images = totals(background, images, scores.shape[0]) + totals(error, assignment.image, scores.shape[0])
+        return (total(background) + total(error)).to(scores.dtype), of_images.to(scores.dtype)
+
+    def _parts(
+        self, scores: Tensor, assignment: Assignment, labels: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`[B, C]` sums over anchors as background, and `[P]` or `[P, C]` what positives add to them."""
+        raise NotImplementedError
+
 
 class BinaryCrossEntropy(WeightedClasses):
     """Binary cross-entropy summed over all `B*C*A` logits against one-hot times target score.
@@ -80,53 +129,10 @@ class BinaryCrossEntropy(WeightedClasses):
         super().__init__(class_weights)
         self.label_smoothing = share("label_smoothing", label_smoothing)
 
-    def forward(
-        self,
-        scores: Tensor,  # [B, C, A] class logits
-        assignment: Assignment,
-        labels: Tensor,  # [N]
-    ) -> Tensor:
-        """The sum, not normalised.
-
-        Args:
-            scores: `[B, C, A]` class logits.
-            assignment: the positives and their target scores t.
-            labels: `[N]` class ids of the target rows.
-
-        Returns:
-            scalar.
-        """
-        background, positive = self._parts(scores, assignment, labels, None)
-        return total(background) - total(positive)
-
-    def sums(
-        self,
-        scores: Tensor,  # [B, C, A] class logits
-        assignment: Assignment,
-        labels: Tensor,  # [N]
-        weights: Tensor | None = None,  # [B, A]
-    ) -> tuple[Tensor, Tensor]:
-        """The sum with anchors weighted, and what each image adds to it.
-
-        Args:
-            scores: `[B, C, A]` class logits.
-            assignment: the positives and their target scores t.
-            labels: `[N]` class ids of the target rows.
-            weights: `[B, A]` factor of all C losses of an anchor: 1 in the background or 0, any of 0 or more at
-                positives; None: all 1.
-
-        Returns:
-            `(scalar, [B])`.
-        """
-        background, positive = self._parts(scores, assignment, labels, weights)
-        images = torch.arange(scores.shape[0], device=scores.device)
-        of_images = totals(background, images, scores.shape[0]) - totals(positive, assignment.image, scores.shape[0])
-        return total(background) - total(positive), of_images
-
     def _parts(
         self, scores: Tensor, assignment: Assignment, labels: Tensor, weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """`[B, C]` sums of softplus over the anchors, and `[P]` `t x` of the positives."""
+        """Sums of softplus over the anchors, and `-t x` of the positives, whose every class has one if smoothed."""
         image, anchor, row, valid, score = assignment[:5]
         label = torch.where(valid, labels.long()[row], 0)
         places = image, label, anchor
@@ -139,10 +145,10 @@ class BinaryCrossEntropy(WeightedClasses):
         # Anchors first: partial sums keep the rounding of a sum over millions small.
         if weights is None:
             background, logit = _sums_and_entries(scores, *torch.broadcast_tensors(*places))
-            positive = score.to(logit.dtype) * masked(logit, valid)
+            positive = -score.to(logit.dtype) * masked(logit, valid)
         else:
             background, logit, weight = _weighted(scores, assignment, places, weights.to(scores.dtype))
-            positive = score.to(logit.dtype) * logit * weight
+            positive = -score.to(logit.dtype) * logit * weight
         return self.weighted(background, positive, label)
 
 

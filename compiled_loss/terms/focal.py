@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compiled_loss.checks import finite_number, require, share
-from compiled_loss.numerics import has_float64, masked, pick, power, total, totals
+from compiled_loss.numerics import has_float64, masked, pick, power
 from compiled_loss.terms.classification import WeightedClasses
 from compiled_loss.types import Assignment
 
@@ -36,53 +36,10 @@ class Modulated(WeightedClasses):
         """`[P]` errors of positives with logits and target scores `[P]`."""
         raise NotImplementedError
 
-    def forward(
-        self,
-        scores: Tensor,  # [B, C, A] class logits
-        assignment: Assignment,
-        labels: Tensor,  # [N]
-    ) -> Tensor:
-        """The sum, not normalised.
-
-        Args:
-            scores: `[B, C, A]` class logits.
-            assignment: the positives and their target scores t.
-            labels: `[N]` class ids of the target rows.
-
-        Returns:
-            scalar.
-        """
-        background, error = self._parts(scores, assignment, labels, None)
-        return (total(background) + total(error)).to(scores.dtype)
-
-    def sums(
-        self,
-        scores: Tensor,  # [B, C, A] class logits
-        assignment: Assignment,
-        labels: Tensor,  # [N]
-        weights: Tensor | None = None,  # [B, A]
-    ) -> tuple[Tensor, Tensor]:
-        """The sum with anchors weighted, and what each image adds to it.
-
-        Args:
-            scores: `[B, C, A]` class logits.
-            assignment: the positives and their target scores t.
-            labels: `[N]` class ids of the target rows.
-            weights: `[B, A]` factor of all C losses of an anchor: 1 in the background or 0, any of 0 or more at
-                positives; None: all 1.
-
-        Returns:
-            `(scalar, [B])`.
-        """
-        background, error = self._parts(scores, assignment, labels, weights)
-        images = torch.arange(scores.shape[0], device=scores.device)
-        of_images = totals(background, images, scores.shape[0]) + totals(error, assignment.image, scores.shape[0])
-        return (total(background) + total(error)).to(scores.dtype), of_images.to(scores.dtype)
-
     def _parts(
         self, scores: Tensor, assignment: Assignment, labels: Tensor, weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """`[B, C]` sums over anchors as background, and `[P]` errors of positives, less what of them is in there."""
+        """Errors of positives come without what of them is in the sums over background."""
         image, anchor, row, valid, score = assignment[:5]
         label = torch.where(valid, labels.long()[row], 0)
         factor = torch.ones_like(score) if weights is None else pick(weights.to(scores.dtype), image, anchor)
