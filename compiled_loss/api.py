@@ -1,7 +1,7 @@
 """The public names, all in one place: `compiled_loss` takes them from here when the first is asked for."""
 
+import compiled_loss.data.sources as sources
 import compiled_loss.overlaps as overlaps
-import compiled_loss.sources as sources
 from compiled_loss.assign.atss import ATSS
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.centres import NearCentre
@@ -12,7 +12,11 @@ from compiled_loss.assign.regions import InBox
 from compiled_loss.assign.scheduled import Scheduled
 from compiled_loss.assign.select import select
 from compiled_loss.assign.task_aligned import TaskAligned
-from compiled_loss.collation import collate
+from compiled_loss.data.collation import collate
+from compiled_loss.data.padded import PaddedTargets
+from compiled_loss.data.plan import TargetPlan
+from compiled_loss.data.rows import pad_rows
+from compiled_loss.data.targets import Targets
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
@@ -22,12 +26,8 @@ from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
 from compiled_loss.losses.segmentation import SegmentationLoss
 from compiled_loss.losses.wise import WIoU
-from compiled_loss.padded import PaddedTargets
-from compiled_loss.plan import TargetPlan
 from compiled_loss.ragged import Filled, fill, unfill
-from compiled_loss.rows import pad_rows
 from compiled_loss.suppression import suppress
-from compiled_loss.targets import Targets
 from compiled_loss.terms.classification import BinaryCrossEntropy
 from compiled_loss.terms.focal import FocalLoss, QualityFocalLoss, VarifocalLoss
 from compiled_loss.terms.rotated import KFIoU, KullbackLeibler

@@ -23,8 +23,8 @@ from compiled_loss.audit.stages.eager import run_eagerly
 from compiled_loss.audit.stages.export import find_export_faults
 from compiled_loss.audit.stages.gpu import confirm_on_gpu
 from compiled_loss.audit.stages.subject import Result, Subject, first_line
-from compiled_loss.audit.torch_private import modules_called_plainly, without_compile
 from compiled_loss.audit.trees import tensors_of
+from compiled_loss.torch_private import modules_called_plainly, without_compile
 
 STAGES: Mapping[str, str] = {
     "eager": "the function itself, uncompiled",

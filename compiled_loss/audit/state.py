@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from compiled_loss.audit.reach import State
-from compiled_loss.audit.torch_private import copy_marks
 from compiled_loss.audit.trees import leaves_of, map_tensors, others_of, tensors_of
+from compiled_loss.torch_private import copy_marks
 
 
 class Outcome(NamedTuple):

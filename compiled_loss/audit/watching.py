@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from compiled_loss.audit.torch_private import probe, replaced
+from compiled_loss.torch_private import probe, replaced
 
 
 class Break(NamedTuple):

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from compiled_loss.audit.torch_private import quiet
 from compiled_loss.checks import require
 from compiled_loss.exporting.interface import Port, check_inputs
 from compiled_loss.exporting.metadata import Metadata
 from compiled_loss.exporting.translations import translations
+from compiled_loss.torch_private import quiet
 
 OPSET = 20
 SUFFIXES = (".onnx", ".aoti.pt2", ".pt2")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compiled_loss.assign.dense import to_dense
+from compiled_loss.data.targets import Targets
 from compiled_loss.exporting.interface import (
     NAMES,
     Loss,
@@ -23,7 +24,6 @@ from compiled_loss.exporting.outputs import SLOTTED, assignment_outputs, decodin
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss, main_loss
 from compiled_loss.ragged import fill, positions
-from compiled_loss.targets import Targets
 from compiled_loss.types import EndToEndOutput, LossOutput, Predictions
 
 _FIELDS = {name: field for field, name in NAMES.items()}

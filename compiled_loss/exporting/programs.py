@@ -9,12 +9,12 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 from torch.torch_version import TorchVersion
 
-from compiled_loss.audit.torch_private import quiet
 from compiled_loss.checks import require
 from compiled_loss.exporting.accumulation import without_races
 from compiled_loss.exporting.graphs import Graph, LossGraph
 from compiled_loss.exporting.interface import Port, dynamic_axes, examples
 from compiled_loss.exporting.outputs import gradient_outputs
+from compiled_loss.torch_private import quiet
 
 # The joint graph rests on an interface that torch calls unstable: first version tried, and first not tried.
 _TRIED, _UNTRIED = TorchVersion("2.13"), TorchVersion("2.14.dev0")

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import require, true_or_false
+from compiled_loss.data.plan import TargetPlan
+from compiled_loss.data.rows import pad_rows
+from compiled_loss.data.targets import Targets
+from compiled_loss.data.values import check_whole
 from compiled_loss.integrations.heads import Task, device_of, read_task
 from compiled_loss.losses.end_to_end import EndToEndLoss
-from compiled_loss.plan import TargetPlan
-from compiled_loss.rows import pad_rows
-from compiled_loss.targets import Targets
 from compiled_loss.types import Predictions
-from compiled_loss.values import check_whole
 
 BRANCHES = ("one2many", "one2one")
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
+from compiled_loss.data.targets import Targets
 from compiled_loss.losses.scene import Positives
-from compiled_loss.targets import Targets
 
 
 def objects_of(targets: Targets) -> Tensor:

@@ -16,6 +16,9 @@ from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
 from compiled_loss.assign.regions import Region
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import check_part, check_shape, check_strides, finite_number, true_or_false, whole_number
+from compiled_loss.data.padded import PaddedTargets
+from compiled_loss.data.targets import Targets
+from compiled_loss.data.values import check_row_values
 from compiled_loss.losses.counting import objects_of
 from compiled_loss.losses.decoding import Decoder
 from compiled_loss.losses.inputs import check_buffers, check_inputs
@@ -24,13 +27,10 @@ from compiled_loss.losses.placing import placed
 from compiled_loss.losses.reducing import reduction_of
 from compiled_loss.losses.scene import Positives, Scene, View, detached, sound_anchors, to_rows, where_sound
 from compiled_loss.numerics import masked
-from compiled_loss.padded import PaddedTargets
 from compiled_loss.reduce import Sums
-from compiled_loss.targets import Targets
 from compiled_loss.terms.box import read_sides, scaled_l1
 from compiled_loss.terms.classification import BinaryCrossEntropy, WeightedClasses
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
-from compiled_loss.values import check_row_values
 
 # Gains whose arguments are not called as their terms.
 _ARGUMENTS = {"seg": "mask", "sem": "semantic"}

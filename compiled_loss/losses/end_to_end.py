@@ -11,9 +11,9 @@ from torch import Tensor
 from compiled_loss.assign.parts import Assigner, check_assigner
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import check_same_device, finite_number, kind_of, require, true_or_false
+from compiled_loss.data.padded import PaddedTargets
+from compiled_loss.data.targets import Targets
 from compiled_loss.losses.dense import DenseLoss
-from compiled_loss.padded import PaddedTargets
-from compiled_loss.targets import Targets
 from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import Decoded, Detections, EndToEndOutput, Predictions
 

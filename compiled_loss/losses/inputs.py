@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from compiled_loss.checks import check_floating, check_same_device, check_shape, require
+from compiled_loss.data.targets import Targets, check_structure
 from compiled_loss.losses.parts import Map
-from compiled_loss.targets import Targets, check_structure
 from compiled_loss.types import Predictions
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from compiled_loss.assign.parts import Assigner
+from compiled_loss.data.targets import Targets
 from compiled_loss.geometry.rotated import gaussian_overlap, gaussians, probiou
 from compiled_loss.grid import Anchors
 from compiled_loss.losses.boxes import OrientedBoxes, angles_of
@@ -24,7 +25,6 @@ from compiled_loss.losses.parts import (
     Weighted,
 )
 from compiled_loss.losses.scene import Positives, View
-from compiled_loss.targets import Targets
 from compiled_loss.terms.rotated import angle_error
 from compiled_loss.types import Assignment, Predictions
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from compiled_loss.assign.parts import Assigner, Overlap
 from compiled_loss.assign.regions import Region
 from compiled_loss.checks import check_floating, check_part, check_shape, given
+from compiled_loss.data.targets import Targets
 from compiled_loss.grid import Anchors, Sides
 from compiled_loss.losses.scene import Positives, View
-from compiled_loss.targets import Targets
 from compiled_loss.types import Assignment, Predictions
 
 # How well two boxes overlap, at most 1 and either way round the same; they broadcast, in one unit: pixels, if it has an

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.regions import Region, candidates_in
+from compiled_loss.data.targets import Targets
 from compiled_loss.losses.counting import covered_anchors
 from compiled_loss.losses.parts import BoxKind
 from compiled_loss.losses.scene import Scene, anchors_of, image_size_of, real_rows
-from compiled_loss.targets import Targets
 from compiled_loss.types import Predictions
 
 

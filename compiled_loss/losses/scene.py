@@ -12,10 +12,10 @@ from torch import Tensor
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.parts import Overlap
 from compiled_loss.checks import check_shape, require
+from compiled_loss.data.padded import PaddedTargets
+from compiled_loss.data.targets import Targets
 from compiled_loss.grid import Anchors, Sides, make_anchors
 from compiled_loss.numerics import at_least_float32, masked
-from compiled_loss.padded import PaddedTargets
-from compiled_loss.targets import Targets
 from compiled_loss.types import Assignment, Predictions
 
 

@@ -13,6 +13,7 @@ from compiled_loss.assign.parts import Assigner, Overlap
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.checks import check_shape, given, require, true_or_false
+from compiled_loss.data.targets import Targets
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.geometry.masks import MaskTargets, index_map_targets, mask_iou, resize_prototypes, stacked_targets
 from compiled_loss.grid import Anchors
@@ -35,7 +36,6 @@ from compiled_loss.losses.parts import (
 from compiled_loss.losses.scene import Positives, Scene, View
 from compiled_loss.numerics import at_least_float32
 from compiled_loss.pages import PAGE
-from compiled_loss.targets import Targets
 from compiled_loss.terms.masks import mask_cross_entropy, mask_overflow, semantic_error
 from compiled_loss.types import Assignment, Predictions
 

@@ -7,7 +7,7 @@ from batches import BATCH, CLASSES, MIXED, SIZE, STRIDES, Case, add_fields, dete
 from timing import in_turn, machine, parser_of, read_options, table
 
 from compiled_loss import TargetPlan
-from compiled_loss.values import check_row_values
+from compiled_loss.data.values import check_row_values
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from compiled_loss.reading import is_crowd, is_number
-from compiled_loss.segmentations import check_segmentation
+from compiled_loss.data.reading import is_crowd, is_number
+from compiled_loss.data.segmentations import check_segmentation
 from demo.labels import COCO_NAMES, COCO_SIGMAS, DataError, Info
 from demo.rotated import hulls
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from compiled_loss.reading import look_like_corners
+from compiled_loss.data.reading import look_like_corners
 from demo import pictures
 from demo.document import Document, Picture, Row, read_document
 from demo.labels import DataError, Labels

@@ -8,7 +8,7 @@ import numpy as np
 from faster_coco_eval.core import mask as run_lengths
 from PIL import Image
 
-from compiled_loss.segmentations import decode_runs
+from compiled_loss.data.segmentations import decode_runs
 from demo.rotated import half_turn
 
 

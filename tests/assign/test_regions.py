@@ -8,10 +8,10 @@ from compiled_loss import ATSS, InBox, NearCentre, Scheduled, SimOTA, TargetPlan
 from compiled_loss.assign.centres import Nearest
 from compiled_loss.assign.keys import descending
 from compiled_loss.assign.regions import candidates_in, of_levels
+from compiled_loss.data.needs import needed_pages
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.grid import make_anchors
 from compiled_loss.losses.scene import to_pixels
-from compiled_loss.needs import needed_pages
 from compiled_loss.pages import pages_of
 from tests.reference.batches import LAYOUTS, make_batch
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.rotated import keep_inside, rotated_reach
+from compiled_loss.data.plan import TargetPlan
+from compiled_loss.data.targets import Targets
 from compiled_loss.pages import pages_of
-from compiled_loss.plan import TargetPlan
-from compiled_loss.targets import Targets
 from tests.assign.scenes import anchors_of, candidates_of, cells_of
 from tests.reference.batches import LAYOUTS, make_batch
 from tests.reference.losses import anchor_grid

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from compiled_loss.audit import STAGES, audit, torch_private
+from compiled_loss import torch_private
+from compiled_loss.audit import STAGES, audit
 
 FAST: dict[str, Any] = {"backend": "aot_eager"}
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compiled_loss import DetectionLoss, Predictions, Targets, fill
-from compiled_loss.plan import pad_rows
+from compiled_loss.data.plan import pad_rows
 from tests.audit.zoo import Zoo, mean_of_rows, vectors
 
 CLEAN = Zoo()

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from compiled_loss.audit import AuditReport, audit
-from compiled_loss.audit.torch_private import quiet
+from compiled_loss.torch_private import quiet
 
 ROUNDING = 1e-5  # of the largest entry
 COMPILED_SIZES = (17, 0, 100, 1, 480, 2)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from compiled_loss import TargetPlan, Targets
 from compiled_loss.assign.regions import Region
-from compiled_loss.rows import pad_rows
+from compiled_loss.data.rows import pad_rows
 from tests.reference.batches import make_batch
 
 SIZE, STRIDES, IMAGES, CLASSES = (64, 96), (8, 16, 32), 3, 2

@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 
 from compiled_loss import DetectionLoss, Predictions, TargetPlan
 from compiled_loss.audit import audit
-from compiled_loss.audit.torch_private import quiet
+from compiled_loss.torch_private import quiet
 from tests.contract.cases import CASES, GRIDS, SIZE, STRIDES, head_of, rows_of
 from tests.contract.checks import COMPILED, COMPILED_SIZES, Case, assert_same, batch_of
 from tests.contract.test_contract import GENERATED

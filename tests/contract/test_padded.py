@@ -8,7 +8,7 @@ from torch.export import Dim
 
 from compiled_loss import DetectionLoss, PaddedTargets, Predictions, TargetPlan, Targets
 from compiled_loss.audit import audit
-from compiled_loss.audit.torch_private import collect_compiles
+from compiled_loss.torch_private import collect_compiles
 from tests.contract.cases import GRIDS, IMAGES, SIZE, detection, few, head_of, rows_of
 from tests.contract.checks import OnnxFunction, assert_same
 from tests.contract.mask_cases import MASK_CASES, NAMES, segmentation

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from compiled_loss.audit.torch_private import quiet
 from compiled_loss.exporting.accumulation import without_races
+from compiled_loss.torch_private import quiet
 
 FIRST, SECOND = torch.tensor([[0, -1], [2, 0], [0, 0]]), torch.tensor([1, -2])
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from compiled_loss.audit.torch_private import quiet
 from compiled_loss.exporting.gathers import quick_gathers
+from compiled_loss.torch_private import quiet
 
 
 class Index(nn.Module):

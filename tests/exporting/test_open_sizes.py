@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from compiled_loss.audit.torch_private import quiet
 from compiled_loss.terms.classification import softplus_sum
+from compiled_loss.torch_private import quiet
 
 
 class Sums(nn.Module):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from compiled_loss.audit.torch_private import quiet
 from compiled_loss.exporting.translations import translations
+from compiled_loss.torch_private import quiet
 
 SPECIAL = torch.tensor([-torch.inf, -200.0, 200.0, torch.inf, torch.nan])
 LOGITS = torch.cat([torch.linspace(-87, 60, 1000), SPECIAL])

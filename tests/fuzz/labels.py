@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from compiled_loss import Targets
-from compiled_loss.sources import from_coco, from_torchvision, from_yolo
+from compiled_loss.data.sources import from_coco, from_torchvision, from_yolo
+from tests.data.test_damaged_labels import LABELS, NAMED
 from tests.mutations import damage
-from tests.test_damaged_labels import LABELS, NAMED
 
 DAMAGED = 8  # copies of every sound document
 

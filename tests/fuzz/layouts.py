@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss import TargetPlan, Targets
-from compiled_loss.rows import map_rows, pad_rows
+from compiled_loss.data.rows import map_rows, pad_rows
 from tests.fuzz.setups import Setup
 from tests.reference.dense_match import Rows
 

@@ -17,8 +17,8 @@ from compiled_loss import (
     ResidualPoseLoss,
     Targets,
 )
+from compiled_loss.data.plan import TargetPlan
 from compiled_loss.losses.segmentation import SegmentationLoss
-from compiled_loss.plan import TargetPlan
 from tests.golden.cases import FAMILIES, Case, load_cases
 from tests.reference.any_head import reference_loss
 from tests.reference.end_to_end import branches_of

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from compiled_loss import DetectionLoss, EndToEndLoss, LossOutput, PoseLoss, Targets, pad_rows
-from compiled_loss.values import check_row_values
+from compiled_loss.data.values import check_row_values
 from tests.losses.scenes import Scene, outcome, positives
 from tests.losses.tasks import CLASSES, OPTIONS, make_loss, make_task
 

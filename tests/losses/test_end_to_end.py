@@ -17,7 +17,7 @@ from compiled_loss import (
     Targets,
     TaskAligned,
 )
-from compiled_loss.audit.torch_private import collect_compiles
+from compiled_loss.torch_private import collect_compiles
 from tests.losses.scenes import Scene, expected, make_scene
 from tests.reference.end_to_end import KEEP, KEEP_V10, combine, share_of_many
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from compiled_loss import DetectionLoss, EndToEndLoss, PaddedTargets, Predictions, TargetPlan, Targets
-from compiled_loss.targets import ROW_FIELDS
+from compiled_loss.data.targets import ROW_FIELDS
 from tests.contract.cases import CASES, GRIDS, IMAGES, SIZE, head_of, rows_of
 from tests.contract.checks import Case, batch_of
 

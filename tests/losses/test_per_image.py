@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from compiled_loss import DetectionLoss, EndToEndLoss, PoseLoss, Predictions, Targets
+from compiled_loss.data.rows import map_rows
 from compiled_loss.losses.parts import Term
-from compiled_loss.rows import map_rows
 from tests.losses.scenes import Scene
 from tests.losses.tasks import OPTIONS, make_loss, make_task
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss import DetectionLoss, EndToEndLoss, Predictions, TargetPlan, Targets
-from compiled_loss.rows import map_rows
+from compiled_loss.data.rows import map_rows
 from tests.losses.scenes import Scene, expected, make_scene, outcome
 from tests.losses.tasks import OPTIONS, make_loss, make_task
 from tests.reference.assigner import candidates, pixel_boxes

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from compiled_loss import EndToEndLoss, LossOutput, Predictions, Targets, TaskAligned
+from compiled_loss.data.plan import TargetPlan
+from compiled_loss.data.rows import map_rows, pad_rows
 from compiled_loss.grid import make_anchors
 from compiled_loss.losses.segmentation import SegmentationLoss
-from compiled_loss.plan import TargetPlan
-from compiled_loss.rows import map_rows, pad_rows
 from tests.reference.batches import KINDS, LAYOUTS, Batch, Raw, make_batch, make_predictions
 from tests.reference.losses import ReferenceLoss
 from tests.reference.mask_batches import add_mask_predictions, add_masks

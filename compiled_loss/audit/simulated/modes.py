@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compiled_loss.audit.simulated.rules import FACTORIES, arrives_later, faults_of, is_mask, reads_memory
 from compiled_loss.audit.simulated.tensor import Home, SimulatedTensor, wrapped
-from compiled_loss.audit.torch_private import probe
+from compiled_loss.torch_private import probe
 
 _aten = torch.ops.aten
 

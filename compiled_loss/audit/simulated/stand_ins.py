@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from compiled_loss.audit.simulated.tensor import DEVICE, SimulatedTensor
-from compiled_loss.audit.torch_private import replaced
+from compiled_loss.torch_private import replaced
 
 
 @contextlib.contextmanager

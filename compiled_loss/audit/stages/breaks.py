@@ -7,8 +7,8 @@ from compiled_loss.audit.places import below_audit
 from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import call
-from compiled_loss.audit.torch_private import isolated_compile, own_compile_state
 from compiled_loss.audit.watching import Break, collect_breaks
+from compiled_loss.torch_private import isolated_compile, own_compile_state
 
 _SKIPPED = "the rest of this function ran outside any graph and was not looked at for further breaks"
 _OPTIMIZER = "torch.optim breaks around every step() on purpose, which is not counted"

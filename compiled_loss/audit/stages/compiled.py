@@ -14,15 +14,15 @@ from compiled_loss.audit.stages.guards import FixedSizes, Where, cause_of
 from compiled_loss.audit.stages.precision import tolerances_of
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import Outcome, call
-from compiled_loss.audit.torch_private import (
+from compiled_loss.audit.trees import tensors_of
+from compiled_loss.audit.watching import collect_fixed_sizes
+from compiled_loss.torch_private import (
     Compile,
     collect_compiles,
     isolated_compile,
     own_compile_state,
     probe,
 )
-from compiled_loss.audit.trees import tensors_of
-from compiled_loss.audit.watching import collect_fixed_sizes
 
 _LAZY = "LAZY_BACKWARD"
 VISIBLE = ("inductor", "aot_eager")  # backends whose graphs are looked at

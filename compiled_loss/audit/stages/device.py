@@ -5,8 +5,8 @@ from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.simulated.simulation import simulation
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import differentiable_sum
-from compiled_loss.audit.torch_private import forward_trace, traced_backward
 from compiled_loss.audit.trees import tensors_of
+from compiled_loss.torch_private import forward_trace, traced_backward
 
 
 def find_device_faults(subject: Subject) -> Result:

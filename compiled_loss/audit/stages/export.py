@@ -11,8 +11,8 @@ from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.compare import compare
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import Outcome
-from compiled_loss.audit.torch_private import quiet
 from compiled_loss.audit.trees import is_plain, map_tensors, others_of, tensors_of
+from compiled_loss.torch_private import quiet
 
 
 class _OfTensors(nn.Module):

@@ -13,8 +13,8 @@ from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.compare import compare
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
 from compiled_loss.audit.state import Outcome, differentiable_sum, fresh
-from compiled_loss.audit.torch_private import traced_backward
 from compiled_loss.audit.trees import map_tensors, others_of, tensors_of
+from compiled_loss.torch_private import traced_backward
 
 # What torch says of a wait, and does not say of the detector itself.
 _FIRED = "called a synchronizing CUDA operation"

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from compiled_loss import PaddedTargets, TargetPlan, Targets, collate, pad_rows, sources
+from tests.data.test_target_fields import index_map, rows_of
 from tests.labels import yolo_batch
-from tests.test_target_fields import index_map, rows_of
 
 SIZE = (64, 96)
 by_tensor = functools.partial(tree_map_only, Tensor)
@@ -189,7 +189,7 @@ def test_a_plan_of_a_data_set_gives_every_batch_one_shape():
     [("slots", 8, 11, 16), ("image_pages", 20, 22, 22), ("image_mask_tiles", 60, 66, 88)],
 )
 def test_an_image_beyond_its_plan_loses_nothing_and_a_warning_says_so_once(field, planned, count, size, monkeypatch):
-    monkeypatch.setattr("compiled_loss.plan._warned", set())
+    monkeypatch.setattr("compiled_loss.data.plan._warned", set())
     plan = TargetPlan(SIZE, **{field: planned})
     with pytest.warns(UserWarning, match=f"a batch needs {field}={count}, more than the {planned} of its TargetPlan"):
         padded = plan.apply(crowd(11, 0), 2, padded=True)

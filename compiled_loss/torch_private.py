@@ -1,4 +1,4 @@
-"""Every interface of torch without a promise of stability that the audit uses, each looked up behind a probe.
+"""Every interface of torch without a promise of stability that the audit and the exports use, each behind a probe.
 
 `probe(name)` returns the object or raises `MissingInterfaceError`, which names the torch version; the stage that needed
 it is then reported as incomplete instead of passing in silence.

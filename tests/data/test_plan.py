@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiled_loss import DetectionLoss, OrientedLoss, Predictions, SimOTA
+from compiled_loss.data.plan import TargetPlan
+from compiled_loss.data.rows import join_images, pad_rows
+from compiled_loss.data.targets import Targets
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.pages import pages_of
-from compiled_loss.plan import TargetPlan
-from compiled_loss.rows import join_images, pad_rows
-from compiled_loss.targets import Targets
 from tests.assign.scenes import cells_of
 
 SIZE, STRIDES = (64, 96), (8, 16, 32)
@@ -144,7 +144,7 @@ def test_an_anchor_on_the_side_of_an_enlarged_box_is_planned_for(monkeypatch):
         seen.append(counts)
         return pages_of(counts)
 
-    monkeypatch.setattr("compiled_loss.needs.pages_of", spy)
+    monkeypatch.setattr("compiled_loss.data.needs.pages_of", spy)
     TargetPlan(SIZE, STRIDES).apply(t)
     assert seen[0].tolist() == [9 + 4 + 1]
 
@@ -187,7 +187,7 @@ def test_margin_and_buckets_widen_a_plan():
 
 
 def test_a_batch_beyond_its_plan_loses_nothing_and_says_so_once(monkeypatch):
-    monkeypatch.setattr("compiled_loss.plan._warned", set())
+    monkeypatch.setattr("compiled_loss.data.plan._warned", set())
     plan = TargetPlan(SIZE, STRIDES, rows=16, pages=16)
     big = rows_of([0] * 40, size=0.95)
     with pytest.warns(UserWarning, match="TargetPlan") as caught:
@@ -275,7 +275,7 @@ def test_a_plan_for_rows_with_angles_holds_upright_and_turned_boxes(criterion, a
 
 
 def test_a_region_without_a_hash_may_need_more_than_planned(monkeypatch):
-    monkeypatch.setattr("compiled_loss.plan._warned", set())
+    monkeypatch.setattr("compiled_loss.data.plan._warned", set())
 
     @dataclasses.dataclass
     class Whole:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import require
-from compiled_loss.targets import Targets, out_of_order
+from compiled_loss.data.targets import Targets, out_of_order
 
 # Ranges of whole columns, inside of what `Targets.validate` allows: centres and sizes below reach 4 image sizes beyond
 # the image at most. Whatever lies outside is looked at row by row there.

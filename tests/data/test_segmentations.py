@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiled_loss.segmentations import check_segmentation, decode_runs, draw
-from compiled_loss.sources import from_coco, from_yolo
+from compiled_loss.data.segmentations import check_segmentation, decode_runs, draw
+from compiled_loss.data.sources import from_coco, from_yolo
 
 SIZE = (8, 12)
 RUNS = {"size": [2, 3], "counts": [1, 2, 3]}  # down the columns: one 0, two 1, three 0

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import check_integer, check_shape, require, whole_number
+from compiled_loss.data.rows import rounded_rows
+from compiled_loss.data.targets import CAPACITIES, IMAGE_FIELDS, ROW_FIELDS, Targets, check_structure
 from compiled_loss.ragged import fill, positions
-from compiled_loss.rows import rounded_rows
-from compiled_loss.targets import CAPACITIES, IMAGE_FIELDS, ROW_FIELDS, Targets, check_structure
 
 # Slots come in multiples of this: the fullest image decides, and every other pays for it.
 SLOT_STEP = 8

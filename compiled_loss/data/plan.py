@@ -18,10 +18,10 @@ from torch import Tensor
 
 from compiled_loss.assign.regions import Region, check_region
 from compiled_loss.checks import check_strides, finite_number, require, true_or_false, whole_number, whole_pair
-from compiled_loss.needs import mask_size, needed_pages, needed_tiles, with_room
-from compiled_loss.padded import SLOT_STEP, PaddedTargets
-from compiled_loss.rows import join_images, map_rows, next_power_of_two, pad_rows, rounded_rows
-from compiled_loss.targets import Targets
+from compiled_loss.data.needs import mask_size, needed_pages, needed_tiles, with_room
+from compiled_loss.data.padded import SLOT_STEP, PaddedTargets
+from compiled_loss.data.rows import join_images, map_rows, next_power_of_two, pad_rows, rounded_rows
+from compiled_loss.data.targets import Targets
 
 # Of pages: not 0 or 1, which torch takes for constants, and not a bucket for every few.
 _FEWEST = 16

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from compiled_loss.checks import check_shape, require
-from compiled_loss.padded import PaddedTargets
-from compiled_loss.plan import TargetPlan
-from compiled_loss.rows import join_images
-from compiled_loss.targets import Targets
+from compiled_loss.data.padded import PaddedTargets
+from compiled_loss.data.plan import TargetPlan
+from compiled_loss.data.rows import join_images
+from compiled_loss.data.targets import Targets
 
 
 @overload

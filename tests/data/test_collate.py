@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from compiled_loss.collation import collate
-from compiled_loss.plan import TargetPlan
-from compiled_loss.rows import pad_rows
-from compiled_loss.targets import Targets
+from compiled_loss.data.collation import collate
+from compiled_loss.data.plan import TargetPlan
+from compiled_loss.data.rows import pad_rows
+from compiled_loss.data.targets import Targets
 
 PLAN = TargetPlan((32, 64), (8, 16), rows=16, pages=32)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import check_shape, require, whole_number
-from compiled_loss.reading import (
+from compiled_loss.data.reading import (
     ImageSizes,
     boxes_of,
     check_crowds,
@@ -39,8 +39,8 @@ from compiled_loss.reading import (
     whole_column,
     whole_numbers,
 )
-from compiled_loss.segmentations import draw, nearest
-from compiled_loss.targets import Targets, out_of_order
+from compiled_loss.data.segmentations import draw, nearest
+from compiled_loss.data.targets import Targets, out_of_order
 
 Crowds = Literal["skip", "keep", "ignore"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import require, true_or_false, whole_number
-from compiled_loss.targets import IMAGE_FIELDS, ROW_FIELDS, Targets, check_structure
+from compiled_loss.data.targets import IMAGE_FIELDS, ROW_FIELDS, Targets, check_structure
 
 _OPTIONAL = (*ROW_FIELDS[3:], *IMAGE_FIELDS)
 

@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
-from compiled_loss.plan import TargetPlan
-from compiled_loss.rows import join_images, pad_rows
-from compiled_loss.targets import Targets
+from compiled_loss.data.plan import TargetPlan
+from compiled_loss.data.rows import join_images, pad_rows
+from compiled_loss.data.targets import Targets
 
 
 def rows_of(batch_idx, **fields) -> Targets:

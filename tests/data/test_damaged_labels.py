@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 
-from compiled_loss.sources import from_coco, from_torchvision, from_yolo
+from compiled_loss.data.sources import from_coco, from_torchvision, from_yolo
 from tests.mutations import damage
 
 SIZES = [[48, 64], [64, 48]]

@@ -16,10 +16,10 @@ from compiled_loss.assign.regions import InBox, Region
 from compiled_loss.assign.rotated import InRotatedBox
 from compiled_loss.assign.scheduled import Either
 from compiled_loss.checks import given
+from compiled_loss.data.targets import Targets
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.geometry.pixels import box_pixels
 from compiled_loss.pages import pages_of
-from compiled_loss.targets import Targets
 
 # Room for the pixels of rows that hold more than k positives, having won anchors that other rows selected, which read
 # their box once more: in crowds up to a sixth more was seen, and where rows are few it may be the largest box.

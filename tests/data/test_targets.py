@@ -7,7 +7,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.data import default_convert
 
-from compiled_loss.targets import Targets
+from compiled_loss.data.targets import Targets
 
 
 def make(batch_idx=(0, 0, 1), labels=(2, 0, 1), keypoints=None, pages=None, is_sorted=False) -> Targets:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from compiled_loss import reading
-from compiled_loss.sources import from_coco, from_torchvision, from_yolo
+from compiled_loss.data import reading
+from compiled_loss.data.sources import from_coco, from_torchvision, from_yolo
 from tests.labels import image, note, raises, yolo_batch
 
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiled_loss.sources import from_coco, from_torchvision, from_yolo
-from compiled_loss.targets import Targets
+from compiled_loss.data.sources import from_coco, from_torchvision, from_yolo
+from compiled_loss.data.targets import Targets
 from tests.labels import image, note, raises, yolo_batch
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import require
-from compiled_loss.reading import are_numbers, is_list, is_number, plain
+from compiled_loss.data.reading import are_numbers, is_list, is_number, plain
 
 # Image sizes that a corner may lie outside the image, as `Targets.validate` has it for boxes.
 _REACH = 4

@@ -5,7 +5,7 @@ from enum import Enum
 import pytest
 import torch
 
-from compiled_loss.sources import from_torchvision, from_yolo
+from compiled_loss.data.sources import from_torchvision, from_yolo
 from tests.labels import image, raises
 
 
