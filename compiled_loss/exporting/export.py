@@ -5,7 +5,7 @@ import os
 
 from compiled_loss.checks import require, true_or_false
 from compiled_loss.exporting.files import check_path, write
-from compiled_loss.exporting.graphs import AssignmentGraph, DecodingGraph, LossGraph
+from compiled_loss.exporting.graphs import AssignmentGraph, DecodingGraph, Graph, LossGraph
 from compiled_loss.exporting.interface import Loss, Setting, check_setting, check_unused
 from compiled_loss.exporting.metadata import Metadata, describe
 from compiled_loss.exporting.programs import JointGraph, check_version, export_program
@@ -43,10 +43,7 @@ def export_assignment(loss: DenseLoss, path: str | os.PathLike[str], setting: Se
     check_setting(loss, setting)
     check_unused(setting, _OF_DECODING)
     check_path(path)
-    graph = AssignmentGraph(copy.deepcopy(loss).cpu(), setting)
-    metadata = describe(loss, setting, "assignment", graph.inputs, graph.outputs)
-    write(export_program(graph), metadata, path)
-    return metadata
+    return _written(AssignmentGraph(copy.deepcopy(loss).cpu(), setting), "assignment", loss, setting, path)
 
 
 def export_loss(
@@ -84,10 +81,7 @@ def export_loss(
     graph: LossGraph | JointGraph = LossGraph(copy.deepcopy(loss).cpu().requires_grad_(False), setting)
     if gradients:
         graph = JointGraph(graph)
-    kind = "gradients" if gradients else "loss"
-    metadata = describe(loss, setting, kind, graph.inputs, graph.outputs)
-    write(export_program(graph), metadata, path)
-    return metadata
+    return _written(graph, "gradients" if gradients else "loss", loss, setting, path)
 
 
 def export_decoding(loss: Loss, path: str | os.PathLike[str], setting: Setting | None = None) -> Metadata:
@@ -120,6 +114,13 @@ def export_decoding(loss: Loss, path: str | os.PathLike[str], setting: Setting |
         check_unused(setting, {"mask_size": "there are no masks"})
     check_path(path)
     graph = DecodingGraph(copy.deepcopy(loss).cpu().requires_grad_(False), setting)
-    metadata = describe(loss, setting, "decoding", graph.inputs, graph.outputs)
+    return _written(graph, "decoding", loss, setting, path)
+
+
+def _written(
+    graph: Graph | JointGraph, kind: str, loss: Loss, setting: Setting, path: str | os.PathLike[str]
+) -> Metadata:
+    """Write a graph with what it says about itself."""
+    metadata = describe(loss, setting, kind, graph.inputs, graph.outputs)
     write(export_program(graph), metadata, path)
     return metadata

@@ -32,7 +32,7 @@ def row_weights(positives: Positives) -> Tensor | None:
 
 def anchor_weights(positives: Positives) -> Tensor | None:
     """`[B, A]` what each anchor counts in the class term: its row's weight, 0 where ignored, else 1; None: all 1."""
-    (predictions, _, scene), assignment, weights = positives.view, positives.assignment, row_weights(positives)
+    (predictions, *_, scene), assignment, weights = positives.view, positives.assignment, row_weights(positives)
     if weights is None and scene.ignored is None:
         return None
     batch, _, anchors = predictions.scores.shape

@@ -228,22 +228,24 @@ class DenseLoss(Decoder):
 
     @torch.no_grad()
     def view(self, predictions: Predictions, scene: Scene) -> View:
-        """The predictions in a scene, their distances decoded without a gradient."""
-        return View(predictions, self.sides(detached(predictions)), scene)
+        """The predictions in a scene, their distances and boxes decoded without a gradient."""
+        given = detached(predictions)  # forward-mode derivatives ignore `no_grad`
+        sides = self.sides(given)
+        return View(predictions, sides, self.boxes.predicted(given, sides, scene.anchors), scene)
 
     @torch.no_grad()
     def positives(self, view: View, assigner: Assigner) -> Assignment:
         """What an assigner, this loss's own or another, makes positive."""
-        view = view._replace(predictions=detached(view.predictions))  # forward-mode derivatives ignore `no_grad`
+        view = view._replace(predictions=detached(view.predictions))  # as in `view`
         scene, targets = view.scene, view.scene.targets
         # An anchor with a broken number in a map that is read at positives is never picked, as one with a broken box.
         read = [getattr(view.predictions, x.name) for extra in self.extras for x in extra.maps if not x.pixels]
         read = [x for x in read if x is not None]
-        overlap = where_sound(self.pairing(view, self.boxes, assigner), read)
+        overlap = where_sound(self.pairing(view, assigner), read)
         rows = objects_of(targets), targets.labels, scene.boxes, scene.pixels, scene.anchors.strides
 
         def sound() -> Tensor:  # of an assigner that asks
-            return sound_anchors([self.boxes.predicted(view.predictions, view.sides, scene.anchors).mT, *read])
+            return sound_anchors([view.boxes.mT, *read])
 
         pairs = Pairs(view.predictions.scores, *rows, scene.candidates, overlap, sound)
         found = assigner(pairs)

@@ -188,7 +188,7 @@ class BoxKind(Protocol):
 class Pairing(Protocol):
     """How well candidates overlap their rows."""
 
-    def __call__(self, view: View, boxes: BoxKind, assigner: Assigner) -> Overlap:
+    def __call__(self, view: View, assigner: Assigner) -> Overlap:
         """A function of candidates and their logits that tells `[G, S]` overlaps."""
         ...
 
@@ -236,10 +236,9 @@ class CompareBoxes:
         self.overlap = overlap
         self.prepare = prepare or _as_they_are
 
-    def __call__(self, view: View, boxes: BoxKind, assigner: Assigner) -> Overlap:
+    def __call__(self, view: View, assigner: Assigner) -> Overlap:
         """Of every candidate."""
-        predicted = boxes.predicted(view.predictions, view.sides, view.scene.anchors)
-        predicted, true = self.prepare(predicted), self.prepare(view.scene.boxes)
+        predicted, true = self.prepare(view.boxes), self.prepare(view.scene.boxes)
         return lambda candidates, logits: self.overlap(candidates.of_rows(true), candidates.take(predicted))
 
 

@@ -64,7 +64,7 @@ class Reduction(NamedTuple):
         Raises:
             ValueError: for a plain function where anchors are weighted or images told apart.
         """
-        (predictions, _, scene), assignment, *_ = self.positives
+        (predictions, *_, scene), assignment, *_ = self.positives
         given = at_least_float32(predictions.scores), assignment, scene.targets.labels
         anchors = anchor_weights(self.positives)
         if anchors is None and self.images is None:

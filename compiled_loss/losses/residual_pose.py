@@ -18,7 +18,6 @@ from compiled_loss.geometry.keypoints import oks
 from compiled_loss.losses.boxes import UprightBoxes
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.parts import (
-    BoxKind,
     BoxOverlap,
     BoxTerm,
     ClassTerm,
@@ -202,7 +201,7 @@ class CompareKeypoints:
         self.keypoints = keypoints
         self.boxes = boxes
 
-    def __call__(self, view: View, boxes: BoxKind, assigner: Assigner) -> Overlap:
+    def __call__(self, view: View, assigner: Assigner) -> Overlap:
         """Of every candidate."""
         scene, sigmas = view.scene, self.keypoints.sigmas
         points, strides = scene.anchors
@@ -217,7 +216,7 @@ class CompareKeypoints:
         # Rows are compared by keypoints alone, but an anchor whose box is broken must not be picked either.
         sound = view.sides.distances.isfinite().all(1)
         area = _FIGURE * xyxy_to_cxcywh(scene.boxes)[:, 2:].prod(-1)
-        of_boxes = self.boxes(view, boxes, assigner)
+        of_boxes = self.boxes(view, assigner)
 
         def overlap(candidates: Candidates, logits: Tensor) -> Tensor:
             rows = candidates.of_rows

@@ -63,11 +63,13 @@ class View(NamedTuple):
     Args:
         predictions: the head's raw output.
         sides: `[B, 4, A]` decoded distances, grid units; without a gradient.
+        boxes: `[B, A, 4 or 5]` the boxes that they and the angles mean, float32 pixels; without a gradient.
         scene: anchors and targets.
     """
 
     predictions: Predictions
     sides: Sides
+    boxes: Tensor
     scene: Scene
 
 

@@ -20,7 +20,6 @@ from compiled_loss.grid import Anchors
 from compiled_loss.losses.boxes import UprightBoxes
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.parts import (
-    BoxKind,
     BoxOverlap,
     BoxTerm,
     ClassTerm,
@@ -179,7 +178,7 @@ class MaskTerms(nn.Module):
 
     def forward(self, positives: Positives) -> dict[str, Term]:
         """The terms."""
-        (predictions, _, scene), assignment = positives.view, positives.assignment
+        (predictions, *_, scene), assignment = positives.view, positives.assignment
         targets = scene.targets
         truth = mask_targets(targets)
         masks = mask_cross_entropy(
@@ -210,18 +209,18 @@ class CompareMasks:
     def __init__(self, boxes: Pairing) -> None:
         self.boxes = boxes
 
-    def __call__(self, view: View, boxes: BoxKind, assigner: Assigner) -> Overlap:
+    def __call__(self, view: View, assigner: Assigner) -> Overlap:
         """Of every candidate."""
         aligned_by = type(assigner).__name__
         require(isinstance(assigner, TaskAligned), "assigner", "TaskAligned, for mask_overlap", aligned_by)
         assert isinstance(assigner, TaskAligned)
-        predictions, _, scene = view
-        of_boxes = self.boxes(view, boxes, assigner)
+        predictions, *_, scene = view
+        of_boxes = self.boxes(view, assigner)
         prototypes = at_least_float32(given("predictions.prototypes", predictions.prototypes))
         coefficients = given("predictions.coefficients", predictions.coefficients)
         truth = mask_targets(scene.targets)
         size = (prototypes.shape[2], prototypes.shape[3])
-        predicted = boxes.predicted(predictions, view.sides, scene.anchors)
+        predicted = view.boxes
         predicted = in_mask_pixels(predicted, scene, size)
 
         def overlap(candidates: Candidates, logits: Tensor) -> Tensor:

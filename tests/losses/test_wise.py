@@ -60,7 +60,7 @@ def test_a_loss_moves_it_in_one_graph_by_the_positives_alone_and_it_stays_float3
     with torch.no_grad():
         found = plain.assign(*one)
         view = plain.view(one.predictions, plain.place(*one))
-        predicted = plain.boxes.predicted(view.predictions, view.sides, view.scene.anchors)[found.image, found.anchor]
+        predicted = view.boxes[found.image, found.anchor]
         true = view.scene.boxes[found.row]
         errors = 1 - torch.stack([_iou(a, b) for a, b in zip(predicted, true, strict=True)])[found.valid]
     compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
