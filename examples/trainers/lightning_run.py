@@ -33,8 +33,8 @@ class Module(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Targets]) -> Tensor:
         images, targets = batch
         loss = self.step(images, targets)
-        # Without batch_size= Lightning guesses B from the first tensor that it meets, and warns that the others differ: rows
-        # are not images. An epoch's log weighs by B, so log the mean of an image: `total` carries B already.
+        # Without batch_size= Lightning guesses B from the first tensor that it meets, and warns that others differ, as
+        # rows are not images. An epoch's log weighs by B, so log the mean of an image: `total` carries B already.
         self.log("loss", loss, batch_size=images.shape[0], on_epoch=True)
         return loss
 

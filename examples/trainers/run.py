@@ -4,7 +4,7 @@
 
 A program NAME.py (NAME_run.py, where the plain name would hide the package that it imports) with requirements in
 NAME.txt gets an environment of these; one without runs in the interpreter that runs this. NAME.alone.txt lists packages
-whose own requirements are not followed. Which build of torch is taken is up to pip's settings (PIP_INDEX_URL and others).
+whose own requirements are not followed. Which build of torch it is, is up to pip (PIP_INDEX_URL and others).
 Exit status 1 if a program's claims fail or its environment cannot be built.
 """
 
