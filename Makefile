@@ -12,7 +12,7 @@ MODE ?= eager
 BATCHES ?= 100000
 SEED ?= 0
 
-.PHONY: demo explorer test fuzz lint types format benchmark setup clean
+.PHONY: demo explorer test fuzz lint types format benchmark docs setup clean
 
 demo: setup
 	$(RUN) examples/train.py --out runs/demo
@@ -42,6 +42,10 @@ format: setup
 # make benchmark BENCHMARK='--labels labels.json --rounds 5'
 benchmark: setup
 	$(RUN) examples/benchmarks/run.py $(BENCHMARK)
+
+# The reference as pages: build/docs/index.html.
+docs: setup
+	$(RUN) .docs/build.py build/docs
 
 setup: $(VENV)/.ready
 
