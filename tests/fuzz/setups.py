@@ -10,7 +10,6 @@ from compiled_loss import (
     BinaryCrossEntropy,
     DetectionLoss,
     EndToEndLoss,
-    InBox,
     OrientedLoss,
     PoseLoss,
     ResidualPoseLoss,
@@ -81,9 +80,8 @@ class Setup:
         """The package's loss."""
         options: dict[str, Any] = {"strides": self.strides, "reg_max": self.reg_max, "check_values": False}
         options["classification"] = BinaryCrossEntropy(self.class_weights)
-        region = InBox(fitting_levels=True) if self.kind == "residual" else None
         selected = {} if self.end_to_end else {"top_k": self.top_k, "keep": self.keep}
-        options["assigner"] = TaskAligned(**selected, alpha=self.alpha, region=region)
+        options["assigner"] = TaskAligned(**selected, alpha=self.alpha)
         if self.kind in ("pose", "residual"):
             options |= {"num_keypoints": self.keypoints, "keypoint_dims": self.dims}
         if self.kind == "residual":
