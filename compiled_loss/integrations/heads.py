@@ -117,7 +117,8 @@ def _loss(
         return OrientedLoss(classes, angle_gain=gains["angle"], **common), {"angles": "angle"}, ()
     if _has(head, "nm"):
         masks = {"coefficients": "mask_coefficient", "prototypes": "proto"}
-        seen = _has(getattr(head, "proto", None), "semseg")
+        # Of heads of this kind that compare with embeddings the assigner sees no masks.
+        seen = _has(getattr(head, "proto", None), "semseg") and not hasattr(head, "embed")
         return SegmentationLoss(classes, mask_overlap=seen, **common), masks, ("masks",)
     shape = getattr(head, "kpt_shape", None)
     if shape is None:
