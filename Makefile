@@ -15,7 +15,7 @@ MODE ?= eager
 BATCHES ?= 100000
 SEED ?= 0
 
-.PHONY: demo explorer test fuzz lint types format benchmark trainers setup clean
+.PHONY: demo explorer test fuzz lint types format benchmark trainers docs setup clean
 
 demo: setup
 	$(RUN) examples/train.py --out runs/demo
@@ -49,6 +49,10 @@ format: setup
 # make benchmark BENCHMARK='--labels labels.json --rounds 5'
 benchmark: setup
 	$(RUN) examples/benchmarks/run.py $(BENCHMARK)
+
+# The reference as pages: build/docs/index.html.
+docs: setup
+	$(RUN) .docs/build.py build/docs
 
 setup: $(VENV)/.ready
 

@@ -16,12 +16,13 @@ from claims import Record, claim
 from common import Pictures, read_options
 from torch import Tensor
 
-from compiled_loss.integrations import luxonis  # which registers CompiledDetectionLoss
-
 OPTIONS = read_options(__doc__)
 try:
+    from yolo import operators  # isort: skip  # noqa: F401  (torchvision's, where its build does not fit torch's)
     import lightning.pytorch as pl  # type: ignore[import-not-found]
     import luxonis_train  # type: ignore[import-not-found]
+
+    from compiled_loss.integrations import luxonis  # which registers CompiledDetectionLoss
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing.name} is not installed: python examples/trainers/run.py luxonis")
 

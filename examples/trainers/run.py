@@ -21,13 +21,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-SHARED = {"claims", "common", "processes", "run"}
+OTHERS = {"claims", "common", "equal_ap", "processes", "run"}
 LIMIT = 1800  # seconds for a program
 
 
 def programs() -> dict[str, Path]:
     """The program of each trainer."""
-    return {p.stem.removesuffix("_run"): p for p in sorted(HERE.glob("*.py")) if p.stem not in SHARED}
+    return {p.stem.removesuffix("_run"): p for p in sorted(HERE.glob("*.py")) if p.stem not in OTHERS}
 
 
 def requirements(name: str) -> list[list[str]]:
