@@ -8,6 +8,8 @@ from torch import Tensor
 
 from compiled_loss.numerics import for_any_runtime
 
+# Indices of exported graphs: what a runtime that computes integers in float32 tells apart.
+MOST_EXPORTED = 2**24
 # What is left of 64 bits for the index beside a number's 32, less the sign's.
 _LAST = 2**31 - 1
 # Of costs, so that no merit is zero, and none so small that a device may take it for zero.

@@ -6,7 +6,7 @@ Letters: N rows, G pages, S entries of a page, k entries of a row wanted.
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.keys import largest_with_index, from_keys, largest_keys, to_keys
+from compiled_loss.assign.keys import from_keys, largest_keys, largest_with_index, to_keys
 from compiled_loss.numerics import for_any_runtime
 from compiled_loss.pages import Layout
 
