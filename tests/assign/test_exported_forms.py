@@ -24,4 +24,5 @@ def test_atss_takes_anchors_of_equal_overlap(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
     exported = criterion.assign(Predictions(*maps, ((CELLS, CELLS),)), targets)
     assert eager.valid.sum() == ROWS  # the anchor in each box
-    assert torch.equal(eager.valid, exported.valid) and torch.equal(eager.anchor, exported.anchor)
+    assert torch.equal(eager.valid, exported.valid)
+    assert torch.equal(eager.anchor, exported.anchor)
