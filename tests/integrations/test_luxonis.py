@@ -3,6 +3,7 @@
 import json
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -86,7 +87,7 @@ def test_one_bin_is_refused():
 class StandIn(nn.Module):
     """What the trainer's base loss offers a subclass."""
 
-    def __init__(self, final_loss_weight: float = 1.0, node=None):
+    def __init__(self, final_loss_weight: float = 1.0, node: Any = None):
         super().__init__()
         self.node, self.final_loss_weight = node, final_loss_weight
 
