@@ -25,50 +25,15 @@ import torch
 from demo.engine import CompileLog
 from ultralytics import YOLO  # pyright: ignore[reportMissingImports]
 from yolo.folder import write_folder
+from yolo.runs import BATCH, EPOCHS, SIZE, KilledError, Run, claim
 
+from compiled_loss import EndToEndLoss
 from compiled_loss.integrations.criterion import Criterion
 from compiled_loss.integrations.ultralytics import install
 
 ENDINGS = {"detect": "", "pose": "-pose", "obb": "-obb", "segment": "-seg"}
-BATCH, SIZE, EPOCHS = 4, 96, 4
 WARM_UP = 2  # epochs in which everything may compile: every batch size and a second picture size
 LOAD = "import sys; from ultralytics import YOLO; YOLO(sys.argv[1]); assert 'compiled_loss' not in sys.modules"
-
-
-class KilledError(Exception):
-    """Stands for a run that is killed."""
-
-
-def claim(text: str, held: bool) -> None:
-    """Print what holds; end the program where it does not."""
-    if not held:
-        sys.exit(f"FAILED  {text}")
-    print(f"ok      {text}", flush=True)
-
-
-class Run:
-    """One `train()`: its losses by step, and the criterion that its network had."""
-
-    def __init__(self, model: Any, folder: Path, name: str, **options: Any) -> None:
-        self.losses: list[torch.Tensor] = []
-        self.model = model
-        model.add_callback("on_train_batch_end", self._batch)
-        model.add_callback("on_train_epoch_end", self._epoch)
-        options = {"epochs": EPOCHS, "imgsz": SIZE, "batch": BATCH, "nbs": 2 * BATCH, "seed": 0, **options}
-        options |= {"data": str(folder / "data.yaml"), "project": str(folder / "runs"), "name": name, "exist_ok": True}
-        self.weights = folder / "runs" / name / "weights"
-        self.options = {**options, "device": "cpu", "workers": 0, "plots": False, "verbose": False}
-
-    def train(self) -> Run:
-        self.model.train(**self.options)
-        return self
-
-    def _batch(self, trainer: Any) -> None:
-        items = trainer.loss_items
-        self.losses.append(torch.stack([*items.values()] if isinstance(items, dict) else [*items]).detach().cpu())
-
-    def _epoch(self, trainer: Any) -> None:
-        self.criterion, self.averages = trainer.model.criterion, trainer.ema.ema
 
 
 def same_losses(config: str, folder: Path) -> None:
@@ -91,13 +56,17 @@ def one_graph(config: str, folder: Path, backend: str) -> None:
     model, log = YOLO(config), CompileLog()
     model.add_callback("on_fit_epoch_end", lambda trainer: log.mark_warm() if trainer.epoch < WARM_UP else None)
     with install(model, compile=True, backend=backend, dynamic=True) as installation:
-        run = Run(model, folder, "compiled", multi_scale=0.5, mosaic=1.0, epochs=2 * WARM_UP, close_mosaic=1).train()
+        run = Run(model, folder, "compiled", imgsz=2 * SIZE, multi_scale=0.5, epochs=2 * WARM_UP).train()
     found = log.summary()
     log.close()
     claim(
         f"{config}: {len(installation.criteria)} criteria, {len(run.losses)} steps, {found}", found["recompiles"] == 0
     )
     claim(f"{config}: {found['graphs']} graph, {found['graph_breaks']} breaks", found["graph_breaks"] == 0)
+
+
+def shares_of(criteria: list[Criterion]) -> list[float]:
+    return [x.loss.share.item() for x in criteria if isinstance(x.loss, EndToEndLoss)]
 
 
 def resumed(config: str, folder: Path) -> None:
@@ -122,7 +91,7 @@ def resumed(config: str, folder: Path) -> None:
     with install(model) as installation:
         again = Run(model, folder, "resumed", resume=True)
         seen: list[float] = []
-        model.add_callback("on_train_start", lambda trainer: seen.append(installation.criteria[0].loss.share.item()))  # type: ignore[union-attr]
+        model.add_callback("on_train_start", lambda trainer: seen.append(shares_of(installation.criteria)[0]))
         again.train()
     right = 0.1 + 0.7 * (1 - 2 / (EPOCHS - 1))
     claim(f"{config}: resumed after 2 of {EPOCHS} epochs with share {seen[0]:.4f}", abs(seen[0] - right) < 1e-6)
