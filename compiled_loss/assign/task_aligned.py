@@ -90,7 +90,7 @@ class TaskAligned:
             if self.keep_zeros:
                 kept, valid = keep_listed(pairs, held, aligned, self.slots)
             else:
-                kept, valid = _best_slots(aligned, held, image * scores.shape[2] + anchor, rows, self.slots)
+                kept, valid = _best_slots(aligned, held, anchor, rows, self.slots)
             held = Held(held.entry[kept], held.row[kept], valid)
             aligned, overlap = aligned[kept], overlap[kept]
         aligned = torch.where(held.valid, aligned, 0.0)
@@ -110,13 +110,13 @@ def _row_maximum(x: Tensor, row: Tensor, rows: int) -> Tensor:
     return from_keys(largest_keys(to_keys(x, torch.zeros_like(row)), row, rows))[0][row]
 
 
-def _best_slots(aligned: Tensor, held: Held, place: Tensor, rows: int, keep: int) -> tuple[Tensor, Tensor]:
+def _best_slots(aligned: Tensor, held: Held, anchor: Tensor, rows: int, keep: int) -> tuple[Tensor, Tensor]:
     """Slots of the `keep` best anchors that each row holds, equal m by lowest anchor, and whether there is one.
 
     Args:
         aligned: `[P]` m of each slot.
         held: every anchor in one slot.
-        place: `[P]` image and anchor of each slot as one number.
+        anchor: `[P]` of each slot; those of a row are of one image.
         rows: N.
         keep: anchors wanted of each row; found in as many passes.
 
@@ -126,7 +126,7 @@ def _best_slots(aligned: Tensor, held: Held, place: Tensor, rows: int, keep: int
     slots = aligned.shape[0]
     slot = torch.arange(slots, device=aligned.device)
     # An anchor won from another row may have no alignment, and is still held.
-    left = torch.where(held.valid, to_keys(aligned.clamp(min=torch.finfo(torch.float32).tiny), place), 0)
+    left = torch.where(held.valid, to_keys(aligned.clamp(min=torch.finfo(torch.float32).tiny), anchor), 0)
     best = []
     for _ in range(keep):
         leads = (left > 0) & (left == largest_keys(left, held.row, rows)[held.row])
