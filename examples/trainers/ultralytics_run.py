@@ -14,20 +14,24 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())
 
-from yolo import operators  # isort: skip  # noqa: F401
+try:
+    from ultralytics import YOLO  # pyright: ignore[reportMissingImports]
+    from yolo import operators  # noqa: F401  (before torchvision)
+except ModuleNotFoundError:
+    sys.exit("ultralytics is not installed: see examples/trainers/ultralytics.txt and ultralytics.alone.txt")
 import torch
+from claims import claim
 from demo.engine import CompileLog
-from ultralytics import YOLO  # pyright: ignore[reportMissingImports]
 from yolo.folder import write_folder
-from yolo.runs import BATCH, EPOCHS, SIZE, KilledError, Run, claim
+from yolo.runs import BATCH, EPOCHS, SIZE, KilledError, Run
 
-from compiled_loss import EndToEndLoss
 from compiled_loss.integrations.criterion import Criterion
 from compiled_loss.integrations.ultralytics import install
 
@@ -47,8 +51,8 @@ def same_losses(config: str, folder: Path) -> None:
     off = [float(((a - b).abs() / b.abs().clamp(min=1e-3)).max()) for a, b in zip(ours.losses, own.losses, strict=True)]
     claim(f"{config}: first losses {ours.losses[0].tolist()} off by {off[0]:.1e}", off[0] <= 1e-5)
     print(f"        later, in {len(off)} steps, by up to {max(off):.1e}")
-    first, last = (float(torch.stack(part).sum(1).mean()) for part in (own.losses[-EPOCHS:], ours.losses[-EPOCHS:]))
-    claim(f"{config}: last losses {last:.3f}, its own {first:.3f}", abs(last - first) < 0.05 * first)
+    its, last = (float(torch.stack(part).sum(1).mean()) for part in (own.losses[-EPOCHS:], ours.losses[-EPOCHS:]))
+    claim(f"{config}: last losses {last:.3f}, its own {its:.3f}", abs(last - its) < 0.05 * its)
 
 
 def one_graph(config: str, folder: Path, backend: str) -> None:
@@ -59,14 +63,9 @@ def one_graph(config: str, folder: Path, backend: str) -> None:
         run = Run(model, folder, "compiled", imgsz=2 * SIZE, multi_scale=0.5, epochs=2 * WARM_UP).train()
     found = log.summary()
     log.close()
-    claim(
-        f"{config}: {len(installation.criteria)} criteria, {len(run.losses)} steps, {found}", found["recompiles"] == 0
-    )
+    text = f"{config}: {len(installation.criteria)} criteria, {len(run.losses)} steps, {found}"
+    claim(text, found["recompiles"] == 0)
     claim(f"{config}: {found['graphs']} graph, {found['graph_breaks']} breaks", found["graph_breaks"] == 0)
-
-
-def shares_of(criteria: list[Criterion]) -> list[float]:
-    return [x.loss.share.item() for x in criteria if isinstance(x.loss, EndToEndLoss)]
 
 
 def resumed(config: str, folder: Path) -> None:
@@ -81,26 +80,22 @@ def resumed(config: str, folder: Path) -> None:
     model = YOLO(config)
     model.add_callback("on_val_start", kill)
     run = Run(model, folder, "resumed")
-    with install(model):
-        try:
-            run.train()
-        except KilledError:
-            print(f"        {config}: killed in validation {len(epochs)}")
+    with install(model), suppress(KilledError):
+        run.train()
     last = run.weights / "last.pt"
     model = YOLO(str(last))
-    with install(model) as installation:
+    with install(model):
         again = Run(model, folder, "resumed", resume=True)
-        seen: list[float] = []
-        model.add_callback("on_train_start", lambda trainer: seen.append(shares_of(installation.criteria)[0]))
+        shares: list[float] = []
+        model.add_callback("on_train_start", lambda trainer: shares.append(float(trainer.model.criterion.loss.share)))
         again.train()
-    right = 0.1 + 0.7 * (1 - 2 / (EPOCHS - 1))
-    claim(f"{config}: resumed after 2 of {EPOCHS} epochs with share {seen[0]:.4f}", abs(seen[0] - right) < 1e-6)
+    share, right = shares[0], 0.1 + 0.7 * (1 - 2 / (EPOCHS - 1))
+    claim(f"{config}: resumed after 2 of {EPOCHS} epochs with share {share:.4f}", abs(share - right) < 1e-6)
     claim(f"{config}: {len(again.losses)} steps more", len(again.losses) == 2 * EPOCHS)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     for file in (last, run.weights / "best.pt"):
-        done = subprocess.run(
-            [sys.executable, "-c", LOAD, str(file)], env=environment, check=False, capture_output=True
-        )
+        load = [sys.executable, "-c", LOAD, str(file)]
+        done = subprocess.run(load, env=environment, check=False, capture_output=True)
         claim(f"{config}: {file.name} loads without this package", done.returncode == 0)
 
 
