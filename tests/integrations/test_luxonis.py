@@ -1,6 +1,8 @@
 """The loss for luxonis-train, without the package: against what its own loss answered, and as one graph."""
 
+import copy
 import json
+import pickle
 import sys
 from types import ModuleType
 
@@ -60,6 +62,14 @@ def test_a_pass_without_gradients_is_eager():
     with torch.no_grad():
         total, _ = compiled(*batch)
     torch.testing.assert_close(total, criterion()(*batch)[0])
+
+
+def test_a_copy_is_still_compiled():
+    compiled = criterion(compile=True, backend="aot_eager")
+    assert pickle.loads(pickle.dumps(compiled)).loss._compiled_call_impl is not None
+    other = copy.deepcopy(compiled)
+    assert other.loss._compiled_call_impl is not None
+    assert other.loss is not compiled.loss
 
 
 @pytest.mark.parametrize(
