@@ -5,8 +5,8 @@
 - `Assigner`: given as `assigner=`. It gets `Pairs` of rows and `Candidates`, which lie in its `Region`, and returns an
   `Assignment`; `select` does most of that.
 - `Extra`: further terms, given as `extras=[...]`. It says which `Map` of the predictions and which `Field` of the
-  targets it reads, gets the `Positives`, and returns terms that are reduced as `Weighted`, `Mean`, `MeanWhere` or
-  `OfImages`.
+  targets it reads, gets the `Positives` (of a `View` of the predictions in a `Scene` of the targets), and returns terms
+  that are reduced as `Weighted`, `Mean`, `MeanWhere` or `OfImages`.
 
 What a part computes becomes one graph with the rest, so it holds no `if` on a tensor's value, no `.item()`, and no
 boolean mask as an index: `torch.where` instead. `compiled_loss.audit` and the pytest fixture `graph_audit` tell.
@@ -28,7 +28,7 @@ from compiled_loss.losses.parts import (
     Weighted,
     WeightedClassTerm,
 )
-from compiled_loss.losses.scene import Positives
+from compiled_loss.losses.scene import Positives, Scene, View
 from compiled_loss.types import Assignment
 
 __all__ = [
@@ -48,6 +48,8 @@ __all__ = [
     "Pairs",
     "Positives",
     "Region",
+    "Scene",
+    "View",
     "Weighted",
     "WeightedClassTerm",
     "select",

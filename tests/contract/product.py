@@ -30,13 +30,13 @@ class Parts(NamedTuple):
     classes: str
     box: str
 
-    @property
-    def oriented(self) -> bool:
-        """Whether the boxes are."""
-        return self.box in ORIENTED
-
     def __str__(self) -> str:
-        return f"{'oriented ' * self.oriented}{self.box}, {self.assigner}, {self.classes}"
+        return f"{self.box}, {self.assigner} and {self.classes}"
+
+
+def is_oriented(box: str) -> bool:
+    """Whether a box term is of oriented boxes."""
+    return box in ORIENTED
 
 
 def made(name: str) -> Any:
@@ -57,7 +57,7 @@ def is_assigner(kind: type) -> bool:
 
 ASSIGNERS = classes_of(is_assigner)
 CLASS_TERMS = classes_of(lambda t: issubclass(t, WeightedClasses))
-BOX_TERMS = [*overlaps.__all__, "WIoU", "KFIoU", "KullbackLeibler"]
+BOX_TERMS = [*overlaps.__all__, "KullbackLeibler", "KFIoU", "WIoU"]
 
 
 def loss_of(parts: Parts) -> DenseLoss:
@@ -67,13 +67,13 @@ def loss_of(parts: Parts) -> DenseLoss:
         options["overlap"] = made(parts.box)
     else:
         options["box_term"] = copy.deepcopy(made(parts.box))
-    kind = OrientedLoss if parts.oriented else DetectionLoss
+    kind = OrientedLoss if is_oriented(parts.box) else DetectionLoss
     return kind(CLASSES, STRIDES, **options).eval()  # a running mean would not be the same in calls that are compared
 
 
 def makes_sense(parts: Parts) -> bool:
     """Whether they go together."""
-    return not (parts.oriented and parts.assigner in UPRIGHT_ALONE)
+    return not (is_oriented(parts.box) and parts.assigner in UPRIGHT_ALONE)
 
 
 def product() -> Iterator[Parts]:
@@ -88,5 +88,5 @@ def rotated() -> list[Parts]:
     found = []
     for i, box in enumerate(BOX_TERMS):
         fitting = [x for x in ASSIGNERS if makes_sense(Parts(x, CLASS_TERMS[0], box))]
-        found.append(Parts(fitting[i % len(fitting)], CLASS_TERMS[(i + i // 4) % len(CLASS_TERMS)], box))
+        found.append(Parts(fitting[i % len(fitting)], CLASS_TERMS[(3 * i + i // 4) % len(CLASS_TERMS)], box))
     return found
