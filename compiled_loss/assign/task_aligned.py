@@ -12,7 +12,8 @@ from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
 from compiled_loss.assign.parts import Pairs
 from compiled_loss.assign.regions import Region, check_region
 from compiled_loss.assign.select import Held, select
-from compiled_loss.checks import finite_number, whole_number
+from compiled_loss.assign.zeros import keep_listed, select_listed
+from compiled_loss.checks import finite_number, true_or_false, whole_number
 from compiled_loss.numerics import add_epsilon, power
 from compiled_loss.types import Assignment
 
@@ -29,12 +30,18 @@ class TaskAligned:
     largest m stay. The target score of a positive is `m max(o) / (max(m) + 1e-9)`, maxima over the row's positives.
     A row for which there are too few pages keeps its first candidates, and is counted in `overflow`.
 
+    With `keep_zeros` a row selects what a dense assigner does: what `torch.topk` lists among all anchors, of which only
+    candidates remain. Where fewer than k have m > 0 it lists zeros, in an order of its own that differs between devices
+    and sizes, and some may be candidates. Their score is 0, so that sums over scores stay as they are, but means over
+    positives, as of masks and keypoints, count them. This takes `N A` numbers.
+
     Args:
         top_k: anchors that a row selects.
         keep: anchors that a row keeps, where that is less than `top_k`; None keeps all.
         alpha: power of the class score.
         beta: power of the overlap.
         region: where candidates come from; None: from inside the task's boxes.
+        keep_zeros: let candidates of m = 0 that `torch.topk` lists be positives.
 
     Raises:
         ValueError: for a number that is not positive, or a power that is negative or not finite.
@@ -51,6 +58,7 @@ class TaskAligned:
     alpha: float = 0.5
     beta: float = 6.0
     region: Region | None = None
+    keep_zeros: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
@@ -59,6 +67,7 @@ class TaskAligned:
         for name in ("alpha", "beta"):
             object.__setattr__(self, name, finite_number(name, getattr(self, name)))
         check_region("region", self.region)
+        true_or_false("keep_zeros", self.keep_zeros)
 
     @property
     def slots(self) -> int:
@@ -72,12 +81,16 @@ class TaskAligned:
         rows, scores = pairs.labels.shape[0], pairs.scores
         logits = pairs.logits()
         overlaps = pairs.overlaps(logits)
-        held = select(pairs, self.alignment(logits, overlaps), overlaps, self.top_k)
+        chosen = self.alignment(logits, overlaps), overlaps, self.top_k
+        held = select_listed(pairs, logits, *chosen) if self.keep_zeros else select(pairs, *chosen)
 
         image, anchor, overlap = pairs.image()[held.row], held.anchor(pairs), held.read(overlaps)
         aligned = self.alignment(scores[image, pairs.label()[held.row], anchor], overlap)
         if self.slots < self.top_k:
-            kept, valid = _best_slots(aligned, held, anchor, rows, self.slots)
+            if self.keep_zeros:
+                kept, valid = keep_listed(pairs, held, aligned, self.slots)
+            else:
+                kept, valid = _best_slots(aligned, held, anchor, rows, self.slots)
             held = Held(held.entry[kept], held.row[kept], valid)
             aligned, overlap = aligned[kept], overlap[kept]
         aligned = torch.where(held.valid, aligned, 0.0)

@@ -53,7 +53,7 @@ class DenseLoss(Decoder):
         classification: error of class logits; None is `BinaryCrossEntropy()`.
         extras: further terms.
         gains: factor of each term, in the order in which they are returned; for `R = 1` that of `dfl` is of `l1`.
-        distributed: average the normaliser over the ranks of the default process group.
+        distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.

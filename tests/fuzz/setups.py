@@ -163,7 +163,7 @@ COMPILED = (
     Setup("obb", layout="planned", grid=(6, 5), top_k=3),
     Setup("segment", mask_overlap=True, semantic=True, layout="planned", top_k=3),
     Setup("segment", reg_max=1, stacked=True, layout="padded", grid=(5, 6), batch_size=3, top_k=3),
-    Setup(end_to_end="share", reg_max=1, layout="planned", dtype=torch.float64),
+    Setup(end_to_end="share", reg_max=1, layout="planned_slots", dtype=torch.float64),
 )
 # What is exported: flags stand in every true keypoint, masks in index maps, predictions in float32. Gradients take most
 # of the time. Tests take the first.
