@@ -23,6 +23,19 @@ class Region(Protocol):
     One that derives from this has all within reach, on every level, unless it says otherwise. Boxes are `[N, 4]` xyxy
     pixels; `[N, 5]` (cx, cy, w, h, angle) for the region of an oriented loss, which tells the host so by an attribute
     `oriented` that is true.
+
+    Args:
+        boxes: of the rows, as above.
+        strides: pixels per grid unit of each level, finest first.
+        grid_sizes: rows and columns `(h, w)` of each level.
+
+    Example:
+        >>> class Middle(Region):  # the anchors in the middle third of a box
+        ...     def reach(self, boxes, strides, grid_sizes):
+        ...         low, high = boxes.chunk(2, -1)
+        ...         return torch.cat([(2 * low + high) / 3, (low + 2 * high) / 3], -1)
+        >>> Middle().reach(torch.tensor([[0.0, 0, 30, 60]]), [8], [(8, 8)])
+        tensor([[10., 20., 20., 40.]])
     """
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:

@@ -35,7 +35,8 @@ class TaskAligned:
     With `keep_zeros` a row selects what a dense assigner does: what `torch.topk` lists among all anchors, of which only
     candidates remain. Where fewer than k have m > 0 it lists zeros, in an order of its own that differs between devices
     and sizes, and some may be candidates. Their score is 0, so that sums over scores stay as they are, but means over
-    positives, as of masks and keypoints, count them. This takes `N A` numbers.
+    positives, as of masks and keypoints, count them. This takes `N A` numbers,
+    and cannot be exported.
 
     Args:
         top_k: anchors that a row selects.

@@ -16,7 +16,7 @@ from compiled_loss.assign.keys import MOST_EXPORTED
 from compiled_loss.checks import check_shape, require, true_or_false
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss, main_loss
-from compiled_loss.losses.parts import Map
+from compiled_loss.losses.fields import Map
 from compiled_loss.pages import PAGE
 
 Loss = DenseLoss | EndToEndLoss
