@@ -28,8 +28,8 @@ from compiled_loss.data.targets import Targets
 from compiled_loss.data.values import check_whole
 from compiled_loss.geometry.boxes import ciou, iou
 from compiled_loss.integrations.bridge import join_levels, plan_beside
-from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.comparing import OneMinus
+from compiled_loss.losses.detection import DetectionLoss
 
 # Their names of our terms.
 TERMS = {"class": "cls", "iou": "box", "dfl": "dfl"}
