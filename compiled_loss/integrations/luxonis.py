@@ -131,9 +131,17 @@ class Criterion(nn.Module):
             dfl_gain=1,
             distributed=distributed,
         )
-        self.compiled = true_or_false("compile", compile)
+        self.compiled, self.backend = true_or_false("compile", compile), backend
+        self._compile()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copying or pickling a module drops its compiled form.
+        super().__setstate__(state)
+        self._compile()
+
+    def _compile(self) -> None:
         if self.compiled:
-            self.loss.compile(fullgraph=True, backend=backend)
+            self.loss.compile(fullgraph=True, backend=self.backend)
 
     def forward(self, features: Sequence[Tensor], target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch.
