@@ -16,7 +16,7 @@ from claims import Record, claim
 from common import Pictures, read_options
 from torch import Tensor
 
-OPTIONS = read_options(__doc__)
+OPTIONS = read_options(__doc__, steps=8, size=64, batch_size=2)
 try:
     from yolo import operators  # isort: skip  # noqa: F401  (torchvision's, where its build does not fit torch's)
     import lightning.pytorch as pl  # type: ignore[import-not-found]
@@ -49,7 +49,7 @@ trainer:
   n_workers: 0
   pin_memory: false
   smart_cfg_auto_populate: false
-  optimizer: {{name: SGD, params: {{lr: 0.005, momentum: 0.9}}}}
+  optimizer: {{name: SGD, params: {{lr: 0.02, momentum: 0.9}}}}
 """
 OWN, OURS = (
     "{name: PrecisionDFLDetectionLoss}",
@@ -110,7 +110,8 @@ def main() -> None:
     # The trainer keeps losses beside its modules, not among them.
     losses = [loss for x in module.modules() for loss in vars(x).get("losses", {}).values()]
     claim("one loss trained, registered by this package", [type(x) for x in losses] == [luxonis.register()])
-    ours.prove(losses[0].criterion.loss, own.losses)
+    # Rounding grows from step to step, in a network this deep with batch norms faster than elsewhere.
+    ours.prove(losses[0].criterion.loss, own.losses, third=1e-2)
 
 
 if __name__ == "__main__":
