@@ -9,12 +9,12 @@ from onnx.reference import ReferenceEvaluator
 
 from compiled_loss import DetectionLoss, EndToEndLoss
 from compiled_loss.exporting import Setting, eager, export_assignment, export_decoding, export_loss, load
+from compiled_loss.exporting.command.losses import TASKS
 from compiled_loss.exporting.translations import translations
+from compiled_loss.exporting.verifying.batches import Draw, make
+from compiled_loss.exporting.verifying.compare import error_of
 from compiled_loss.numerics import total
 from compiled_loss.torch_private import quiet
-from export.batches import Draw, make
-from export.settings import TASKS
-from export.verify import error_of
 from tests.exporting.portable import suspects
 
 SMALL = Setting((64, 96))
@@ -107,7 +107,7 @@ def test_sums_keep_six_digits_in_float32(tmp_path):
             1e3 * (draw.random((rows, 3)) > 0.999),
         ):
             x = x.astype(np.float32)
-            (found,) = evaluator.run(None, {evaluator.input_names[0]: x})
+            (found,) = evaluator.run(None, {str(evaluator.input_names[0]): x})
             exact = x.astype(np.float64).sum()
             assert abs(found - exact) <= 1e-6 * exact
             # What a runtime that adds one by one makes of it, lane by lane and then the lanes.
