@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compiled_loss.assign.further import look_further
 from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
 from compiled_loss.assign.parts import Pairs
 from compiled_loss.assign.regions import Region, check_region
 from compiled_loss.assign.select import Held, select
-from compiled_loss.checks import finite_number, whole_number
+from compiled_loss.checks import finite_number, true_or_false, whole_number
 from compiled_loss.numerics import add_epsilon, power
 from compiled_loss.types import Assignment
 
@@ -29,15 +30,20 @@ class TaskAligned:
     largest m stay. The target score of a positive is `m max(o) / (max(m) + 1e-9)`, maxima over the row's positives.
     A row for which there are too few pages keeps its first candidates, and is counted in `overflow`.
 
+    YOLOv9 in its MIT form: `TaskAligned(at_least_one=True, region=InBox(farthest=reg_max - 1.01, grown=False))`.
+
     Args:
         top_k: anchors that a row selects.
         keep: anchors that a row keeps, where that is less than `top_k`; None keeps all.
         alpha: power of the class score.
         beta: power of the overlap.
         region: where candidates come from; None: from inside the task's boxes.
+        at_least_one: a row that would select nothing takes the anchor of its image with the largest m > 0, wherever
+            that is; and rows compete only for anchors that they selected. Every row is compared with all A anchors.
 
     Raises:
-        ValueError: for a number that is not positive, or a power that is negative or not finite.
+        ValueError: for a number that is not positive, a power that is negative or not finite, or an `at_least_one` that
+            is not True or False.
 
     Source: TOOD, arXiv 2108.07755; one anchor a row: YOLOv10, arXiv 2405.14458.
 
@@ -51,6 +57,7 @@ class TaskAligned:
     alpha: float = 0.5
     beta: float = 6.0
     region: Region | None = None
+    at_least_one: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
@@ -59,6 +66,7 @@ class TaskAligned:
         for name in ("alpha", "beta"):
             object.__setattr__(self, name, finite_number(name, getattr(self, name)))
         check_region("region", self.region)
+        true_or_false("at_least_one", self.at_least_one)
 
     @property
     def slots(self) -> int:
@@ -72,7 +80,10 @@ class TaskAligned:
         rows, scores = pairs.labels.shape[0], pairs.scores
         logits = pairs.logits()
         overlaps = pairs.overlaps(logits)
-        held = select(pairs, self.alignment(logits, overlaps), overlaps, self.top_k)
+        merit = self.alignment(logits, overlaps)
+        if self.at_least_one:
+            pairs, merit, overlaps = look_further(pairs, merit, overlaps, self.alignment)
+        held = select(pairs, merit, overlaps, self.top_k, among_selecting=self.at_least_one)
 
         image, anchor, overlap = pairs.image()[held.row], held.anchor(pairs), held.read(overlaps)
         aligned = self.alignment(scores[image, pairs.label()[held.row], anchor], overlap)
