@@ -56,10 +56,8 @@ def look_further(
     moved = candidates._replace(
         anchor=torch.where(here, candidates.of_rows(anchor), candidates.anchor), inside=here | candidates.inside
     )
-    merit, overlaps = (
-        torch.where(here, candidates.of_rows(new), old) for new, old in ((best, merit), (overlap, overlaps))
-    )
-    return pairs._replace(candidates=moved), merit, overlaps
+    merit = torch.where(here, candidates.of_rows(best), merit)
+    return pairs._replace(candidates=moved), merit, torch.where(here, candidates.of_rows(overlap), overlaps)
 
 
 def _all_anchors(pairs: Pairs) -> Candidates:

@@ -28,7 +28,6 @@ from compiled_loss.integrations.libre_heads import (
     yolox_maps,
 )
 from compiled_loss.losses.dense import DenseLoss
-from compiled_loss.types import LossOutput
 
 _SEAMS = ("on_setup", "train", "on_forward", "_forward_train")
 
@@ -107,10 +106,18 @@ class YOLOv9(Criterion):
     def compute(self, maps: Any, targets: Targets) -> dict[str, Any]:
         """The dict of one batch."""
         out = self.loss(yolov9_maps(maps, self.loss.reg_max), targets)
-        terms = _of_an_image(out, maps[0].shape[0])
-        named = {f"{name}_loss": terms[name] for name in ("box", "dfl", "cls")}
-        items = {name: terms[name].detach() for name in ("box", "dfl", "cls")}
-        return {"total_loss": _sum(named), **named, **items, "num_fg": out.num_positives / maps[0].shape[0]}
+        batch = maps[0].shape[0]
+        box, dfl, cls = [out.terms[name] / batch for name in ("box", "dfl", "cls")]
+        return {
+            "total_loss": box + dfl + cls,
+            "box_loss": box,
+            "dfl_loss": dfl,
+            "cls_loss": cls,
+            "box": box.detach(),
+            "dfl": dfl.detach(),
+            "cls": cls.detach(),
+            "num_fg": out.num_positives / batch,
+        }
 
 
 class TwoBranches:
@@ -155,12 +162,17 @@ class YOLOX(Criterion):
     def compute(self, outputs: Tensor, targets: Targets, image_size: tuple[int, int]) -> dict[str, Any]:
         """The dict of one batch."""
         out = self.loss(yolox_maps(outputs, self.loss.strides, image_size), targets)
-        terms = _of_an_image(out, outputs.shape[0])
-        named = {"iou_loss": terms["box"], "obj_loss": terms["obj"], "cls_loss": terms["cls"], "l1_loss": 0.0}
-        if self.head.use_l1:
-            named["l1_loss"] = terms["raw"]
-        objects = (targets.batch_idx >= 0).sum().clamp(min=1)
-        return {"total_loss": _sum(named), **named, "num_fg": out.num_positives / objects}
+        box, obj, cls, raw = [out.terms[name] / outputs.shape[0] for name in ("box", "obj", "cls", "raw")]
+        if not self.head.use_l1:  # its trainer turns that on when it closes the mosaic
+            raw = torch.zeros_like(raw)
+        return {
+            "total_loss": box + obj + cls + raw,
+            "iou_loss": box,
+            "obj_loss": obj,
+            "cls_loss": cls,
+            "l1_loss": raw,
+            "num_fg": out.num_positives / (targets.batch_idx >= 0).sum().clamp(min=1),
+        }
 
 
 class RTMDet(Criterion):
@@ -183,8 +195,8 @@ class RTMDet(Criterion):
     def compute(self, cls_scores: Any, bbox_preds: Any, targets: Targets) -> dict[str, Any]:
         """The dict of one batch."""
         out = self.loss(rtmdet_maps(cls_scores, bbox_preds, self.loss.strides), targets)
-        terms = _of_an_image(out, cls_scores[0].shape[0])
-        return {"total_loss": terms["cls"] + terms["box"], "loss_cls": terms["cls"], "loss_bbox": terms["box"]}
+        cls, box = [out.terms[name] / cls_scores[0].shape[0] for name in ("cls", "box")]
+        return {"total_loss": cls + box, "loss_cls": cls, "loss_bbox": box}
 
 
 class Installation:
@@ -306,12 +318,3 @@ def install(
 
 def _always(criterion: Any, _device: Any) -> Any:
     return criterion
-
-
-def _of_an_image(out: LossOutput, batch: int) -> dict[str, Tensor]:
-    """The terms, not times B."""
-    return {name: term / batch for name, term in out.terms.items()}
-
-
-def _sum(named: dict[str, Any]) -> Any:
-    return sum(named.values())

@@ -84,7 +84,7 @@ def own_of(kind: str) -> Any:
     def branch(topk: int) -> SimpleNamespace:
         powers = {"topk": topk, "iou_factor": 6.0, "cls_factor": 0.5}
         gains = {"box_weight": 7.5, "dfl_weight": 1.5, "cls_weight": 0.5}
-        head = {"num_classes": CLASSES, "reg_max": 16, "strides": list(map(float, STRIDES))}
+        head = {"num_classes": CLASSES, "reg_max": 16, "strides": list(STRIDES)}
         return SimpleNamespace(distributed_normalize=True, **head, **powers, **gains)
 
     if kind == "YOLOv9":
@@ -102,7 +102,7 @@ def answer(kind: str, criterion: Any, case: Case) -> dict[str, np.ndarray]:
     """Terms, and the gradients of the maps, of ours or theirs."""
     terms = call(kind, criterion, case)
     total = terms["total_loss"]
-    found = {k: np.float64(float(x)) for k, x in terms.items() if k not in ("box", "dfl", "cls")}
+    found = {k: np.float64(float(torch.as_tensor(x).detach())) for k, x in terms.items() if k not in ("box", "dfl", "cls")}
     gradients = torch.autograd.grad(total, case.maps, allow_unused=True)
     for i, (x, gradient) in enumerate(zip(case.maps, gradients, strict=True)):
         found[f"gradient{i}"] = (torch.zeros_like(x) if gradient is None else gradient).numpy()
@@ -152,7 +152,7 @@ def their_criterion(kind: str) -> Any:
 
         holder = SimpleNamespace(_loss_fn=RTMDetLoss(CLASSES))
         return lambda *given: RTMDetTrainer._loss_from_head(holder, *given)
-    options = (CLASSES, 16, list(map(float, STRIDES)), None, torch.device("cpu"))
+    options = (CLASSES, 16, list(STRIDES), None, torch.device("cpu"))
     if kind == "YOLOv9":
         from libreyolo.models.yolo9.loss import YOLO9Loss  # noqa: PLC0415  # type: ignore
 
