@@ -13,7 +13,6 @@ from typing import Any
 from compiled_loss import (
     DetectionLoss,
     EndToEndLoss,
-    InBox,
     OrientedLoss,
     PoseLoss,
     ResidualPoseLoss,
@@ -110,7 +109,6 @@ def loss_of(given: argparse.Namespace, *, end_to_end: bool = False, gains: list[
         options |= {"num_keypoints": given.keypoints, "keypoint_dims": given.keypoint_dims}
         if given.residual:
             kind, options["flow"] = ResidualPoseLoss, None
-            assigner["region"] = InBox(fitting_levels=True)
     elif given.task == "segment":
         options["mask_overlap"] = given.mask_overlap
     terms = _terms(kind)

@@ -6,6 +6,8 @@ Letters: N groups.
 import torch
 from torch import Tensor
 
+# Indices that keys of exported graphs have room for.
+MOST_EXPORTED = 2**25
 # What is left of 64 bits for the index beside a number's 32, less the sign's.
 _LAST = 2**31 - 1
 # Of costs, so that no merit is zero, and none so small that a device may take it for zero.

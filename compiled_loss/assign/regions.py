@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates, find_cells, list_candidates
+from compiled_loss.assign.keys import MOST_EXPORTED
 from compiled_loss.checks import check_shape, finite_number, kind_of, require, true_or_false
 from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
 
@@ -167,7 +168,10 @@ def candidates_in(
     room = capacity(pages, pages_of(counts))
     if room is None:
         room = counts.shape[0] * ((anchors.shape[0] + PAGE - 1) // PAGE) + 1  # at least one, without rows too
-    found = list_candidates(cells, lay_out(counts, room), image, grid_sizes)
+    # Further pages would have candidates whose keys are mistaken for others': they are left out, and counted. A level's
+    # candidates may be looked at apart from the others (`Nearest`), with keys of their own.
+    usable = MOST_EXPORTED // (PAGE * len(strides)) if torch.compiler.is_exporting() else None
+    found = list_candidates(cells, lay_out(counts, room, usable=usable), image, grid_sizes)
     return region.keep(found, boxes, anchors, strides, grid_sizes)
 
 

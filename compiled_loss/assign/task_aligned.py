@@ -13,7 +13,8 @@ from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
 from compiled_loss.assign.parts import Pairs
 from compiled_loss.assign.regions import Region, check_region
 from compiled_loss.assign.select import Held, select
-from compiled_loss.checks import finite_number, true_or_false, whole_number
+from compiled_loss.assign.zeros import keep_listed, select_listed
+from compiled_loss.checks import finite_number, require, true_or_false, whole_number
 from compiled_loss.numerics import add_epsilon, power
 from compiled_loss.types import Assignment
 
@@ -30,6 +31,11 @@ class TaskAligned:
     largest m stay. The target score of a positive is `m max(o) / (max(m) + 1e-9)`, maxima over the row's positives.
     A row for which there are too few pages keeps its first candidates, and is counted in `overflow`.
 
+    With `keep_zeros` a row selects what a dense assigner does: what `torch.topk` lists among all anchors, of which only
+    candidates remain. Where fewer than k have m > 0 it lists zeros, in an order of its own that differs between devices
+    and sizes, and some may be candidates. Their score is 0, so that sums over scores stay as they are, but means over
+    positives, as of masks and keypoints, count them. This takes `N A` numbers.
+
     YOLOv9 in its MIT form: `TaskAligned(at_least_one=True, region=InBox(farthest=reg_max - 1.01, grown=False))`.
 
     Args:
@@ -38,6 +44,7 @@ class TaskAligned:
         alpha: power of the class score.
         beta: power of the overlap.
         region: where candidates come from; None: from inside the task's boxes.
+        keep_zeros: let candidates of m = 0 that `torch.topk` lists be positives.
         at_least_one: a row that would select nothing takes the anchor of its image with the largest m > 0, wherever
             that is; and rows compete only for anchors that they selected. Every row is compared with all A anchors.
 
@@ -57,6 +64,7 @@ class TaskAligned:
     alpha: float = 0.5
     beta: float = 6.0
     region: Region | None = None
+    keep_zeros: bool = False
     at_least_one: bool = False
 
     def __post_init__(self) -> None:
@@ -66,7 +74,9 @@ class TaskAligned:
         for name in ("alpha", "beta"):
             object.__setattr__(self, name, finite_number(name, getattr(self, name)))
         check_region("region", self.region)
+        true_or_false("keep_zeros", self.keep_zeros)
         true_or_false("at_least_one", self.at_least_one)
+        require(not (self.keep_zeros and self.at_least_one), "at_least_one", "False beside keep_zeros", True)
 
     @property
     def slots(self) -> int:
@@ -83,12 +93,18 @@ class TaskAligned:
         merit = self.alignment(logits, overlaps)
         if self.at_least_one:
             pairs, merit, overlaps = look_further(pairs, merit, overlaps, self.alignment)
-        held = select(pairs, merit, overlaps, self.top_k, among_selecting=self.at_least_one)
+        if self.keep_zeros:
+            held = select_listed(pairs, logits, merit, overlaps, self.top_k)
+        else:
+            held = select(pairs, merit, overlaps, self.top_k, among_selecting=self.at_least_one)
 
         image, anchor, overlap = pairs.image()[held.row], held.anchor(pairs), held.read(overlaps)
         aligned = self.alignment(scores[image, pairs.label()[held.row], anchor], overlap)
         if self.slots < self.top_k:
-            kept, valid = _best_slots(aligned, held, image * scores.shape[2] + anchor, rows, self.slots)
+            if self.keep_zeros:
+                kept, valid = keep_listed(pairs, held, aligned, self.slots)
+            else:
+                kept, valid = _best_slots(aligned, held, anchor, rows, self.slots)
             held = Held(held.entry[kept], held.row[kept], valid)
             aligned, overlap = aligned[kept], overlap[kept]
         aligned = torch.where(held.valid, aligned, 0.0)
@@ -108,13 +124,13 @@ def _row_maximum(x: Tensor, row: Tensor, rows: int) -> Tensor:
     return from_keys(largest_keys(to_keys(x, torch.zeros_like(row)), row, rows))[0][row]
 
 
-def _best_slots(aligned: Tensor, held: Held, place: Tensor, rows: int, keep: int) -> tuple[Tensor, Tensor]:
+def _best_slots(aligned: Tensor, held: Held, anchor: Tensor, rows: int, keep: int) -> tuple[Tensor, Tensor]:
     """Slots of the `keep` best anchors that each row holds, equal m by lowest anchor, and whether there is one.
 
     Args:
         aligned: `[P]` m of each slot.
         held: every anchor in one slot.
-        place: `[P]` image and anchor of each slot as one number.
+        anchor: `[P]` of each slot; those of a row are of one image.
         rows: N.
         keep: anchors wanted of each row; found in as many passes.
 
@@ -124,7 +140,7 @@ def _best_slots(aligned: Tensor, held: Held, place: Tensor, rows: int, keep: int
     slots = aligned.shape[0]
     slot = torch.arange(slots, device=aligned.device)
     # An anchor won from another row may have no alignment, and is still held.
-    left = torch.where(held.valid, to_keys(aligned.clamp(min=torch.finfo(torch.float32).tiny), place), 0)
+    left = torch.where(held.valid, to_keys(aligned.clamp(min=torch.finfo(torch.float32).tiny), anchor), 0)
     best = []
     for _ in range(keep):
         leads = (left > 0) & (left == largest_keys(left, held.row, rows)[held.row])

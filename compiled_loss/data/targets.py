@@ -3,8 +3,6 @@
 Letters: B images, N rows, C classes, K keypoints, H by W pixels of a mask, whatever the image's own size.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 
@@ -76,15 +74,15 @@ class Targets(NamedTuple):
     weights: Tensor | None = None
     ignore: Tensor | None = None
 
-    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Targets:
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> "Targets":
         """Move every tensor to a device; dtypes are kept."""
         return self._map(lambda x: x.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Targets:
+    def pin_memory(self) -> "Targets":
         """Copy every tensor into page-locked memory, as `Tensor.pin_memory` does."""
         return self._map(lambda x: x.pin_memory())
 
-    def validate(self, batch_size: int | None = None, num_classes: int | None = None) -> Targets:
+    def validate(self, batch_size: int | None = None, num_classes: int | None = None) -> "Targets":
         """Check shapes, types and values on the host, and name the first row at fault.
 
         For data loading and debugging: it reads values, so it waits for a device and cannot be traced. Checked are
@@ -122,7 +120,7 @@ class Targets(NamedTuple):
         _check_values(self, batch_size, num_classes)
         return self
 
-    def mark_dynamic(self) -> Targets:
+    def mark_dynamic(self) -> "Targets":
         """Tell `torch.compile` that numbers of rows and pages vary, so that the first graph serves every batch.
 
         Call it on the tensors that enter the compiled function, after `.to(device)`: a copy loses the mark.
@@ -136,7 +134,7 @@ class Targets(NamedTuple):
                 torch._dynamo.mark_dynamic(x, 0)
         return self
 
-    def _map(self, function: Any) -> Targets:
+    def _map(self, function: Any) -> "Targets":
         fields: list[Any] = [function(x) if isinstance(x, Tensor) else x for x in self]
         return Targets(*fields)
 
@@ -153,7 +151,7 @@ def out_of_order(batch_idx: Tensor) -> Tensor:
     return key < torch.cat([key[:1], key[:-1]])
 
 
-def check_structure(targets: Targets, argument: str) -> None:
+def check_structure(targets: "Targets", argument: str) -> None:
     """Check ranks, dtypes, row counts and devices, the part of `Targets.validate` that reads no values.
 
     Raises:
@@ -196,7 +194,7 @@ def check_structure(targets: Targets, argument: str) -> None:
             require(size is None or whole, f"{argument}.{name}", "None, a positive integer or a tensor [pages]", size)
 
 
-def _check_masks(targets: Targets, argument: str) -> None:
+def _check_masks(targets: "Targets", argument: str) -> None:
     masks, index_map, class_map = targets.masks, targets.index_map, targets.class_map
     if masks is not None:
         require(index_map is None, f"{argument}.index_map", "None beside masks", "a tensor")
@@ -217,7 +215,7 @@ def _check_masks(targets: Targets, argument: str) -> None:
         require(fits, f"{argument}.class_map", "images and pixels as in the masks", tuple(class_map.shape))
 
 
-def _check_values(targets: Targets, batch_size: int | None, num_classes: int | None) -> None:
+def _check_values(targets: "Targets", batch_size: int | None, num_classes: int | None) -> None:
     boxes, keypoints, is_sorted = targets.boxes, targets.keypoints, targets.is_sorted
     batch_idx, labels = targets.batch_idx.long(), targets.labels.long()  # an unsigned dtype has no -1 to compare with
     real = batch_idx >= 0

@@ -25,7 +25,7 @@ from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.parts import CompareBoxes, Field, Map, OneMinus, Term, Weighted
 from compiled_loss.losses.scene import Positives
 from compiled_loss.numerics import at_least_float32, masked, one_minus_exp, total
-from compiled_loss.reduce import score_normaliser
+from compiled_loss.reduce import normaliser
 from compiled_loss.terms.focal import QualityFocalLoss
 from compiled_loss.types import Assignment, Predictions
 
@@ -58,13 +58,6 @@ def yolov9_loss(own: Any) -> DetectionLoss:
         dfl_gain=own.dfl_weight,
         distributed=own.distributed_normalize and _several(),
     )
-
-
-def yolov9_maps(maps: Sequence[Tensor], bins: int) -> Predictions:
-    """The maps `[B, 4 R + C, h, w]` of a YOLOv9 head, finest first, of R = `bins`."""
-    flat = torch.cat([x.flatten(2) for x in maps], 2)
-    boxes, scores = flat.split([4 * bins, flat.shape[1] - 4 * bins], 1)
-    return Predictions(boxes, scores, tuple((x.shape[2], x.shape[3]) for x in maps))
 
 
 def yolox_loss(num_classes: int, strides: Sequence[int]) -> DenseLoss:
@@ -229,8 +222,7 @@ class Objectness:
         """The term."""
         objectness = at_least_float32(positives.view.predictions.scores)[:, -1:]
         error = total(F.softplus(objectness)) - total(positives.read(objectness))
-        weights = total(positives.assignment.weights())
-        return {"obj": error / score_normaliser(weights, over_ranks=self.over_ranks)}
+        return {"obj": error / normaliser(total(positives.assignment.weights()), over_ranks=self.over_ranks)}
 
 
 class RawBoxes(Objectness):

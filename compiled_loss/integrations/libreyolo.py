@@ -19,11 +19,11 @@ from torch import Tensor
 from compiled_loss.checks import check_shape, kind_of, require, true_or_false
 from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.targets import Targets
+from compiled_loss.integrations.bridge import join_levels
 from compiled_loss.integrations.libre_heads import (
     rtmdet_loss,
     rtmdet_maps,
     yolov9_loss,
-    yolov9_maps,
     yolox_loss,
     yolox_maps,
 )
@@ -105,7 +105,7 @@ class YOLOv9(Criterion):
 
     def compute(self, maps: Any, targets: Targets) -> dict[str, Any]:
         """The dict of one batch."""
-        out = self.loss(yolov9_maps(maps, self.loss.reg_max), targets)
+        out = self.loss(join_levels(maps, self.loss.reg_max, self.num_classes), targets)
         batch = maps[0].shape[0]
         box, dfl, cls = [out.terms[name] / batch for name in ("box", "dfl", "cls")]
         return {

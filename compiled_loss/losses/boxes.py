@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.regions import InBox
+from compiled_loss.assign.regions import InBox, Region
 from compiled_loss.assign.rotated import InRotatedBox
 from compiled_loss.checks import given
 from compiled_loss.data.targets import Targets
@@ -25,12 +25,19 @@ _SHORTEST_SIDE = 2
 
 
 class UprightBoxes:
-    """(x1, y1, x2, y2)."""
+    """(x1, y1, x2, y2).
+
+    Args:
+        region: where candidates come from, of an assigner whose own region is None.
+    """
 
     values = 4
     maps: Sequence[Map] = ()
     fields: Sequence[Field] = ()
-    region = InBox()
+    inside = InBox()
+
+    def __init__(self, region: Region = inside) -> None:
+        self.region = region
 
     def check(self, targets: Targets) -> None:
         """Every batch has boxes."""
@@ -68,7 +75,7 @@ class OrientedBoxes:
     fields: Sequence[Field] = (
         Field("angles", (), "float32", "turn of the box about its centre, radians, x towards y"),
     )
-    region = InRotatedBox()
+    region = inside = InRotatedBox()
 
     def check(self, targets: Targets) -> None:
         """Rows have angles."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
 from compiled_loss.assign.regions import Region
+from compiled_loss.assign.scheduled import region_or
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import check_part, check_shape, check_strides, finite_number, true_or_false, whole_number
 from compiled_loss.data.padded import PaddedTargets
@@ -54,7 +55,7 @@ class DenseLoss(Decoder):
         classification: error of class logits; None is `BinaryCrossEntropy()`.
         extras: further terms.
         gains: factor of each term, in the order in which they are returned; for `R = 1` that of `dfl` is of `l1`.
-        distributed: average the normaliser over the ranks of the default process group.
+        distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
@@ -130,7 +131,7 @@ class DenseLoss(Decoder):
     @property
     def region(self) -> Region:
         """Where candidates lie: what a plan counts pages by, `TargetPlan(..., region=criterion.region)`."""
-        return self.assigner.region or self.boxes.region
+        return region_or(self.assigner.region, self.boxes.region)
 
     def forward(self, predictions: Predictions, targets: Targets | PaddedTargets) -> LossOutput:
         """Loss of a batch.
@@ -224,7 +225,7 @@ class DenseLoss(Decoder):
         """
         targets, dropped = to_rows(predictions, targets)
         self.check(predictions, targets)
-        return placed(predictions, targets, self.strides, self.boxes, self.assigner.region, dropped)
+        return placed(predictions, targets, self.strides, self.boxes, self.region, dropped)
 
     @torch.no_grad()
     def view(self, predictions: Predictions, scene: Scene) -> View:

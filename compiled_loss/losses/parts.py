@@ -157,7 +157,12 @@ class BoxKind(Protocol):
 
     @property
     def region(self) -> Region:
-        """Inside a box."""
+        """Where candidates come from, of an assigner whose own region is None."""
+        ...
+
+    @property
+    def inside(self) -> Region:
+        """All that a box holds: what an ignore row keeps out of the class term, wherever candidates come from."""
         ...
 
     def check(self, targets: Targets) -> None:

@@ -11,6 +11,8 @@ from compiled_loss.numerics import has_float64
 # Ranks of what is no detection, and of logits so low, -inf included, that no other is told from them.
 NOTHING = torch.finfo(torch.float32).min
 LOWEST = NOTHING / 2
+# Entries of a row whose order the keys hold.
+MOST = 2**25
 # Logits nearer to 0 than this count as 0, where every probability is a half.
 _ZERO = 2.0**-60
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.parts import Assigner, Overlap
 from compiled_loss.assign.regions import InBox
-from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import given, numbers_for_each, require
 from compiled_loss.geometry.boxes import ciou, xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import oks
@@ -60,8 +59,8 @@ class ResidualPoseLoss(DenseLoss):
         sigmas: as for `PoseLoss`.
         keypoint_weights: `[K]` factor of each keypoint's likelihood, or None: 1, save that for 17 keypoints with
             visibility elbows and knees count 1.2, wrists and ankles 1.5.
-        assigner: which anchors learn which row; None is `TaskAligned(region=InBox(fitting_levels=True))`. One without a
-            region looks on all levels.
+        assigner: which anchors learn which row; None is `TaskAligned()`. One with a region of its own, such as
+            `InBox()`, looks on all levels.
         overlap: of predicted and true boxes, for rows without a visible keypoint and, without a `box_term`, for that.
         box_term: error of predicted boxes; None is `OneMinus(overlap)`.
         classification: error of class logits; None is `BinaryCrossEntropy()`.
@@ -71,7 +70,7 @@ class ResidualPoseLoss(DenseLoss):
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
         rle_gain: factor of the likelihood term.
-        distributed: average the normaliser over the ranks of the default process group.
+        distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
@@ -127,8 +126,8 @@ class ResidualPoseLoss(DenseLoss):
             num_classes,
             strides,
             reg_max,
-            boxes=UprightBoxes(),
-            assigner=assigner or TaskAligned(region=InBox(fitting_levels=True)),
+            boxes=UprightBoxes(InBox(fitting_levels=True)),
+            assigner=assigner,
             pairing=CompareKeypoints(keypoints, CompareBoxes(overlap)),
             box_term=box_term or OneMinus(overlap),
             classification=classification,

@@ -63,7 +63,7 @@ class SegmentationLoss(DenseLoss):
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
         semantic_gain: factor of the semantic term; None takes the box term's.
-        distributed: average the normaliser over the ranks of the default process group.
+        distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.

@@ -12,7 +12,6 @@ from compiled_loss import (
     DenseLoss,
     DetectionLoss,
     EndToEndLoss,
-    InBox,
     KullbackLeibler,
     OrientedLoss,
     PoseLoss,
@@ -91,7 +90,7 @@ def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: 
         if counted:
             turn = torch.arange(len(targets.labels)) % 5
             targets = targets._replace(weights=turn / 2, ignore=turn == 3)
-        return heads + [getattr(targets, name) for name in rows] + [pages_of(targets, task.assigner.region)] * planned
+        return heads + [getattr(targets, name) for name in rows] + [pages_of(targets, task.region)] * planned
 
     names = [*rows, *["pages"] * planned]
     return Case(LossOfTensors(loss, maps, names), inputs, branches * len(maps), len(rows), planned=planned)
@@ -193,9 +192,7 @@ CASES = {
     "pose of 5 keypoints without visibility": loss_case(
         pose(5, 2, sigmas=sigmas(), reg_max=1, assigner=few), planned=True, values=2
     ),
-    "pose with residual log-likelihood": residual_pose_case(
-        ResidualPoseLoss(CLASSES, 5, assigner=TaskAligned(FEW, region=InBox(fitting_levels=True)), **residual)
-    ),
+    "pose with residual log-likelihood": residual_pose_case(ResidualPoseLoss(CLASSES, 5, assigner=few, **residual)),
     "overlap of oriented boxes": Case(
         # Off the quarter turns, where the hull's gradient jumps and the last bit of a sine decides.
         lambda a, b: (probiou(a, b, 0.01), rotated_hull(a + 0.01)),
