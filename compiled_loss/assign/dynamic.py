@@ -69,22 +69,22 @@ class SimOTA:
     @torch.no_grad()
     def __call__(self, pairs: Pairs) -> Assignment:
         """The positives of a batch."""
-        outside = None
+        elsewhere = None
         if self.shared is not None:
-            pairs, outside = _shared(pairs, self.shared)
+            pairs, elsewhere = _shared(pairs, self.shared)
         logits = pairs.logits()
         overlaps = pairs.overlaps(logits)
         classes = F.softplus(at_least_float32(pairs.scores.detach())).sum(1)  # [B, A]
         cost = exact(pairs.candidates.take(classes)) - exact(logits)
         cost = cost - self.overlap_weight * exact(overlaps).clamp(min=1e-8).log()
-        region = self.region
+        region = self.shared or self.region
         if isinstance(region, NearCentre) and region.or_inside:
             points, strides = (x[pairs.candidates.anchor] for x in (pairs.points, pairs.strides))
             boxes = pairs.candidates.of_rows(pairs.boxes)
             both = near_centre(points, boxes, strides, region.radius) & inside_box(points, boxes)
             cost = torch.where(both, cost, cost + _OUTSIDE)
-        if outside is not None:
-            cost = torch.where(outside, cost + _ELSEWHERE, cost)
+        elif elsewhere is not None:
+            cost = torch.where(elsewhere, cost + _ELSEWHERE, cost)
         held = least_cost(pairs, cost, overlaps, logits, self.top_k)
         return held.assignment(pairs, held.read(overlaps), held.valid.float())
 

@@ -307,7 +307,7 @@ def install(
     Example:
         >>> install(int)
         Traceback (most recent call last):
-        ValueError: trainer: expected a class of LibreYOLO's trainers, got class int
+        ValueError: trainer: expected a class of LibreYOLO's trainers, got the class int
     """
     is_one = isinstance(trainer, type) and all(hasattr(trainer, name) for name in _SEAMS)
     require(is_one, "trainer", "a class of LibreYOLO's trainers", kind_of(trainer))

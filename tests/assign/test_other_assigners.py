@@ -30,6 +30,10 @@ ASSIGNERS = {
     "SimOTA in squares or boxes": (SimOTA(region=EITHER), partial(reference.sim_ota, radius=2.5, or_inside=True)),
     "SimOTA of few": (SimOTA(4, 2.0), partial(reference.sim_ota, top_k=4, weight=2.0)),
     "SimOTA that shares": (SimOTA(shared=NearCentre(1.5)), partial(reference.sim_ota, shared=True)),
+    "SimOTA that shares squares or boxes": (
+        SimOTA(shared=EITHER),
+        partial(reference.sim_ota, radius=2.5, or_inside=True, shared=True),
+    ),
     "soft labels that share": (
         DynamicSoftLabel(shared=NearCentre(0.0, or_inside=True)),
         partial(reference.dynamic_soft_label, shared=True),

@@ -22,6 +22,7 @@ FILE = Path(__file__).with_name("libre.npz")
 CLASSES, STRIDES = 3, (8, 16, 32)
 KINDS = ("YOLOv9", "YOLOv9 end to end", "YOLOX", "RTMDet")
 # Rows of each image; two layouts of sizes, and heads that are fresh or have learnt something.
+SETTINGS = range(6)
 COUNTS = ((1, 1, 0), (3, 0, 5), (12, 7, 2))
 
 
@@ -163,12 +164,10 @@ def their_criterion(kind: str) -> Any:
 
 
 def difference(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> float:
-    """The largest difference of a term, to the term, or of a gradient, to its map's largest entry."""
-    worst = 0.0
-    for name, x in wanted.items():
-        scale = max(float(np.abs(x).max()), 1e-6)
-        worst = max(worst, float(np.abs(found[name] - x).max()) / scale)
-    return worst
+    """The largest difference of a term, to their total, or of a gradient, to its map's largest entry."""
+    total = float(wanted["total_loss"])
+    scales = {name: float(np.abs(x).max()) if x.ndim else total for name, x in wanted.items()}
+    return max(float(np.abs(found[name] - x).max()) / max(scales[name], 1e-6) for name, x in wanted.items())
 
 
 def main(command: str) -> None:
@@ -176,7 +175,7 @@ def main(command: str) -> None:
     if command == "record":
         stored = {}
         for kind in KINDS:
-            for seed, case in enumerate(cases(kind, range(6))):
+            for seed, case in enumerate(cases(kind, SETTINGS)):
                 for name, x in answer(kind, their_criterion(kind), case).items():
                     stored[f"{kind}/{seed}/{name}"] = x.astype(np.float32) if x.ndim else x
         np.savez_compressed(FILE, **stored)

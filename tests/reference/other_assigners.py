@@ -75,21 +75,25 @@ def sim_ota(
 ) -> Found:
     """YOLOX, arXiv 2107.08430; with `shared` a row may have what any row of the image may."""
 
-    def holds(n: int, a: int) -> bool:
+    def near_to(n: int, a: int) -> bool:
         return near_centre(given.anchors[a], float(given.strides[a]), given.boxes[n], radius)
+
+    def holds(n: int, a: int) -> bool:
+        return near_to(n, a) or (or_inside and inside(given.anchors[a], given.boxes[n][:2], given.boxes[n][2:]))
 
     everyone = union(given, holds) if shared else None
 
     def cost(n: int, image: int, a: int) -> float:
         box, point = given.boxes[n], given.anchors[a]
-        near, within = holds(n, a), inside(point, box[:2], box[2:])
+        near, within = near_to(n, a), inside(point, box[:2], box[2:])
         if (image, a) not in everyone if everyone is not None else not (near or (or_inside and within)):
             return math.inf
         classes = range(given.logits.shape[1])
         of_class = sum(entropy(given.logits[image, c, a], float(c == given.labels[n])) for c in classes)
         of_box = -math.log(max(iou(given.predicted[image, a], box), 1e-8))
-        outside = (1e6 if shared and not near else 0.0) + (1e5 if or_inside and not (near and within) else 0.0)
-        return of_class + weight * of_box + outside
+        if or_inside:
+            return of_class + weight * of_box + (0.0 if near and within else 1e5)
+        return of_class + weight * of_box + (1e6 if shared and not near else 0.0)
 
     return least_cost(given, cost, top_k)
 
