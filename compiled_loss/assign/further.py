@@ -36,7 +36,8 @@ def look_further(
         >>> candidates = Candidates(lay_out(torch.tensor([1]), 1), row, *torch.zeros(2, 1, 64).long())
         >>> scores = torch.tensor([[[0.25, 0.5, 0.75]]])
         >>> pairs = Pairs(scores, row, row, box, box[:, :2], row, candidates, lambda candidates, logits: logits)
-        >>> found, merit, _ = look_further(pairs, torch.zeros(1, 64), torch.zeros(1, 64), lambda logits, overlaps: overlaps)
+        >>> nothing = torch.zeros(1, 64)
+        >>> found, merit, _ = look_further(pairs, nothing, nothing, lambda logits, overlaps: overlaps)
         >>> found.candidates.anchor[0, 0], merit[0, 0]
         (tensor(2), tensor(0.7500))
     """

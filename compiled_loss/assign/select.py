@@ -56,7 +56,8 @@ def select(
 
     A row selects its k candidates of largest merit above 0, equal ones by lowest anchor. An anchor selected by several
     rows goes to the row of its image with the largest contest value there, equal ones by lowest row; that may be a row
-    that had not selected it, unless the contest is `among_selecting` rows alone. Where cost is less instead of merit more, `assign.keys.descending` turns it round.
+    that had not selected it, unless the contest is `among_selecting` rows alone. Where cost is less instead of merit
+    more, `assign.keys.descending` turns it round.
 
     Args:
         pairs: the rows and their candidates.

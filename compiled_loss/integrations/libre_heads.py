@@ -109,15 +109,14 @@ def rtmdet_loss(own: Any) -> DetectionLoss:
     Example:
         >>> from types import SimpleNamespace
         >>> assigner = SimpleNamespace(topk=13, soft_center_radius=3.0, iou_weight=3.0)
-        >>> terms = {"loss_cls": SimpleNamespace(beta=2.0, loss_weight=1.0), "loss_bbox": SimpleNamespace(loss_weight=2.0)}
-        >>> own = SimpleNamespace(num_classes=2, strides=[8, 16], assigner=assigner, distributed_normalize=True, **terms)
+        >>> own = SimpleNamespace(num_classes=2, strides=[8, 16], assigner=assigner, distributed_normalize=True,
+        ...                       loss_cls=SimpleNamespace(beta=2.0, loss_weight=1.0),
+        ...                       loss_bbox=SimpleNamespace(loss_weight=2.0))
         >>> rtmdet_loss(own).gains
         {'box': 2.0, 'cls': 1.0, 'l1': 0.0}
     """
     in_any_box, theirs = NearCentre(0.0, or_inside=True), own.assigner
-    soft_label = DynamicSoftLabel(
-        theirs.topk, theirs.iou_weight, theirs.soft_center_radius, shared=in_any_box
-    )
+    soft_label = DynamicSoftLabel(theirs.topk, theirs.iou_weight, theirs.soft_center_radius, shared=in_any_box)
     return DetectionLoss(
         own.num_classes,
         [int(x) for x in own.strides],
@@ -134,7 +133,7 @@ def rtmdet_loss(own: Any) -> DetectionLoss:
 
 
 def rtmdet_maps(scores: Sequence[Tensor], distances: Sequence[Tensor], strides: Sequence[int]) -> Predictions:
-    """Class logits `[B, C, h, w]` and distances `[B, 4, h, w]`, pixels from the corner of a cell, finest level first."""
+    """Class logits `[B, C, h, w]` and distances `[B, 4, h, w]`, pixels from the corner of a cell, finest first."""
     half = torch.tensor([0.5, 0.5, -0.5, -0.5], device=distances[0].device)[:, None]
     levels = [at_least_float32(x).flatten(2) / s + half for x, s in zip(distances, strides, strict=True)]
     grid_sizes = tuple((x.shape[2], x.shape[3]) for x in scores)

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch._dynamo.utils import counters
 
-from compiled_loss.integrations.libreyolo import Criterion, install
+from compiled_loss.integrations.libre_criteria import Criterion
+from compiled_loss.integrations.libreyolo import install
 
 PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 PARSER.add_argument("--data", type=Path, help="FOLDER/data.yaml; else rendered")
@@ -111,7 +111,9 @@ def main() -> None:
     claim(f"{len(losses)} steps as with its own loss", len(losses) == len(theirs) >= 16)
     drift = [max(abs(a[k] - b[k]) / b["total_loss"] for k in b) for a, b in zip(losses, theirs, strict=True)]
     claim(f"first losses as its own, {losses[0]['total_loss']:.4f}: off by {drift[0]:.1e}", drift[0] <= 1e-5)
-    claim(f"the same up to step 3: off by {max(drift[:3]):.1e}; later by up to {max(drift):.1e}", max(drift[:3]) <= 1e-3)
+    claim(
+        f"the same up to step 3: off by {max(drift[:3]):.1e}; later by up to {max(drift):.1e}", max(drift[:3]) <= 1e-3
+    )
     claim("nothing of ours is left in its class", "on_setup" not in vars(YOLO9Trainer))
 
 

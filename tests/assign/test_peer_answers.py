@@ -1,4 +1,4 @@
-"""What libreyolo's and getitune's assigners answered, recorded by `python -m tests.golden.peers record` and its like."""
+"""What libreyolo's and getitune's assigners answered, recorded by `tests.golden.peers` and `getitune_assigners`."""
 
 import json
 

@@ -45,7 +45,9 @@ Positives = list[tuple[int, int, int]]  # image, anchor, row
 def scenes(seeds: range = range(9), rows: int | None = None, size: tuple[int, int] = (96, 128)) -> list[Scene]:
     """Hard random batches, of 1, 3 and 6 rows an image in turn where they are not told."""
     counts = [(rows or (1, 3, 6)[seed % 3],) * 4 for seed in seeds]
-    return [make_scene(seed, layout=LAYOUTS[seed % 6], counts=c, size=size) for seed, c in zip(seeds, counts, strict=True)]
+    return [
+        make_scene(seed, layout=LAYOUTS[seed % 6], counts=c, size=size) for seed, c in zip(seeds, counts, strict=True)
+    ]
 
 
 def ours(name: str, scene: Scene) -> Positives:
