@@ -27,6 +27,9 @@ class Criterion:
         options: of `torch.compile`; None runs it eagerly.
     """
 
+    # The dict of one batch, traceable: of what the head gives, and rows.
+    compute: Callable[..., dict[str, Any]]
+
     def __init__(self, loss: DenseLoss, num_classes: int, *, corners: bool, options: dict[str, Any] | None) -> None:
         self.loss, self.num_classes, self.corners = loss, num_classes, corners
         self.run: Callable[..., dict[str, Any]] = self.compute
@@ -36,10 +39,6 @@ class Criterion:
 
     def __deepcopy__(self, memo: Any) -> "Criterion":
         return self  # it holds no state: the averaged copy of a model shares it
-
-    def compute(self, *given: Any) -> dict[str, Any]:
-        """The dict of one batch, traceable."""
-        raise NotImplementedError
 
     def rows(self, targets: Tensor | Targets, image_size: tuple[int, int]) -> Targets:
         """Rows of the trainer's padded targets, checked, sorted and planned.
@@ -150,7 +149,8 @@ class YOLOX(Criterion):
             labels: `[B, M, 5]` or `Targets`.
             outputs: `[B, A, 5 + C]` decoded boxes in pixels, objectness and classes.
         """
-        return self.run(outputs, self.rows(labels, tuple(imgs.shape[2:])), tuple(imgs.shape[2:]))
+        size = imgs.shape[2], imgs.shape[3]
+        return self.run(outputs, self.rows(labels, size), size)
 
     def compute(self, outputs: Tensor, targets: Targets, image_size: tuple[int, int]) -> dict[str, Any]:
         """The dict of one batch."""

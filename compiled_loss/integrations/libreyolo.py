@@ -40,7 +40,7 @@ class Installation:
                 self.detach(self_)
 
         def forward_train(self_: Any, imgs: Tensor, targets: Tensor, polygons: Any = None) -> Any:
-            rows = self_._compiled_loss.rows(targets, tuple(imgs.shape[2:]))
+            rows = self_._compiled_loss.rows(targets, (imgs.shape[2], imgs.shape[3]))
             if self_._compiled_step is not None and torch.is_grad_enabled():
                 return self_._compiled_step(imgs, rows.mark_dynamic())
             return own["_forward_train"](self_, imgs, rows, polygons)
@@ -65,7 +65,7 @@ class Installation:
         """Put our loss in the place of a trainer's own."""
         options = None if self.whole_step else self.options
         network = getattr(trainer.model, "module", trainer.model)
-        head = getattr(network, "head", None)
+        head: Any = getattr(network, "head", None)
         if hasattr(head, "_get_loss_fn"):
             # The auxiliary head of a YOLOv9 network trains alike.
             for one in (head, getattr(network, "aux_head", None)):

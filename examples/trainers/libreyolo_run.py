@@ -30,9 +30,9 @@ PARSER.add_argument("--backend", default="inductor", help="of torch.compile")
 PARSER.add_argument("--device", default="cpu")
 OPTIONS = PARSER.parse_args()
 try:
-    import cv2
-    from libreyolo import LibreYOLO9
-    from libreyolo.models.yolo9.trainer import YOLO9Trainer
+    import cv2  # type: ignore[import-not-found]
+    from libreyolo import LibreYOLO9  # type: ignore[import-not-found]
+    from libreyolo.models.yolo9.trainer import YOLO9Trainer  # type: ignore[import-not-found]
 except ModuleNotFoundError:
     sys.exit("libreyolo is not installed: pip install -r examples/trainers/libreyolo.txt")
 

@@ -137,8 +137,7 @@ def test_a_trainer_trains_with_it_and_is_left_as_it_was(options):
     model = Network(Head())
     kind = trainer_of(model)
     before = dict(vars(kind))
-    backend = {"backend": "aot_eager"} if options else {}
-    with install(kind, **options, **backend) as installed:
+    with install(kind, **options, backend="aot_eager") as installed:
         trainer = kind()
         torch.manual_seed(0)
         out = trainer.train()
@@ -165,7 +164,7 @@ def test_all_seams_are_found_and_others_refused():
             return x
 
     for head, wanted in ((YoloxHead(), YOLOX), (E2EHead(), TwoBranches), (None, RTMDet)):
-        model = nn.Linear(1, 1)
+        model: Any = nn.Linear(1, 1)
         model.head = head
         kind = trainer_of(model)
         with install(kind) as installed:
