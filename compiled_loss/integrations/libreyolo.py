@@ -125,7 +125,8 @@ def install(
         `Installation`, whose `uninstall()` undoes it; a context manager too.
 
     Raises:
-        ValueError: for what is no class of trainers; when training starts, for a head that is none of these.
+        ValueError: for what is no class of trainers, or options of a compilation without one; when training starts, for
+            a head that is none of these.
 
     Example:
         >>> install(int)
@@ -136,6 +137,8 @@ def install(
     require(is_one, "trainer", "a class of LibreYOLO's trainers", kind_of(trainer))
     given = {"backend": backend, "mode": mode, "dynamic": dynamic}
     wanted = true_or_false("compile", compile) or true_or_false("whole_step", whole_step)
+    plain = list(given.values()) == ["inductor", None, None]
+    require(wanted or plain, "backend, mode, dynamic", "compile=True or whole_step=True beside them", False)
     return Installation(trainer, given if wanted else None, whole_step=whole_step)
 
 

@@ -137,7 +137,7 @@ def test_a_trainer_trains_with_it_and_is_left_as_it_was(options):
     model = Network(Head())
     kind = trainer_of(model)
     before = dict(vars(kind))
-    with install(kind, **options, backend="aot_eager") as installed:
+    with install(kind, **options, backend="aot_eager" if options else "inductor") as installed:
         trainer = kind()
         torch.manual_seed(0)
         out = trainer.train()
@@ -176,6 +176,8 @@ def test_all_seams_are_found_and_others_refused():
     kind = trainer_of(nn.Linear(1, 1))
     with install(kind), pytest.raises(ValueError, match="trainer: expected a trainer of YOLOv9, YOLOX or RTMDet"):
         kind().on_setup()
+    with pytest.raises(ValueError, match="backend, mode, dynamic: expected compile=True or whole_step=True"):
+        install(kind, backend="aot_eager")
     with pytest.raises(ValueError, match="trainer: expected a class of LibreYOLO's trainers, got SimpleNamespace"):
         install(SimpleNamespace())  # type: ignore[arg-type]
 
