@@ -103,8 +103,8 @@ def answer(kind: str, criterion: Any, case: Case) -> dict[str, np.ndarray]:
     """Terms, and the gradients of the maps, of ours or theirs."""
     terms = call(kind, criterion, case)
     total = terms["total_loss"]
-    found = {
-        k: np.float64(float(torch.as_tensor(x).detach())) for k, x in terms.items() if k not in ("box", "dfl", "cls")
+    found: dict[str, np.ndarray] = {
+        k: np.array(float(torch.as_tensor(x).detach())) for k, x in terms.items() if k not in ("box", "dfl", "cls")
     }
     gradients = torch.autograd.grad(total, case.maps, allow_unused=True)
     for i, (x, gradient) in enumerate(zip(case.maps, gradients, strict=True)):
