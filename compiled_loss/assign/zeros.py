@@ -8,6 +8,7 @@ from torch import Tensor
 
 from compiled_loss.assign.parts import Pairs
 from compiled_loss.assign.select import Held, hold
+from compiled_loss.checks import require
 from compiled_loss.numerics import pick
 
 
@@ -27,8 +28,13 @@ def select_listed(pairs: Pairs, logits: Tensor, merit: Tensor, contest: Tensor, 
     Returns:
         `Held`, `P = N k`.
 
+    Raises:
+        ValueError: in an exported graph.
+
     Source: TOOD, arXiv 2108.07755, as `torch.topk` over all anchors computes it.
     """
+    expected = "False in an exported graph, since every runtime lists equal numbers in an order of its own"
+    require(not torch.compiler.is_exporting(), "keep_zeros", expected, True)
     candidates, rows = pairs.candidates, pairs.labels.shape[0]
     anchors = pairs.scores.shape[2]
     place = torch.where(

@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())
 
-from yolo import operators  # isort: skip  # noqa: F401
+from yolo import operators  # isort: skip  # noqa: F401  (before torchvision)
 from ultralytics import YOLO  # pyright: ignore[reportMissingImports]
 from yolo.folder import write_folder
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from compiled_loss import TaskAligned
 from tests.assign.scenes import answer, assert_same_scores, expected, make_scene
 from tests.reference.batches import KINDS, LAYOUTS
 
@@ -39,3 +40,14 @@ def test_a_broken_prediction_is_listed_by_none():
     scene = make_scene(3, layout="tiny", counts=(5, 9), size=(64, 64))
     scores = torch.full_like(scene.scores, float("nan"))
     assert answer(scene._replace(scores=scores), keep_zeros=True) == {}
+
+
+def test_an_exported_graph_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    with pytest.raises(ValueError, match="keep_zeros: expected False in an exported graph"):
+        answer(make_scene(3, layout="tiny", counts=(5, 9), size=(64, 64)), keep_zeros=True)
+
+
+def test_it_is_told_by_true_or_false():
+    with pytest.raises(ValueError, match="keep_zeros: expected True or False, got 1"):
+        TaskAligned(keep_zeros=1)  # type: ignore[arg-type]
