@@ -3,7 +3,7 @@
 Letters: B images, N target rows, M target slots of an image, A anchors, C classes, R distance bins, P positive slots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,9 @@ from compiled_loss.assign.regions import InBox, Region
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.geometry.boxes import ciou, giou, iou
 from compiled_loss.grid import Anchors, make_anchors
-from compiled_loss.losses.boxes import UprightBoxes
-from compiled_loss.losses.dense import DenseLoss
+from compiled_loss.losses.comparing import OneMinus
 from compiled_loss.losses.detection import DetectionLoss
-from compiled_loss.losses.parts import CompareBoxes, Field, Map, OneMinus, Term, Weighted
+from compiled_loss.losses.parts import Extra, Term, Weighted
 from compiled_loss.losses.scene import Positives
 from compiled_loss.numerics import at_least_float32, masked, one_minus_exp, total
 from compiled_loss.reduce import normaliser
@@ -60,7 +59,7 @@ def yolov9_loss(own: Any) -> DetectionLoss:
     )
 
 
-def yolox_loss(num_classes: int, strides: Sequence[int]) -> DenseLoss:
+def yolox_loss(num_classes: int, strides: Sequence[int]) -> DetectionLoss:
     """The loss of a YOLOX head: SimOTA by class and objectness, whose candidates the rows of an image share.
 
     Its last score is the objectness. Terms: `box`, the square of the IoU; `obj` of all anchors; `cls` of the positives;
@@ -71,20 +70,21 @@ def yolox_loss(num_classes: int, strides: Sequence[int]) -> DenseLoss:
         strides: pixels per grid unit of each level, finest first.
 
     Example:
-        >>> list(yolox_loss(80, [8, 16, 32]).gains)
-        ['box', 'obj', 'cls', 'raw', 'l1']
+        >>> sorted(yolox_loss(80, [8, 16, 32]).gains)
+        ['box', 'cls', 'l1', 'obj', 'raw']
     """
-    return DenseLoss(
+    return DetectionLoss(
         num_classes + 1,
         strides,
         1,
-        boxes=UprightBoxes(),
         assigner=OfObjects(SimOTA(shared=NearCentre())),
-        pairing=CompareBoxes(iou),
+        overlap=iou,
         box_term=OneMinus(_squared_iou),
         classification=classes_of_positives,
         extras=[Objectness(_several()), RawBoxes()],
-        gains={"box": 5.0, "obj": 1.0, "cls": 1.0, "raw": 1.0, "dfl": 0.0},
+        box_gain=5.0,
+        cls_gain=1.0,
+        dfl_gain=0.0,
         distributed=_several(),
     )
 
@@ -194,28 +194,17 @@ class ByCorners:
         return self.assigner(pairs._replace(points=pairs.points - pairs.strides[:, None] / 2))
 
 
-@dataclass(frozen=True)
-class Objectness:
+class Objectness(Extra):
     """`obj = sum BCE(last score, 1 at positives) / S` over all anchors.
 
     Args:
         over_ranks: average the normaliser S over the ranks of the default process group.
     """
 
-    over_ranks: bool = False
-    maps: Sequence[Map] = ()
-    fields: Sequence[Field] = ()
+    gains: Mapping[str, float] = {"obj": 1.0}
 
-    def check(self, predictions: Predictions, targets: Any) -> None:
-        """The scores are checked already."""
-
-    def overflow(self, view: Any, assignment: Assignment, slots: int) -> int:
-        """Nothing is planned for it."""
-        return 0
-
-    def decoded(self, predictions: Predictions, anchors: Anchors) -> dict[str, Tensor]:
-        """Nothing beyond what classes tell."""
-        return {}
+    def __init__(self, over_ranks: bool = False) -> None:
+        self.over_ranks = over_ranks
 
     def __call__(self, positives: Positives) -> dict[str, Term]:
         """The term."""
@@ -224,8 +213,10 @@ class Objectness:
         return {"obj": error / normaliser(total(positives.assignment.weights()), over_ranks=self.over_ranks)}
 
 
-class RawBoxes(Objectness):
+class RawBoxes(Extra):
     """`raw`: the L1 error of centres and logarithms of sides, grid units, summed over the four."""
+
+    gains: Mapping[str, float] = {"raw": 1.0}
 
     def __call__(self, positives: Positives) -> dict[str, Term]:
         """The term."""
