@@ -68,8 +68,12 @@ class NearCentre(Region):
         if not self.or_inside:
             return candidates
         points, steps = anchors[candidates.anchor], of_levels(strides, candidates.anchor, grid_sizes)
-        near = near_centre(points, candidates.of_rows(boxes), steps, self.radius)
-        return candidates.only(near | inside_box(points, candidates.of_rows(boxes)))
+        return candidates.only(self.holds(points, candidates.of_rows(boxes), steps))
+
+    def holds(self, points: Tensor, boxes: Tensor, strides: Tensor) -> Tensor:
+        """Whether points `[..., 2]` of strides `[...]` are candidates of boxes `[..., 4]`, pixels."""
+        near = near_centre(points, boxes, strides, self.radius)
+        return near | inside_box(points, boxes) if self.or_inside else near
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,16 @@ from torch.nn import functional as F
 from compiled_loss.assign.centres import NearCentre, centre_of, inside_box, near_centre
 from compiled_loss.assign.keys import descending
 from compiled_loss.assign.parts import Pairs
-from compiled_loss.assign.regions import Region, check_region
+from compiled_loss.assign.regions import Region, WholeImage, check_region
 from compiled_loss.assign.select import Held, select
 from compiled_loss.assign.top_k import first_top_k
-from compiled_loss.checks import finite_number, whole_number
-from compiled_loss.numerics import at_least_float32, exact
+from compiled_loss.checks import finite_number, kind_of, require, whole_number
+from compiled_loss.numerics import at_least_float32, exact, pick
 from compiled_loss.types import Assignment
 
-# Of costs: of a pair outside the region that comes first.
+# Of costs: of a pair outside the region that comes first, and of one outside of the row's own.
 _OUTSIDE = 1e5
+_ELSEWHERE = 1e6
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,12 @@ class SimOTA:
     top_k: int = 10
     overlap_weight: float = 3.0
     region: Region | None = field(default_factory=NearCentre)
+    shared: NearCentre | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
         object.__setattr__(self, "overlap_weight", finite_number("overlap_weight", self.overlap_weight))
-        check_region("region", self.region)
+        object.__setattr__(self, "region", _region(self.region, self.shared))
 
     @property
     def slots(self) -> int:
@@ -67,17 +69,22 @@ class SimOTA:
     @torch.no_grad()
     def __call__(self, pairs: Pairs) -> Assignment:
         """The positives of a batch."""
+        elsewhere = None
+        if self.shared is not None:
+            pairs, elsewhere = _shared(pairs, self.shared)
         logits = pairs.logits()
         overlaps = pairs.overlaps(logits)
         classes = F.softplus(at_least_float32(pairs.scores.detach())).sum(1)  # [B, A]
         cost = exact(pairs.candidates.take(classes)) - exact(logits)
         cost = cost - self.overlap_weight * exact(overlaps).clamp(min=1e-8).log()
-        region = self.region
+        region = self.shared or self.region
         if isinstance(region, NearCentre) and region.or_inside:
             points, strides = (x[pairs.candidates.anchor] for x in (pairs.points, pairs.strides))
             boxes = pairs.candidates.of_rows(pairs.boxes)
             both = near_centre(points, boxes, strides, region.radius) & inside_box(points, boxes)
             cost = torch.where(both, cost, cost + _OUTSIDE)
+        elif elsewhere is not None:
+            cost = torch.where(elsewhere, cost + _ELSEWHERE, cost)
         held = least_cost(pairs, cost, overlaps, logits, self.top_k)
         return held.assignment(pairs, held.read(overlaps), held.valid.float())
 
@@ -97,6 +104,9 @@ class DynamicSoftLabel:
         overlap_weight: w.
         radius: r, strides.
         region: where candidates come from; None: from inside the task's boxes, the small ones grown.
+        shared: a row may take, and adds up overlaps of, all anchors that lie in this region of any row of its image, as
+            in the source's code with `NearCentre(0.0, or_inside=True)`. `region` then is the whole image, and every row
+            is compared with all A anchors. None: each row has its own region.
 
     Raises:
         ValueError: for a number that is not positive, or that is negative or not finite.
@@ -114,12 +124,13 @@ class DynamicSoftLabel:
     overlap_weight: float = 3.0
     radius: float = 3.0
     region: Region | None = None
+    shared: NearCentre | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
         for name in ("overlap_weight", "radius"):
             object.__setattr__(self, name, finite_number(name, getattr(self, name)))
-        check_region("region", self.region)
+        object.__setattr__(self, "region", _region(self.region, self.shared))
 
     @property
     def slots(self) -> int:
@@ -129,6 +140,8 @@ class DynamicSoftLabel:
     @torch.no_grad()
     def __call__(self, pairs: Pairs) -> Assignment:
         """The positives of a batch."""
+        if self.shared is not None:
+            pairs, _ = _shared(pairs, self.shared)
         candidates, logits = pairs.candidates, pairs.logits()
         overlaps, scores = pairs.overlaps(logits), at_least_float32(pairs.scores.detach())
         background = candidates.take((F.softplus(scores) * scores.sigmoid().square()).sum(1))
@@ -163,3 +176,21 @@ def least_cost(pairs: Pairs, cost: Tensor, overlaps: Tensor, logits: Tensor, k: 
     number = exact(largest).sum(1).floor().clamp(min=1)
     merit = torch.where(usable, descending(cost), 0.0)
     return select(pairs, merit, merit, k, number)
+
+
+def _region(region: Region | None, shared: NearCentre | None) -> Region | None:
+    """Where candidates come from, checked: the whole image where rows share theirs."""
+    check_region("region", region)
+    require(shared is None or isinstance(shared, NearCentre), "shared", "a NearCentre(...) or None", kind_of(shared))
+    return region if shared is None else WholeImage()
+
+
+def _shared(pairs: Pairs, own: NearCentre) -> tuple[Pairs, Tensor]:
+    """Of candidates all over the image those in a region of any of its rows, and `[G, S]` those not of the own row."""
+    candidates, (batch, _, anchors) = pairs.candidates, pairs.scores.shape
+    points, strides = (x[candidates.anchor] for x in (pairs.points, pairs.strides))
+    mine = candidates.inside & own.holds(points, candidates.of_rows(pairs.boxes), strides)
+    places = candidates.image[:, None] * anchors + candidates.anchor
+    taken = torch.where(mine, places, batch * anchors).flatten()
+    some = taken.new_zeros(batch * anchors + 1).scatter(0, taken, torch.ones_like(taken))
+    return pairs._replace(candidates=candidates.only(pick(some, places) > 0)), ~mine

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates, find_cells, list_candidates
 from compiled_loss.assign.keys import MOST_EXPORTED
-from compiled_loss.checks import check_shape, finite_number, kind_of, require
+from compiled_loss.checks import check_shape, finite_number, kind_of, require, true_or_false
 from compiled_loss.numerics import for_any_runtime
 from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
 
@@ -62,15 +62,20 @@ class Region(Protocol):
 class InBox(Region):
     """The anchors strictly inside an upright box; sides shorter than the second level's stride grow to it.
 
+    `grown=False` is for `TaskAligned(at_least_one=True)`, which looks further where a row finds nothing.
+
     Args:
         fitting_levels: only on levels whose stride s fits the box, `2 s <= sqrt(w h) <= 12 s`, or on all if none of
             these has an anchor inside.
         farthest: only anchors whose distance to each side is below so many strides, such as `reg_max - 1.01`, which a
             head can tell; a box that is too large for every level has those of the coarsest next to its centre. None:
             any distance.
+        grown: False for the anchors inside the box as it is, those on its sides and at the farthest distance included;
+            a small box, or one that is too large for every level, may have none.
 
     Raises:
-        ValueError: for a distance below 1, or that is no finite number; and for oriented boxes.
+        ValueError: for a distance below 1, or that is no finite number; for oriented boxes; and for a `grown` that is
+            not True or False.
 
     Source: the in-box test of the task-aligned assigner, arXiv 2108.07755; limited distances: YOLOv9 in its MIT form.
 
@@ -81,8 +86,10 @@ class InBox(Region):
 
     fitting_levels: bool = False
     farthest: float | None = None
+    grown: bool = True
 
     def __post_init__(self) -> None:
+        true_or_false("grown", self.grown)
         if self.farthest is not None:
             object.__setattr__(self, "farthest", finite_number("farthest", self.farthest))
             require(self.farthest >= 1, "farthest", "a finite number of 1 or more", self.farthest)
@@ -92,12 +99,47 @@ class InBox(Region):
         check_shape("boxes of a region inside upright boxes", boxes, ["N", 4])
         grown = enlarge_small_sides(boxes, strides[min(1, len(strides) - 1)])
         if self.farthest is None:
-            return grown
-        return torch.stack([_near_sides(grown, boxes, self.farthest * s, s == strides[-1], s) for s in strides])
+            return grown if self.grown else _widened(grown, strides[0])
+        near = [_near_sides(grown, boxes, self.farthest * s, s == strides[-1], s) for s in strides]
+        return torch.stack(near if self.grown else [_widened(x, s) for x, s in zip(near, strides, strict=True)])
+
+    def keep(
+        self,
+        candidates: Candidates,
+        boxes: Tensor,
+        anchors: Tensor,
+        strides: Sequence[int],
+        grid_sizes: Sequence[tuple[int, int]],
+    ) -> Candidates:
+        """All within reach; of boxes that do not grow those inside. Every row has a page either way."""
+        if self.grown:
+            return candidates
+        points, of_rows = anchors[candidates.anchor], candidates.of_rows(boxes)
+        sides = torch.cat([points - of_rows[..., :2], of_rows[..., 2:] - points], -1)
+        inside = (sides >= 0).all(-1)
+        if self.farthest is not None:
+            steps = of_levels(strides, candidates.anchor, grid_sizes)
+            inside = inside & (sides / steps[..., None] <= self.farthest).all(-1)
+        return candidates.only(inside)
 
     def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
         """Those that fit, where asked for."""
         return fitting_levels(boxes, strides) if self.fitting_levels else None
+
+
+@dataclass(frozen=True)
+class WholeImage(Region):
+    """All anchors of the image, for assigners that choose among them by themselves.
+
+    Example:
+        >>> WholeImage().reach(torch.tensor([[8.0, 8.0, 10.0, 48.0]]), [8, 16], [(8, 8), (4, 4)])
+        tensor([[-1., -1., 65., 65.]])
+    """
+
+    def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """A little more than the image."""
+        height, width = (cells * strides[0] for cells in grid_sizes[0])
+        return torch.stack([torch.full_like(boxes[:, 0], x) for x in (-1, -1, width + 1, height + 1)], -1)
 
 
 def candidates_in(
@@ -178,6 +220,11 @@ def _near_sides(grown: Tensor, boxes: Tensor, far: float, never_empty: bool, str
         narrow = most - least < 2 * half
         least, most = torch.where(narrow, centre - half, least), torch.where(narrow, centre + half, most)
     return torch.cat([least, most], -1)
+
+
+def _widened(boxes: Tensor, stride: int) -> Tensor:
+    """`[N, 4]`, so much larger that anchors on their sides lie strictly inside."""
+    return torch.cat([boxes[:, :2] - 0.01 * stride, boxes[:, 2:] + 0.01 * stride], -1)
 
 
 def fitting_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:

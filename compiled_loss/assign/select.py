@@ -43,12 +43,21 @@ class Held(NamedTuple):
         return Assignment(pairs.image()[self.row], self.anchor(pairs), self.row, self.valid, score, overflow, weight)
 
 
-def select(pairs: Pairs, merit: Tensor, contest: Tensor, k: int, number: Tensor | None = None) -> Held:
+def select(
+    pairs: Pairs,
+    merit: Tensor,
+    contest: Tensor,
+    k: int,
+    number: Tensor | None = None,
+    *,
+    among_selecting: bool = False,
+) -> Held:
     """Every row selects its best candidates, and every anchor that was selected goes to one row.
 
     A row selects its k candidates of largest merit above 0, equal ones by lowest anchor. An anchor selected by several
     rows goes to the row of its image with the largest contest value there, equal ones by lowest row; that may be a row
-    that had not selected it. Where cost is less instead of merit more, `assign.keys.descending` turns it round.
+    that had not selected it, unless the contest is `among_selecting` rows alone. Where cost is less instead of merit
+    more, `assign.keys.descending` turns it round.
 
     Args:
         pairs: the rows and their candidates.
@@ -56,6 +65,7 @@ def select(pairs: Pairs, merit: Tensor, contest: Tensor, k: int, number: Tensor 
         contest: `[G, S]`, rounded to float32; 0: can neither be selected nor win.
         k: candidates that a row selects at most.
         number: `[N]` candidates that each row selects at most, where that is less than k; None: k.
+        among_selecting: an anchor goes to one of the rows that selected it.
 
     Returns:
         `Held`, `P = N k`.
@@ -83,6 +93,11 @@ def select(pairs: Pairs, merit: Tensor, contest: Tensor, k: int, number: Tensor 
     valid = best > 0
     if number is not None:
         valid = valid & (torch.arange(k, device=valid.device) < number[:, None])
+    if among_selecting:
+        entries = contest.numel()
+        place = torch.where(valid, entry, entries).flatten()
+        selected = place.new_zeros(entries + 1).scatter(0, place, torch.ones_like(place))[:-1]
+        contest = torch.where(selected.view_as(contest) > 0, contest, 0.0)
     return hold(pairs, entry, valid, contest)
 
 

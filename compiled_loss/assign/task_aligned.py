@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compiled_loss.assign.further import look_further
 from compiled_loss.assign.keys import largest_of_groups, largest_with_index
 from compiled_loss.assign.parts import Pairs
 from compiled_loss.assign.regions import Region, check_region
 from compiled_loss.assign.select import Held, select
 from compiled_loss.assign.zeros import keep_listed, select_listed
-from compiled_loss.checks import finite_number, true_or_false, whole_number
+from compiled_loss.checks import finite_number, require, true_or_false, whole_number
 from compiled_loss.numerics import add_epsilon, power
 from compiled_loss.types import Assignment
 
@@ -36,6 +37,8 @@ class TaskAligned:
     positives, as of masks and keypoints, count them. This takes `N A` numbers,
     and cannot be exported.
 
+    YOLOv9 in its MIT form: `TaskAligned(at_least_one=True, region=InBox(farthest=reg_max - 1.01, grown=False))`.
+
     Args:
         top_k: anchors that a row selects.
         keep: anchors that a row keeps, where that is less than `top_k`; None keeps all.
@@ -43,9 +46,12 @@ class TaskAligned:
         beta: power of the overlap.
         region: where candidates come from; None: from inside the task's boxes.
         keep_zeros: let candidates of m = 0 that `torch.topk` lists be positives.
+        at_least_one: a row that would select nothing takes the anchor of its image with the largest m > 0, wherever
+            that is; and rows compete only for anchors that they selected. Every row is compared with all A anchors.
 
     Raises:
-        ValueError: for a number that is not positive, or a power that is negative or not finite.
+        ValueError: for a number that is not positive, a power that is negative or not finite, or an `at_least_one` that
+            is not True or False.
 
     Source: TOOD, arXiv 2108.07755; one anchor a row: YOLOv10, arXiv 2405.14458.
 
@@ -60,6 +66,7 @@ class TaskAligned:
     beta: float = 6.0
     region: Region | None = None
     keep_zeros: bool = False
+    at_least_one: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
@@ -69,6 +76,8 @@ class TaskAligned:
             object.__setattr__(self, name, finite_number(name, getattr(self, name)))
         check_region("region", self.region)
         true_or_false("keep_zeros", self.keep_zeros)
+        true_or_false("at_least_one", self.at_least_one)
+        require(not (self.keep_zeros and self.at_least_one), "at_least_one", "False beside keep_zeros", True)
 
     @property
     def slots(self) -> int:
@@ -82,8 +91,13 @@ class TaskAligned:
         rows, scores = pairs.labels.shape[0], pairs.scores
         logits = pairs.logits()
         overlaps = pairs.overlaps(logits)
-        chosen = self.alignment(logits, overlaps), overlaps, self.top_k
-        held = select_listed(pairs, logits, *chosen) if self.keep_zeros else select(pairs, *chosen)
+        merit = self.alignment(logits, overlaps)
+        if self.at_least_one:
+            pairs, merit, overlaps = look_further(pairs, merit, overlaps, self.alignment)
+        if self.keep_zeros:
+            held = select_listed(pairs, logits, merit, overlaps, self.top_k)
+        else:
+            held = select(pairs, merit, overlaps, self.top_k, among_selecting=self.at_least_one)
 
         image, anchor, overlap = pairs.image()[held.row], held.anchor(pairs), held.read(overlaps)
         aligned = self.alignment(scores[image, pairs.label()[held.row], anchor], overlap)

@@ -98,11 +98,11 @@ class _ReadSides(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         bins = logits.shape[1] // 4
         side = torch.arange(4, device=logits.device)[:, None]
-        decoded, peak, mass = (pick(x, image, side, anchor) for x in (decoded, peaks, masses))  # [4, P]
+        decoded, peak, mass = [pick(x, image, side, anchor) for x in (decoded, peaks, masses)]  # [4, P]
         target = _between_bins(distances, bins)
         low = target.floor()
         share, channel = target - low, side * bins + low.long()
-        below, above = (pick(logits, image, channel + i, anchor).to(mass.dtype) - peak for i in (0, 1))
+        below, above = [pick(logits, image, channel + i, anchor).to(mass.dtype) - peak for i in (0, 1)]
         # A bin of weight 0 may be impossible, and 0 times -inf is NaN.
         error = mass.log() - (1 - share) * below - torch.where(share > 0, share * above, 0.0)
         return torch.where(valid, decoded, 0.0).T, torch.where(valid, error.mean(0), 0.0)
@@ -123,7 +123,7 @@ class _ReadSides(torch.autograd.Function):
             decoded, peaks, masses = decode_sides(at_least_float32(logits).unflatten(1, (4, bins)), 2)
         side = torch.arange(4, device=logits.device)[:, None]
         bin = torch.arange(bins, device=logits.device)[:, None]
-        decoded, peak, mass = (pick(x, image, side, anchor) for x in (decoded, peaks, masses))  # [4, P]
+        decoded, peak, mass = [pick(x, image, side, anchor) for x in (decoded, peaks, masses)]  # [4, P]
         # Of bin j it is `softmax_j (slope j + base) - weight_j share`.
         share = (of_error / 4).expand_as(decoded)
         slope, target = of_distances.T / mass, _between_bins(distances, bins)
@@ -132,17 +132,17 @@ class _ReadSides(torch.autograd.Function):
             # Every anchor's logits are read and written once more, in order: a compiled loop over them all takes no
             # longer than some thousand positives that jump about, and that time does not grow with them.
             place = torch.where(valid, (image * 4 + side) * logits.shape[2] + anchor, peaks.numel())
-            slope, base, share, target = (
+            slope, base, share, target = [
                 peaks.new_full((peaks.numel() + 1,), -1.0)
                 .index_copy(0, place.flatten(), x.flatten())[:-1]
                 .view(peaks.shape)[:, :, None]
                 for x in (slope, base, share, target)
-            )
+            ]
             shifted = logits.unflatten(1, (4, bins)).to(peaks.dtype) - peaks[:, :, None]
             gradient = torch.where(target >= 0, _of_bins(shifted, slope, base, share, target, bin), 0.0)
             return gradient.to(logits.dtype).reshape(logits.shape), *[None] * 7
         channel = side[:, None] * bins + bin  # [4, R, 1]
-        peak, slope, base, share, target = (x[:, None] for x in (peak, slope, base, share, target))  # [4, 1, P]
+        peak, slope, base, share, target = [x[:, None] for x in (peak, slope, base, share, target)]  # [4, 1, P]
         shifted = pick(logits, image, channel, anchor).to(mass.dtype) - peak
         gradient = torch.where(valid, _of_bins(shifted, slope, base, share, target, bin), 0.0).to(logits.dtype)
         return _write(logits, image, channel, anchor, valid, gradient), *[None] * 7

@@ -29,6 +29,15 @@ ASSIGNERS = {
     "SimOTA": (SimOTA(), reference.sim_ota),
     "SimOTA in squares or boxes": (SimOTA(region=EITHER), partial(reference.sim_ota, radius=2.5, or_inside=True)),
     "SimOTA of few": (SimOTA(4, 2.0), partial(reference.sim_ota, top_k=4, weight=2.0)),
+    "SimOTA that shares": (SimOTA(shared=NearCentre(1.5)), partial(reference.sim_ota, shared=True)),
+    "SimOTA that shares squares or boxes": (
+        SimOTA(shared=EITHER),
+        partial(reference.sim_ota, radius=2.5, or_inside=True, shared=True),
+    ),
+    "soft labels that share": (
+        DynamicSoftLabel(shared=NearCentre(0.0, or_inside=True)),
+        partial(reference.dynamic_soft_label, shared=True),
+    ),
     "soft labels": (DynamicSoftLabel(), partial(reference.dynamic_soft_label, small=16)),
     "ATSS": (ATSS(), reference.atss),
     "ATSS of few and small": (ATSS(4, 5.0), partial(reference.atss, top_k=4, scale=5.0)),

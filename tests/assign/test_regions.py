@@ -7,7 +7,7 @@ import torch
 from compiled_loss import ATSS, InBox, NearCentre, Scheduled, SimOTA, TargetPlan, Targets, TaskAligned
 from compiled_loss.assign.centres import Nearest
 from compiled_loss.assign.keys import descending
-from compiled_loss.assign.regions import candidates_in, of_levels
+from compiled_loss.assign.regions import WholeImage, candidates_in, of_levels
 from compiled_loss.data.needs import needed_pages
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.grid import make_anchors
@@ -20,6 +20,9 @@ GRIDS = ((12, 16), (6, 8), (3, 4))
 REGIONS = {
     "in box": InBox(),
     "near sides": InBox(farthest=2.99),
+    "in box as it is": InBox(grown=False),
+    "near sides of the box as it is": InBox(farthest=2.99, grown=False),
+    "whole image": WholeImage(),
     "near centre": NearCentre(1.5),
     "near centre or inside": NearCentre(2.5, or_inside=True),
     "nearest": Nearest(9),

@@ -44,6 +44,11 @@ ASSIGNER_CASES = {
     "assigner with planned pages": assigner_case(few, overlap=ciou),
     "assigner that keeps one anchor a row": assigner_case(TaskAligned(FEW, keep=1), overlap=ciou),
     "assigner with distances that are limited": assigner_case(TaskAligned(FEW, region=InBox(farthest=2.99))),
+    "assigner that leaves no row without an anchor": assigner_case(
+        TaskAligned(FEW, at_least_one=True, region=InBox(farthest=2.99, grown=False)), overlap=ciou
+    ),
+    "`SimOTA` that shares": assigner_case(SimOTA(FEW, shared=NearCentre())),
+    "`DynamicSoftLabel` that shares": assigner_case(DynamicSoftLabel(FEW, shared=NearCentre(0.0, or_inside=True))),
     "`SimOTA`": assigner_case(SimOTA(FEW)),
     "`SimOTA` with squares or boxes": assigner_case(SimOTA(FEW, region=NearCentre(2.5, or_inside=True)), planned=False),
     "`DynamicSoftLabel`": assigner_case(DynamicSoftLabel(FEW)),

@@ -40,7 +40,7 @@ def test_help_works_without_the_trainer_or_says_what_is_missing(program):
     assert "--data" in done.stdout if done.returncode == 0 else missing, done.stderr
 
 
-@pytest.mark.parametrize("module", ["lightning", "accelerate", "luxonis_train"])
+@pytest.mark.parametrize("module", ["lightning", "accelerate", "luxonis_train", "libreyolo"])
 def test_a_missing_trainer_is_named(module):
     if find_spec(module) is not None:
         pytest.skip(f"{module} is installed here")

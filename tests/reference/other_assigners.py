@@ -8,6 +8,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+
+from .geometry import ciou
 
 Found = dict[tuple[int, int, int], float]
 
@@ -62,29 +65,58 @@ def rows_of(given: Given) -> list[list[int]]:
 
 
 def sim_ota(
-    given: Given, *, top_k: int = 10, weight: float = 3.0, radius: float = 1.5, or_inside: bool = False
+    given: Given,
+    *,
+    top_k: int = 10,
+    weight: float = 3.0,
+    radius: float = 1.5,
+    or_inside: bool = False,
+    shared: bool = False,
 ) -> Found:
-    """YOLOX, arXiv 2107.08430."""
+    """YOLOX, arXiv 2107.08430; with `shared` a row may have what any row of the image may."""
+
+    def near_to(n: int, a: int) -> bool:
+        return near_centre(given.anchors[a], float(given.strides[a]), given.boxes[n], radius)
+
+    def holds(n: int, a: int) -> bool:
+        return near_to(n, a) or (or_inside and inside(given.anchors[a], given.boxes[n][:2], given.boxes[n][2:]))
+
+    everyone = union(given, holds) if shared else None
 
     def cost(n: int, image: int, a: int) -> float:
-        box, point, stride = given.boxes[n], given.anchors[a], float(given.strides[a])
-        near, within = near_centre(point, stride, box, radius), inside(point, box[:2], box[2:])
-        if not (near or (or_inside and within)):
+        box, point = given.boxes[n], given.anchors[a]
+        near, within = near_to(n, a), inside(point, box[:2], box[2:])
+        if (image, a) not in everyone if everyone is not None else not (near or (or_inside and within)):
             return math.inf
         classes = range(given.logits.shape[1])
         of_class = sum(entropy(given.logits[image, c, a], float(c == given.labels[n])) for c in classes)
         of_box = -math.log(max(iou(given.predicted[image, a], box), 1e-8))
-        return of_class + weight * of_box + (1e5 if or_inside and not (near and within) else 0.0)
+        if or_inside:
+            return of_class + weight * of_box + (0.0 if near and within else 1e5)
+        return of_class + weight * of_box + (1e6 if shared and not near else 0.0)
 
     return least_cost(given, cost, top_k)
 
 
-def dynamic_soft_label(given: Given, *, small: int, top_k: int = 13, weight: float = 3.0, radius: float = 3.0) -> Found:
-    """RTMDet, arXiv 2212.07784, within the boxes."""
+def union(given: Given, holds: Any) -> set[tuple[int, int]]:
+    """Images and anchors that a row of the image may have."""
+    every = range(len(given.anchors))
+    return {(i, a) for i, rows in enumerate(rows_of(given)) for a in every if any(holds(n, a) for n in rows)}
+
+
+def dynamic_soft_label(
+    given: Given, *, small: int = 0, top_k: int = 13, weight: float = 3.0, radius: float = 3.0, shared: bool = False
+) -> Found:
+    """RTMDet, arXiv 2212.07784, within the boxes; with `shared` within any box of the image."""
+
+    def holds(n: int, a: int) -> bool:
+        return inside(given.anchors[a], given.boxes[n][:2], given.boxes[n][2:])
+
+    everyone = union(given, holds) if shared else None
 
     def cost(n: int, image: int, a: int) -> float:
         box, point, stride = given.boxes[n], given.anchors[a], float(given.strides[a])
-        if not inside(point, *grown(box, small)):
+        if (image, a) not in everyone if everyone is not None else not inside(point, *grown(box, small)):
             return math.inf
         overlap, of_class = iou(given.predicted[image, a], box), 0.0
         for c in range(given.logits.shape[1]):
@@ -140,4 +172,32 @@ def atss(given: Given, *, top_k: int = 9, scale: float = 8.0) -> Found:
         for a, claims in wanted.items():
             n = min(claims)[1]
             found[image, a, n] = iou(given.predicted[image, a], given.boxes[n])
+    return found
+
+
+def aligned(given: Given, *, top_k: int = 10, farthest: float | None = None) -> Found:
+    """Task-aligned, arXiv 2108.07755, by the rules of YOLOv9's MIT form: no row that overlaps anything goes without.
+
+    Candidates lie in the box or on its sides, and no farther than so many strides from any.
+    """
+    found: Found = {}
+    points, strides = given.anchors, given.strides.astype(np.float32)
+    for image, rows in enumerate(rows_of(given)):
+        predicted, m, o, wanted = torch.from_numpy(given.predicted[image]), {}, {}, {}
+        for n in rows:
+            box, scores = given.boxes[n], given.logits[image, given.labels[n]]
+            o[n] = np.nan_to_num(ciou(predicted, torch.from_numpy(box).double()).numpy(), nan=0.0).clip(min=0)
+            m[n] = np.array([sigmoid(x) for x in scores]) ** 0.5 * o[n] ** 6
+            rank = np.sqrt(np.float32([sigmoid(x) for x in scores])) * o[n].astype(np.float32) ** 6
+            sides = np.concatenate([points - box[:2], box[2:] - points], 1)
+            mine = (sides >= 0).all(1) & (sides / strides[:, None] <= (np.inf if farthest is None else farthest)).all(1)
+            best = [a for a in np.argsort(-np.where(mine, rank, 0), kind="stable")[:top_k] if mine[a] and rank[a] > 0]
+            if not best and rank.max() > 0:
+                best = [int(rank.argmax())]
+            for a in best:
+                wanted.setdefault(int(a), []).append(n)
+        owner = {a: max(claims, key=lambda n, a=a: (np.float32(o[n][a]), -n)) for a, claims in wanted.items()}
+        for a, n in owner.items():
+            held = [b for b, other in owner.items() if other == n]
+            found[image, a, n] = m[n][a] * o[n][held].max() / (m[n][held].max() + 1e-9)
     return found
