@@ -42,4 +42,4 @@ def sum_of_dimensions(x: Any, dim: Sequence[int] | None = None, keepdim: bool = 
     dims = [dim] if isinstance(dim, int) else list(dim or [])
     if not keepdim and (not dims or len(dims) == len(x.shape)):
         return sum_in_steps(x, dtype)
-    return aten_sum_dim_IntList(x, dim, keepdim=keepdim, dtype=dtype)
+    return aten_sum_dim_IntList(x, dim, keepdim=keepdim, dtype=dtype)  # type: ignore[arg-type]  (says int, takes several)
