@@ -28,7 +28,7 @@ def name_of(program: Path) -> str:
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.stem)
 def test_a_program_is_short_and_tells_how_it_is_run(program):
     text = program.read_text()
-    assert len(text.splitlines()) <= (120 if "from claims import" in text else 200)
+    assert len(text.splitlines()) <= 130
     assert f"python examples/trainers/{program.name}" in text
     assert f"`{name_of(program)}`" in PAGE
 
