@@ -87,7 +87,10 @@ def test_masks_of_objects_without_an_aligned_anchor_count_where_that_is_asked_fo
     for seed in range(4):
         scene = Scene(seed, options, counts=(30, 0, 40, 12), layout="tiny", size=(160, 160))
         before = scene.criterion(scene.predictions, scene.targets).num_positives
-        scene.criterion = scene.criterion.with_assigner(replace(scene.criterion.assigner, keep_zeros=True))
+        assert isinstance(scene.criterion.assigner, TaskAligned)
+        criterion = scene.criterion.with_assigner(replace(scene.criterion.assigner, keep_zeros=True))
+        assert isinstance(criterion, SegmentationLoss)
+        scene.criterion = criterion
         scene.options["oracle_ties"] = True
         assert_equal(scene, scene.targets)
         assert_equal(scene, TargetPlan(scene.batch.size).apply(scene.targets))
