@@ -1,7 +1,7 @@
 """Every interface of torch without a promise of stability that the audit and the exports use, each behind a probe.
 
-`probe(name)` returns the object or raises `MissingInterfaceError`, which names the torch version; the stage that needed
-it is then reported as incomplete instead of passing in silence.
+`probe(name)` returns the object or raises `MissingInterfaceError`, which names the torch version; a stage of the audit
+that needed it is then reported as incomplete instead of passing in silence, and an export is refused.
 """
 
 import contextlib
@@ -40,12 +40,13 @@ _INTERFACES = {
     "any synchronize": "torch.accelerator:synchronize",
     "stream synchronize": "torch.cuda:Stream.synchronize",
     "event synchronize": "torch.cuda:Event.synchronize",
+    "joint graph": "torch.export.experimental:_export_forward_backward",
     "aliasing": "torch.utils._python_dispatch:return_and_correct_aliasing",
 }
 
 
 class MissingInterfaceError(RuntimeError):
-    """This version of torch lacks something that a stage of the audit reads."""
+    """This version of torch lacks something that is read of it."""
 
 
 class Compile(NamedTuple):
@@ -68,9 +69,7 @@ def probe(name: str) -> Any:
         for part in path.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError):
-        raise MissingInterfaceError(
-            f"torch {torch.__version__} has no {module}.{path}, which this stage reads"
-        ) from None
+        raise MissingInterfaceError(f"torch {torch.__version__} has no {module}.{path}, which this reads") from None
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
+from compiled_loss.assign.keys import largest_of_groups, largest_with_index
 from compiled_loss.assign.parts import Pairs
 from compiled_loss.assign.regions import Region, check_region
 from compiled_loss.assign.select import Held, select
@@ -18,6 +18,8 @@ from compiled_loss.numerics import add_epsilon, power
 from compiled_loss.types import Assignment
 
 EPS = 1e-9
+# The sigmoid of a float32 that is no larger than this is 0.
+_NO_SCORE = -88.72284
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class TaskAligned:
             if self.keep_zeros:
                 kept, valid = keep_listed(pairs, held, aligned, self.slots)
             else:
-                kept, valid = _best_slots(aligned, held, anchor, rows, self.slots)
+                kept, valid = _best_slots(aligned, held, anchor, scores.shape[2], rows, self.slots)
             held = Held(held.entry[kept], held.row[kept], valid)
             aligned, overlap = aligned[kept], overlap[kept]
         aligned = torch.where(held.valid, aligned, 0.0)
@@ -103,21 +105,27 @@ class TaskAligned:
         """`sigmoid(score)^alpha o^beta`, in float32 like the overlap; 0 without overlap and at broken scores."""
         score = logits.to(overlap.dtype).sigmoid()
         aligned = power(score, self.alpha) * power(overlap, self.beta)
-        return torch.where((aligned > 0) & (overlap > 0) & logits.isfinite(), aligned, 0.0)
+        # Where the exponential overflows the score is 0, but not in every runtime.
+        least = _NO_SCORE if self.alpha > 0 else -torch.inf
+        sound = (logits > least) & (logits < torch.inf)
+        return torch.where((aligned > 0) & (overlap > 0) & sound, aligned, 0.0)
 
 
 def _row_maximum(x: Tensor, row: Tensor, rows: int) -> Tensor:
     """`[P]` largest entry among the slots of the same row, at least 0."""
-    return from_keys(largest_keys(to_keys(x, torch.zeros_like(row)), row, rows))[0][row]
+    return largest_of_groups(x, row, rows)[row]
 
 
-def _best_slots(aligned: Tensor, held: Held, anchor: Tensor, rows: int, keep: int) -> tuple[Tensor, Tensor]:
+def _best_slots(
+    aligned: Tensor, held: Held, anchor: Tensor, anchors: int, rows: int, keep: int
+) -> tuple[Tensor, Tensor]:
     """Slots of the `keep` best anchors that each row holds, equal m by lowest anchor, and whether there is one.
 
     Args:
         aligned: `[P]` m of each slot.
         held: every anchor in one slot.
-        anchor: `[P]` of each slot; those of a row are of one image.
+        anchor: `[P]` of each slot; those of a row are all of one image.
+        anchors: A.
         rows: N.
         keep: anchors wanted of each row; found in as many passes.
 
@@ -127,11 +135,12 @@ def _best_slots(aligned: Tensor, held: Held, anchor: Tensor, rows: int, keep: in
     slots = aligned.shape[0]
     slot = torch.arange(slots, device=aligned.device)
     # An anchor won from another row may have no alignment, and is still held.
-    left = torch.where(held.valid, to_keys(aligned.clamp(min=torch.finfo(torch.float32).tiny), anchor), 0)
+    left = torch.where(held.valid, aligned.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
     best = []
     for _ in range(keep):
-        leads = (left > 0) & (left == largest_keys(left, held.row, rows)[held.row])
+        _, first = largest_with_index(left, anchor, anchors, held.row, rows)
+        leads = (left > 0) & (anchor == first[held.row])
         best.append(slot.new_full((rows,), slots).scatter_reduce(0, held.row, torch.where(leads, slot, slots), "amin"))
-        left = torch.where(leads, 0, left)
+        left = torch.where(leads, 0.0, left)
     found = torch.stack(best, 1).flatten()
     return torch.where(found < slots, found, 0), found < slots

@@ -9,7 +9,7 @@ import sys
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,8 @@ class CannotRunError(Exception):
     """The audit cannot start; the text says why."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    options = _parser().parse_args(arguments)
     progress = None if options.quiet else _say
     try:
         _check_folders(options)
@@ -222,9 +221,8 @@ def _allowance(text: str) -> str:
     return text
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m compiled_loss", description="Detection losses that compile.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def add_audit(commands: Any) -> None:
+    """Add the command to the subcommands of a parser; `run` of what it parses gives the exit status."""
     command = commands.add_parser(
         "audit",
         help="find graph breaks, recompiles and waits of any function, each at its line",
@@ -249,4 +247,4 @@ def _parser() -> argparse.ArgumentParser:
     add("--html", metavar="FILE", help="write the report as a page")
     add("--json", metavar="FILE", help="write the report as JSON; - writes it to standard output, instead of the text")
     add("--quiet", action="store_true", help="no progress")
-    return parser
+    command.set_defaults(run=run)

@@ -43,6 +43,7 @@ class PaddedTargets(NamedTuple):
         mask_tiles: tiles of 64 mask pixels kept for each image, in the same way.
         weights: `[B, M]` what the positives of each object count, as in `Targets`.
         ignore: `[B, M]` bool, slots of regions that nobody labelled.
+        attributes: `[B, M, D]` further numbers of each object, as in `Targets`.
 
     Example:
         >>> import torch
@@ -67,6 +68,7 @@ class PaddedTargets(NamedTuple):
     mask_tiles: Tensor | int | None = None
     weights: Tensor | None = None
     ignore: Tensor | None = None
+    attributes: Tensor | None = None
 
     @classmethod
     def from_rows(cls, targets: Targets, batch_size: int, slots: int | None = None) -> "PaddedTargets":
@@ -211,6 +213,7 @@ class PaddedTargets(NamedTuple):
             "masks": ["H", "W"],
             "weights": [],
             "ignore": [],
+            "attributes": ["D"],
         }
         for name, sizes in rest.items():
             if (x := _given(getattr(self, name))) is not None:

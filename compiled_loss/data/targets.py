@@ -51,6 +51,7 @@ class Targets(NamedTuple):
             the sum of target scores that terms are divided by stays as it is. No gradient goes to them. None: 1.
         ignore: `[N]` bool, rows that are no objects but regions nobody labelled, such as crowds: anchors that an object
             with this box might get, and that no other row has, are left out of the class term. None: none.
+        attributes: `[N, D]` float, further numbers of each row, for terms of your own (`extras=`), such as a depth.
 
     Example:
         >>> import torch
@@ -73,6 +74,7 @@ class Targets(NamedTuple):
     rows: Tensor | None = None
     weights: Tensor | None = None
     ignore: Tensor | None = None
+    attributes: Tensor | None = None
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> "Targets":
         """Move every tensor to a device; dtypes are kept."""
@@ -87,11 +89,11 @@ class Targets(NamedTuple):
 
         For data loading and debugging: it reads values, so it waits for a device and cannot be traced. Checked are
         ranks, dtypes, row counts and devices; `batch_idx` in `[-1, B)`; the order that `is_sorted` promises; that
-        boxes, keypoints and angles are finite, weights too and not negative; and in real rows (`batch_idx >= 0`) that
-        labels are in `[0, C)`, save those of ignore rows, that widths, heights and visibility flags are not negative,
-        and that coordinates are fractions and not pixels. Boxes may be of size zero and may reach outside the image.
-        Padding rows may hold anything finite (a weight of 0 times NaN is NaN). Masks lie in [0, 1], index maps hold no
-        negative id.
+        boxes, keypoints, angles and attributes are finite, weights too and not negative; and in real rows
+        (`batch_idx >= 0`) that labels are in `[0, C)`, save those of ignore rows, that widths, heights and visibility
+        flags are not negative, and that coordinates are fractions and not pixels. Boxes may be of size zero and may
+        reach outside the image. Padding rows may hold anything finite (a weight of 0 times NaN is NaN). Masks lie in
+        [0, 1], index maps hold no negative id.
 
         Args:
             batch_size: B, the number of images; None leaves `batch_idx` without an upper bound.
@@ -140,7 +142,7 @@ class Targets(NamedTuple):
 
 
 # Fields with one entry a row, those with one an image, and those whose length is a number of pages.
-ROW_FIELDS = ("batch_idx", "labels", "boxes", "keypoints", "angles", "masks", "weights", "ignore")
+ROW_FIELDS = ("batch_idx", "labels", "boxes", "keypoints", "angles", "masks", "weights", "ignore", "attributes")
 IMAGE_FIELDS = ("index_map", "class_map")
 CAPACITIES = ("pages", "mask_tiles")
 
@@ -179,6 +181,9 @@ def check_structure(targets: "Targets", argument: str) -> None:
     if targets.ignore is not None:
         check_shape(f"{argument}.ignore", targets.ignore, [rows])
         require(targets.ignore.dtype == torch.bool, f"{argument}.ignore", "torch.bool", targets.ignore.dtype)
+    if targets.attributes is not None:
+        check_shape(f"{argument}.attributes", targets.attributes, [rows, "D"])
+        check_floating(f"{argument}.attributes", targets.attributes)
     if targets.rows is not None:
         check_shape(f"{argument}.rows", targets.rows, [])
         check_integer(f"{argument}.rows", targets.rows)
@@ -248,6 +253,8 @@ def _check_values(targets: "Targets", batch_size: int | None, num_classes: int |
     if targets.weights is not None:
         bad = ~(targets.weights.isfinite() & (targets.weights >= 0))
         check("weights", targets.weights, bad, "finite numbers of 0 or more")
+    if targets.attributes is not None:
+        check("attributes", targets.attributes, ~targets.attributes.isfinite().all(1), "finite numbers")
     if targets.angles is not None:
         check("angles", targets.angles, ~targets.angles.isfinite(), "finite numbers, radians")
         far = (targets.angles.abs() > _FULL_TURN) & real

@@ -8,7 +8,7 @@ from compiled_loss.exporting.files import check_path, write
 from compiled_loss.exporting.graphs import AssignmentGraph, DecodingGraph, Graph, LossGraph
 from compiled_loss.exporting.interface import Loss, Setting, check_setting, check_unused
 from compiled_loss.exporting.metadata import Metadata, describe
-from compiled_loss.exporting.programs import JointGraph, check_version, export_program
+from compiled_loss.exporting.programs import JointGraph, export_program, joint_interface
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
 
@@ -56,14 +56,14 @@ def export_loss(
         path: a name that ends in .onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package).
         setting: image size, planned pages.
         gradients: also return the gradient of the loss by every prediction. Experimental: it rests on an interface
-            that torch calls unstable, so only versions that it was tried with are taken.
+            that torch calls unstable; a torch without it is refused.
 
     Returns:
         What was written into the file: names, shapes and meanings of inputs and outputs, constants, versions.
 
     Raises:
-        ValueError: for a setting that does not fit the loss, a path that cannot be written, or gradients on another
-            version of torch.
+        ValueError: for a setting that does not fit the loss, a path that cannot be written, or gradients on a
+            version of torch that cannot make them a part of the graph.
         ImportError: for an ONNX file without the packages of `compiled-loss[export]`.
 
     Example:
@@ -76,7 +76,7 @@ def export_loss(
     check_setting(loss, setting)
     check_unused(setting, {"slots": "slots are an output of the assignment", **_OF_DECODING})
     if true_or_false("gradients", gradients):
-        check_version()
+        joint_interface()
     check_path(path)
     graph: LossGraph | JointGraph = LossGraph(copy.deepcopy(loss).cpu().requires_grad_(False), setting)
     if gradients:
@@ -121,6 +121,4 @@ def _written(
     graph: Graph | JointGraph, kind: str, loss: Loss, setting: Setting, path: str | os.PathLike[str]
 ) -> Metadata:
     """Write a graph with what it says about itself."""
-    metadata = describe(loss, setting, kind, graph.inputs, graph.outputs)
-    write(export_program(graph), metadata, path)
-    return metadata
+    return write(export_program(graph), describe(loss, setting, kind, graph.inputs, graph.outputs), path)

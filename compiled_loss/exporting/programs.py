@@ -1,34 +1,34 @@
 """Graphs as exported programs: the forward ones, and the experimental joint graph of a loss and its gradients."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import GraphModule
-from torch.torch_version import TorchVersion
 
 from compiled_loss.checks import require
 from compiled_loss.exporting.accumulation import without_races
 from compiled_loss.exporting.graphs import Graph, LossGraph
 from compiled_loss.exporting.interface import Port, dynamic_axes, examples
 from compiled_loss.exporting.outputs import gradient_outputs
-from compiled_loss.torch_private import quiet
+from compiled_loss.torch_private import MissingInterfaceError, probe, quiet
 
-# The joint graph rests on an interface that torch calls unstable: first version tried, and first not tried.
-_TRIED, _UNTRIED = TorchVersion("2.13"), TorchVersion("2.14.dev0")
+_NOT_JOINT = "a torch whose joint graph returns the loss, its terms and a gradient for every prediction"
 
 
-def check_version() -> None:
-    """Check that the joint graph was tried with this version of torch.
+def joint_interface() -> Callable[[ExportedProgram], ExportedProgram]:
+    """What torch makes a joint graph of forward and backward with, an interface that it calls unstable.
 
     Raises:
-        ValueError: if it was not.
+        ValueError: where this version of torch has none.
     """
-    version = TorchVersion(torch.__version__)
-    expected = f"torch {_TRIED}, which this experimental form was tried with"
-    require(_TRIED <= version < _UNTRIED, "gradients", expected, f"torch {version}")
+    try:
+        return probe("joint graph")
+    except MissingInterfaceError as error:
+        raise ValueError(f"gradients: expected a torch that can make them a part of the graph, but {error}") from None
 
 
 def export_program(graph: "Graph | JointGraph") -> ExportedProgram:
@@ -44,19 +44,21 @@ class JointGraph(nn.Module):
         graph: the loss.
 
     Raises:
-        ValueError: on a version of torch that this was not tried with.
+        ValueError: on a version of torch that has no joint graph, or another kind of it.
     """
 
     def __init__(self, graph: LossGraph) -> None:
         super().__init__()
-        check_version()
-        from torch.export.experimental import _export_forward_backward  # noqa: PLC0415  (of those versions alone)
-
+        make = joint_interface()
         self.inputs = graph.inputs
         self.outputs = [*graph.outputs, *gradient_outputs(graph.predictions)]
         learnt = {port.name for port in graph.predictions}
         with quiet():
-            joint = _export_forward_backward(_export(graph, graph.inputs, learnt))
+            joint = make(_export(graph, graph.inputs, learnt))
+        kinds = [OutputKind.LOSS_OUTPUT, *[OutputKind.USER_OUTPUT] * (len(graph.outputs) - 1)]
+        kinds += [OutputKind.GRADIENT_TO_USER_INPUT] * len(learnt)
+        got = [spec.kind for spec in joint.graph_signature.output_specs]
+        require(got == kinds, "gradients", _NOT_JOINT, f"torch {torch.__version__}: {[x.name for x in got]}")
         self.body = without_races(joint.graph_module)
         _without_empty(self.body)
         self._lifted: list[Tensor | None] = []

@@ -28,8 +28,8 @@ from compiled_loss.data.targets import Targets
 from compiled_loss.data.values import check_whole
 from compiled_loss.geometry.boxes import ciou, iou
 from compiled_loss.integrations.bridge import join_levels, plan_beside
+from compiled_loss.losses.comparing import OneMinus
 from compiled_loss.losses.detection import DetectionLoss
-from compiled_loss.losses.parts import OneMinus
 
 # Their names of our terms.
 TERMS = {"class": "cls", "iou": "box", "dfl": "dfl"}
@@ -131,9 +131,17 @@ class Criterion(nn.Module):
             dfl_gain=1,
             distributed=distributed,
         )
-        self.compiled = true_or_false("compile", compile)
+        self.compiled, self.backend = true_or_false("compile", compile), backend
+        self._compile()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copying or pickling a module drops its compiled form.
+        super().__setstate__(state)
+        self._compile()
+
+    def _compile(self) -> None:
         if self.compiled:
-            self.loss.compile(fullgraph=True, backend=backend)
+            self.loss.compile(fullgraph=True, backend=self.backend)
 
     def forward(self, features: Sequence[Tensor], target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch.

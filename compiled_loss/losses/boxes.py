@@ -15,7 +15,7 @@ from compiled_loss.data.targets import Targets
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.geometry.rotated import decode_rotated, rotated_distances
 from compiled_loss.grid import Anchors, Sides, boxes_to_distances, distances_to_boxes
-from compiled_loss.losses.parts import Field, Map
+from compiled_loss.losses.fields import Field, Map
 from compiled_loss.losses.scene import Positives, to_pixels
 from compiled_loss.numerics import at_least_float32
 from compiled_loss.types import Predictions

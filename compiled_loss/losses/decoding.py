@@ -20,8 +20,9 @@ from compiled_loss.checks import (
 )
 from compiled_loss.geometry.masks import decode_masks
 from compiled_loss.grid import Sides, decode_sides
+from compiled_loss.losses.fields import Map
 from compiled_loss.losses.inputs import check_predictions
-from compiled_loss.losses.parts import BoxKind, Extra, Map
+from compiled_loss.losses.parts import BoxKind, Extra
 from compiled_loss.losses.ranking import LOWEST, MOST, NOTHING, first_of_largest
 from compiled_loss.losses.scene import anchors_of, image_size_of, sums_are_finite
 from compiled_loss.numerics import at_least_float32, masked

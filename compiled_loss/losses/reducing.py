@@ -24,7 +24,7 @@ class Reduction(NamedTuple):
         positives: the positives.
         weights: `[P]` weights of their rows, 0 in empty slots; None: each counts 1.
         normaliser: what sums of errors times scores (or the assigner's weights) are divided by, without rows' weights.
-        count: what sums over positives are divided by, their number.
+        number: what sums over positives are divided by, how many there are.
         batch: what sums over images are divided by, B; both, like the normaliser, averaged over ranks where asked for.
         images: B, to be told what each image adds; None where nobody asked.
         over_ranks: whether counts that a term brings are averaged too.
@@ -33,7 +33,7 @@ class Reduction(NamedTuple):
     positives: Positives
     weights: Tensor | None
     normaliser: Tensor
-    count: Tensor
+    number: Tensor
     batch: Tensor | int
     images: int | None
     over_ranks: bool
@@ -51,7 +51,7 @@ class Reduction(NamedTuple):
             weighted = sums(self._counted(term.errors) * scores, image, self.images)
             return weighted.map(lambda x: gain * x / self.normaliser)
         if isinstance(term, Mean):
-            count = self.count * term.errors.shape[-1]
+            count = self.number * term.errors.shape[-1]
             return sums(self._counted(term.errors), image, self.images).map(lambda x: gain * (x / count))
         if isinstance(term, MeanWhere):
             found = sums(masked(self._counted(term.errors), term.mask), image, self.images)
@@ -109,9 +109,10 @@ def reduction_of(positives: Positives, *, over_ranks: bool, per_image: bool) -> 
     """
     assignment, batch = positives.assignment, positives.view.predictions.scores.shape[0]
     scores, count = total(assignment.weights()), assignment.valid.sum()
+    images = batch if per_image else None
     if over_ranks:  # in one collective
         amounts = torch.stack([scores, count.to(scores.dtype), torch.full_like(scores, batch)])
-        divisors = normaliser(amounts, over_ranks=True).unbind()
-    else:
-        divisors = normaliser(scores), normaliser(count), batch
-    return Reduction(positives, row_weights(positives), *divisors, batch if per_image else None, over_ranks)
+        mean, number, every = normaliser(amounts, over_ranks=True).unbind()
+        return Reduction(positives, row_weights(positives), mean, number, every, images, over_ranks)
+    divisors = normaliser(scores), normaliser(count), batch
+    return Reduction(positives, row_weights(positives), *divisors, images, over_ranks)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from compiled_loss.audit.command import CLEAN, FAILED, FOUND, main
+from compiled_loss.__main__ import main
+from compiled_loss.audit.command import CLEAN, FAILED, FOUND
 from tests.audit.users_file import MINE, QUICK, run
 
 ROOT = Path(__file__).parents[2]

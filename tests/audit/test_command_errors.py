@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from compiled_loss.audit.command import FAILED, main
+from compiled_loss.__main__ import main
+from compiled_loss.audit.command import FAILED
 from tests.audit.users_file import run
 
 

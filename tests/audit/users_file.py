@@ -1,6 +1,6 @@
 """A file as a user has it, for the command to audit."""
 
-from compiled_loss.audit.command import main
+from compiled_loss.__main__ import main
 
 QUICK = [x for name in ("device", "recompiles", "numbers", "cudagraphs", "gpu") for x in ("--skip", name)]
 

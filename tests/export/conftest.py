@@ -11,8 +11,8 @@ import torch
 
 from compiled_loss.exporting import eager, load
 from compiled_loss.exporting.interface import sizes
+from compiled_loss.exporting.verifying.compare import TOLERANCE, error_of
 from export.consumers.web import build
-from export.verify import TOLERANCE, error_of
 
 FLAGS = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync")
 FLAGS += ("disable-background-networking", "disable-component-update")

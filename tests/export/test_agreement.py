@@ -9,17 +9,17 @@ from torch.nn import functional as F
 
 from compiled_loss import DetectionLoss, EndToEndLoss
 from compiled_loss.exporting import Setting, eager, export_decoding
+from compiled_loss.exporting.command.losses import TASKS
 from compiled_loss.exporting.files import cpp_compiler, write
 from compiled_loss.exporting.graphs import AssignmentGraph, DecodingGraph, LossGraph
 from compiled_loss.exporting.metadata import Metadata, describe
 from compiled_loss.exporting.outputs import gradient_outputs
 from compiled_loss.exporting.programs import JointGraph, export_program
 from compiled_loss.exporting.reference import Function
+from compiled_loss.exporting.verifying.batches import draws
+from compiled_loss.exporting.verifying.compare import judge
 from compiled_loss.torch_private import quiet
-from export import decode, loss
-from export.batches import draws
-from export.settings import TASKS
-from export.verify import TOLERANCE, errors_of, main
+from tests.export.programs import export
 
 SMALL = Setting((64, 96))
 KINDS = ("assignment", "loss", "gradients", "decoding", "every anchor decoded")
@@ -48,7 +48,7 @@ def test_archives_and_onnx_files_of_every_task_agree(task, kind, tmp_path):
         path = tmp_path / name
         write(program, metadata, path)
         assert path.suffix == ".pt2" or path.stat().st_size < 2**20
-        assert main([str(path)]) == 0
+        assert export("verify", path) == 0
 
 
 @pytest.mark.slow
@@ -57,21 +57,21 @@ def test_archives_and_onnx_files_of_every_task_agree(task, kind, tmp_path):
 def test_packages_of_aotinductor_agree(task, options, tmp_path):
     path = tmp_path / "loss.aoti.pt2"
     small = ["--image-size", "64", "96", "--classes", "3"]
-    assert loss.main([*small, "--task", task, *options, "--out", str(path)]) == 0
-    assert main([str(path)]) == 0
+    assert export("loss", *small, "--task", task, *options, "--out", path) == 0
+    assert export("verify", path) == 0
 
 
 @pytest.mark.slow
 def test_the_decoding_of_two_branches_and_of_open_sizes_agrees(tmp_path):
     path = tmp_path / "decode.onnx"
     export_decoding(EndToEndLoss(DetectionLoss(3, reg_max=1)), path, Setting(None, k=300))
-    assert main([str(path)]) == 0
+    assert export("verify", path) == 0
 
 
 def test_the_program_of_decoding_takes_no_argument_of_learning(tmp_path, capsys):
     for wrong in (["--top-k", "5"], ["--semantic"], ["--k", "-1"], ["--mask-size", "9", "9"]):
         with pytest.raises(SystemExit) as ended:
-            decode.main([*wrong, "--out", str(tmp_path / "decode.onnx")])
+            export("decode", *wrong, "--out", tmp_path / "decode.onnx")
         assert ended.value.code == 2
     said = capsys.readouterr().err
     for reason in ("unrecognized arguments: --top-k 5", "--semantic", "k: expected a positive", "there are no masks"):
@@ -95,8 +95,8 @@ def test_compiled_torch_agrees_for_every_task(task, kind):
 
     compiled = eager(metadata, compiler)
     for i, draw in enumerate(draws()):
-        errors = errors_of(lambda x: _without_padding(compiled, metadata, x), eager(metadata), metadata, draw, i)
-        assert max(errors.values()) <= TOLERANCE, (draw.title, errors)
+        found = judge(lambda x: _without_padding(compiled, metadata, x), eager(metadata), metadata, draw, i)
+        assert found.verdict == "right", found
 
 
 def _padded(metadata: Metadata, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

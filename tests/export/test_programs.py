@@ -6,9 +6,9 @@ import onnxruntime
 import pytest
 
 from compiled_loss.exporting import load
-from export import assignment, loss, verify
-from export.batches import Draw, make
+from compiled_loss.exporting.verifying.batches import Draw, make
 from export.consumers.web import build
+from tests.export.programs import export
 
 SMALL = ["--image-size", "64", "96", "--classes", "3"]
 
@@ -17,7 +17,7 @@ SMALL = ["--image-size", "64", "96", "--classes", "3"]
 def detection(tmp_path_factory):
     """The assignment of detection in the padded form."""
     path = tmp_path_factory.mktemp("detection") / "assignment.onnx"
-    assert assignment.main([*SMALL, "--slots", "4", "--out", str(path)]) == 0
+    assert export("assignment", *SMALL, "--slots", "4", "--out", path) == 0
     return path
 
 
@@ -35,7 +35,7 @@ def test_the_file_is_small_plain_onnx_with_named_axes(detection):
 
 
 def test_the_file_agrees_with_eager_torch(detection, capsys):
-    assert verify.main([str(detection)]) == 0
+    assert export("verify", detection) == 0
     assert "all outputs agree" in capsys.readouterr().out
 
 
@@ -50,7 +50,7 @@ def test_a_wrong_constant_in_the_graph_fails_the_verification(detection, tmp_pat
     assert changed
     path = tmp_path / "wrong.onnx"
     onnx.save(model, path)
-    assert verify.main([str(path)]) == 1
+    assert export("verify", path) == 1
     assert "FAILED in" in capsys.readouterr().out
 
 
@@ -68,7 +68,7 @@ def test_an_inexact_sigmoid_fails_the_verification(detection, tmp_path, capsys):
     assert changed
     path = tmp_path / "wrong.onnx"
     onnx.save(model, path)
-    assert verify.main([str(path)]) == 1
+    assert export("verify", path) == 1
     assert "FAILED in" in capsys.readouterr().out
 
 
@@ -79,7 +79,7 @@ def test_wrong_metadata_fails_the_verification(detection, tmp_path):
             x.value = x.value.replace('"beta": 6.0', '"beta": 5.0')
     path = tmp_path / "wrong.onnx"
     onnx.save(model, path)
-    assert verify.main([str(path)]) == 1
+    assert export("verify", path) == 1
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_broken_metadata_ends_with_status_2_and_the_name_of_the_file(key, value,
     path = tmp_path / "broken.onnx"
     onnx.save(model, path)
     with pytest.raises(SystemExit) as end:
-        verify.main([str(path)])
+        export("verify", path)
     assert end.value.code == 2
     assert f"error: {path}: " in capsys.readouterr().err
 
@@ -115,54 +115,64 @@ def test_the_file_runs_with_numpy_alone(detection):
 @pytest.mark.parametrize(
     ("program", "arguments", "message"),
     [
-        (assignment, ["--image-size", "64"], "--image-size: expected HEIGHT WIDTH in pixels, or any, got 64"),
-        (assignment, ["--image-size", "60", "64"], "image_size: expected multiples of [8, 16, 32], got (60, 64)"),
-        (assignment, ["--slots", "0"], "slots: expected a positive integer, or None, got 0"),
-        (assignment, ["--task", "cook"], "argument --task: invalid choice: 'cook'"),
-        (assignment, ["--out", "a.txt"], "path: expected a name that ends in"),
-        (loss, ["--gain", "nose=1"], "--gain: expected a term of task detect (box, cls, dfl), got nose"),
-        (loss, ["--gain", "box=-1"], "--gain: expected a finite number of 0 or more, got box=-1"),
-        (loss, ["--gain", "box=inf"], "--gain: expected a finite number of 0 or more, got box=inf"),
-        (loss, ["--end-to-end", "--top-k", "5"], "--top-k: expected without --end-to-end"),
-        (loss, ["--residual"], "--residual: expected with --task pose alone, got --task detect"),
-        (assignment, ["--mask-stride", "7"], "--mask-stride: expected with --task segment alone, got --task detect"),
-        (assignment, ["--beta", "inf"], "beta: expected a finite number of 0 or more, got inf"),
-        (assignment, ["--image-size", "²", "640"], "--image-size: expected HEIGHT WIDTH in pixels, or any, got ² 640"),
-        (assignment, ["--out", f"{'x' * 300}.onnx"], "path: expected a file that can be written, got xxx"),
-        (build, ["--out", "README.md"], "--out: expected a folder, got README.md, as README.md is a file"),
-        (loss, ["--gain", "box"], "--gain: expected TERM=NUMBER, got box"),
-        (loss, ["--classes", "0"], "num_classes: expected an integer of at least 1, got 0"),
-        (loss, ["--strides", "16", "8"], "strides: expected different positive whole numbers"),
-        (verify, ["nothing.onnx"], "path: expected a file, got nothing.onnx"),
-        (verify, ["README.md"], "path: expected a name that ends in"),
+        ("assignment", ["--image-size", "64"], "--image-size: expected HEIGHT WIDTH in pixels, or any, got 64"),
+        ("assignment", ["--image-size", "60", "64"], "image_size: expected multiples of [8, 16, 32], got (60, 64)"),
+        ("assignment", ["--slots", "0"], "slots: expected a positive integer, or None, got 0"),
+        ("assignment", ["--task", "cook"], "argument --task: invalid choice: 'cook'"),
+        ("assignment", ["--out", "a.txt"], "path: expected a name that ends in"),
+        ("loss", ["--gain", "nose=1"], "--gain: expected a term of task detect (box, cls, dfl), got nose"),
+        ("loss", ["--gain", "box=-1"], "--gain: expected a finite number of 0 or more, got box=-1"),
+        ("loss", ["--gain", "box=inf"], "--gain: expected a finite number of 0 or more, got box=inf"),
+        ("loss", ["--end-to-end", "--top-k", "5"], "--top-k: expected without --end-to-end"),
+        ("loss", ["--residual"], "--residual: expected with --task pose alone, got --task detect"),
+        ("assignment", ["--mask-stride", "7"], "--mask-stride: expected with --task segment alone, got --task detect"),
+        ("assignment", ["--beta", "inf"], "beta: expected a finite number of 0 or more, got inf"),
+        (
+            "assignment",
+            ["--image-size", "²", "640"],
+            "--image-size: expected HEIGHT WIDTH in pixels, or any, got ² 640",
+        ),
+        ("assignment", ["--out", f"{'x' * 300}.onnx"], "path: expected a file that can be written, got xxx"),
+        ("loss", ["--gain", "box"], "--gain: expected TERM=NUMBER, got box"),
+        ("loss", ["--classes", "0"], "num_classes: expected an integer of at least 1, got 0"),
+        ("loss", ["--strides", "16", "8"], "strides: expected different positive whole numbers"),
+        ("verify", ["nothing.onnx"], "path: expected a file, got nothing.onnx"),
+        ("verify", ["README.md"], "path: expected a name that ends in"),
     ],
 )
 def test_wrong_arguments_end_with_status_2_and_a_reason(program, arguments, message, capsys):
     with pytest.raises(SystemExit) as end:
-        program.main(arguments)
+        export(program, *arguments)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("program", [assignment, loss, verify])
+def test_the_page_is_no_file(capsys):
+    with pytest.raises(SystemExit) as end:
+        build.main(["--out", "README.md"])
+    assert end.value.code == 2
+    assert "--out: expected a folder, got README.md, as README.md is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", ["assignment", "loss", "decode", "verify"])
 def test_every_program_explains_itself(program, capsys):
     with pytest.raises(SystemExit) as end:
-        program.main(["--help"])
+        export(program, "--help")
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert "python -m export." in text
-    assert program is verify or "(default: 640 640)" in " ".join(text.split())
+    assert f"python -m compiled_loss export {program}" in text
+    assert program == "verify" or "(default: 640 640)" in " ".join(text.split())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["pose", "segment"])
 def test_the_assignment_and_loss_agree_with_the_image_size_open(task, tmp_path):
     options = ["--task", task, "--classes", "3", "--image-size", "any"]
-    for program in (assignment, loss):
+    for program in ("assignment", "loss"):
         path = tmp_path / "any.onnx"
-        assert program.main([*options, "--out", str(path)]) == 0
+        assert export(program, *options, "--out", path) == 0
         assert path.stat().st_size < 2**20
-        assert verify.main([str(path)]) == 0
+        assert export("verify", path) == 0
 
 
 @pytest.mark.slow
@@ -176,5 +186,5 @@ def test_other_options_agree(tmp_path):
         ("e.pt2", ["--strides", "8", "16", "--reg-max", "1", "--image-size", "any", "--gradients"]),
     ):
         path = tmp_path / name
-        assert loss.main([*SMALL, *options, "--out", str(path)]) == 0
-        assert verify.main([str(path)]) == 0
+        assert export("loss", *SMALL, *options, "--out", path) == 0
+        assert export("verify", path) == 0

@@ -7,7 +7,7 @@ from compiled_loss import DetectionLoss
 from compiled_loss.exporting import Setting, export_assignment, load
 from compiled_loss.exporting.graphs import AssignmentGraph
 from compiled_loss.exporting.interface import check_inputs, examples, prediction_ports
-from export.batches import Draw, make
+from compiled_loss.exporting.verifying.batches import Draw, make
 
 LOSS, SMALL = DetectionLoss(3, (32,), reg_max=1), Setting((64, 96))
 

@@ -6,7 +6,7 @@ from compiled_loss import DetectionLoss
 from compiled_loss.exporting import Setting
 from compiled_loss.exporting.graphs import AssignmentGraph
 from compiled_loss.exporting.metadata import describe
-from export.batches import Draw, make
+from compiled_loss.exporting.verifying.batches import Draw, make
 
 
 def batch_and_graph(slots, rows=9):

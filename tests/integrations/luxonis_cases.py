@@ -1,6 +1,6 @@
 """Batches for luxonis-train's detection loss and ours, and what a loss says of one.
 
-    python -m tests.integrations.luxonis_cases     # where luxonis-train 0.6.0 is installed: stores what its loss says
+    python tests/integrations/luxonis_cases.py     # where luxonis-train 0.6.0 is installed: stores what its loss says
 
 Objects stand apart, each in a quarter of its image: of an anchor that two rows select the trainer asks all rows of the
 image, the paper these two alone.

@@ -1,12 +1,16 @@
 """The loss for luxonis-train, without the package: against what its own loss answered, and as one graph."""
 
+import copy
 import json
+import pickle
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from compiled_loss.audit import audit
 from compiled_loss.integrations import luxonis
@@ -37,12 +41,19 @@ def test_small_boxes_make_the_difference_between_the_two_rules():
     assert grown["terms"]["iou"] != pytest.approx(as_they_are["terms"]["iou"], rel=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the tracer's own look
 def test_compiled_it_is_one_graph_whatever_the_rows():
-    eager, compiled = criterion(), criterion(compile=True, backend="aot_eager")
+    counter = CompileCounterWithBackend("aot_eager")
+    eager, compiled = criterion(), criterion(compile=True, backend=counter)
     torch.compiler.reset()
     for seed, counts in enumerate([(4, 0, 3), (0, 0, 0), (1, 0, 0), (4, 4, 4)]):
         batch = make_batch(seed, counts)
-        assert answer(compiled, batch) == pytest.approx(answer(eager, batch), rel=1e-5, abs=1e-6)
+        found, right = answer(compiled, batch), answer(eager, batch)
+        assert found["total"] == pytest.approx(right["total"], rel=1e-5)
+        assert found["terms"] == pytest.approx(right["terms"], rel=1e-5, abs=1e-6)
+        for got, wanted in zip(found["gradients"], right["gradients"], strict=True):
+            assert got == pytest.approx(wanted, rel=1e-5, abs=1e-5 * wanted[0])
+    assert counter.frame_count == 1
 
 
 def test_the_audit_finds_one_graph_without_waits():
@@ -60,6 +71,14 @@ def test_a_pass_without_gradients_is_eager():
     with torch.no_grad():
         total, _ = compiled(*batch)
     torch.testing.assert_close(total, criterion()(*batch)[0])
+
+
+def test_a_copy_is_still_compiled():
+    compiled = criterion(compile=True, backend="aot_eager")
+    assert pickle.loads(pickle.dumps(compiled)).loss._compiled_call_impl is not None
+    other = copy.deepcopy(compiled)
+    assert other.loss._compiled_call_impl is not None
+    assert other.loss is not compiled.loss
 
 
 @pytest.mark.parametrize(
@@ -86,7 +105,7 @@ def test_one_bin_is_refused():
 class StandIn(nn.Module):
     """What the trainer's base loss offers a subclass."""
 
-    def __init__(self, final_loss_weight: float = 1.0, node=None):
+    def __init__(self, final_loss_weight: float = 1.0, node: Any = None):
         super().__init__()
         self.node, self.final_loss_weight = node, final_loss_weight
 

@@ -33,7 +33,7 @@ _WAITS = {
     _aten.histc: "histc",
     _aten.segment_reduce: "segment_reduce",
     _aten._to_sparse: "to_sparse",
-    _aten.cholesky: "cholesky",
+    **({_aten.cholesky: "cholesky"} if hasattr(_aten, "cholesky") else {}),  # gone since torch 2.14
     _aten.cholesky_inverse: "cholesky_inverse",
     _aten.linalg_pinv: "pinv",
     _aten._ctc_loss: "ctc_loss",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-import cv2
+import cv2  # pyright: ignore[reportMissingImports]
 import numpy as np
 from demo.folder import Folder
 from demo.labels import Dataset, Labels
@@ -26,6 +27,7 @@ def write_folder(root: Path, task: str, size: int, counts: tuple[int, int], data
     Returns:
         the file.
     """
+    source: Any = None
     for number, (split, count) in enumerate(zip(("train", "val"), counts, strict=True)):
         source = TASKS[task].rendered(size, count, 0, number) if data is None else Folder(data, split, size, task)
         for kind in ("images", "labels"):
@@ -41,7 +43,7 @@ def rows(task: str, labels: Labels, size: int) -> list[str]:
     """A line for every object: its class, and numbers as fractions of the picture."""
     lines = []
     for i in np.flatnonzero(~labels.crowd):
-        values = np.array(outline(task, labels, i) if task in ("obb", "segment") else box(labels.boxes[i])) / size
+        values = np.array(outline(task, labels, int(i)) if task in ("obb", "segment") else box(labels.boxes[i])) / size
         if task == "pose":
             assert labels.keypoints is not None
             values = np.concatenate([values, (labels.keypoints[i] / (size, size, 1)).ravel()])

@@ -28,7 +28,7 @@ def suppress(boxes: Tensor, scores: Tensor, most: float) -> Tensor:
 
 def _loads() -> bool:
     try:
-        import torchvision  # noqa: PLC0415
+        import torchvision  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
         torchvision.ops.nms(torch.zeros(0, 4), torch.zeros(0), 0.5)
     except RuntimeError:
@@ -41,6 +41,6 @@ if not _loads():
     for name in ("nms", "qnms"):
         LIBRARY.define(name + SCHEMA)
     LIBRARY.impl("nms", suppress, "CPU")
-    import torchvision
+    import torchvision  # pyright: ignore[reportMissingImports]
 
     torchvision.ops.boxes._assert_has_ops = lambda: None

@@ -2,7 +2,7 @@
 //
 //   assign assignment.aoti.pt2 inputs.pt outputs.pt
 //
-// `python -m export.assignment --out assignment.aoti.pt2` writes the package, `torch.save(dict, "inputs.pt")` the named
+// `python -m compiled_loss export assignment --out assignment.aoti.pt2` writes the package, `torch.save(dict, "inputs.pt")` the named
 // inputs; `dict(torch.load("outputs.pt"))` reads the outputs. Exit status 2: a wrong argument.
 
 #include <algorithm>

@@ -2,7 +2,7 @@
 
 The loss and its gradients come from a file written by
 
-    python -m export.loss --gradients --image-size 64 96 --classes 3 --out loss.onnx
+    python -m compiled_loss export loss --gradients --image-size 64 96 --classes 3 --out loss.onnx
 
 Letters: B images, N rows, A anchors, F features, R distance bins, C classes.
 """
@@ -39,7 +39,9 @@ def open_graph(path: str) -> tuple[onnxruntime.InferenceSession, Facts]:
         ValueError: for a file that cannot be read, or is not the gradient graph of detection at a fixed image size.
     """
     if not Path(path).is_file():
-        raise ValueError(f"no file {path}; write it with: python -m export.loss --gradients --out {path} ...")
+        raise ValueError(
+            f"no file {path}; write it with: python -m compiled_loss export loss --gradients --out {path} ..."
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

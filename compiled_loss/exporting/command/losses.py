@@ -1,26 +1,20 @@
-"""What the programs share: the command line of a loss, and the summary of a written file."""
-
-from __future__ import annotations
+"""A loss and its graph from the words of a command line."""
 
 import argparse
 import inspect
 import math
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from compiled_loss import (
-    DetectionLoss,
-    EndToEndLoss,
-    OrientedLoss,
-    PoseLoss,
-    ResidualPoseLoss,
-    SegmentationLoss,
-    TaskAligned,
-)
-from compiled_loss.exporting import INTERFACE_VERSION, Metadata, Setting
+from compiled_loss.assign.task_aligned import TaskAligned
+from compiled_loss.exporting.interface import Setting
 from compiled_loss.losses.dense import DenseLoss
+from compiled_loss.losses.detection import DetectionLoss
+from compiled_loss.losses.end_to_end import EndToEndLoss
+from compiled_loss.losses.oriented import OrientedLoss
+from compiled_loss.losses.pose import PoseLoss
+from compiled_loss.losses.residual_pose import ResidualPoseLoss
+from compiled_loss.losses.segmentation import SegmentationLoss
 
 TASKS: dict[str, Callable[..., DenseLoss]] = {
     "detect": DetectionLoss,
@@ -36,11 +30,8 @@ ONLY = {
 CLASSES = {"detect": 80, "pose": 1, "obb": 15, "segment": 80}  # of COCO, and DOTA
 
 
-def loss_parser(program: str, text: str, out: str, *, targets: bool = True) -> argparse.ArgumentParser:
+def add_loss(parser: argparse.ArgumentParser, out: str, *, targets: bool = True) -> None:
     """The arguments that describe a loss and its graph; without targets none that only these have a meaning for."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m export.{program}", description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
     add = parser.add_argument
     add("--task", choices=TASKS, default="detect", help="what the head predicts")
     add("--out", default=out, help=".onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package)")
@@ -59,7 +50,6 @@ def loss_parser(program: str, text: str, out: str, *, targets: bool = True) -> a
     _add_learning(learning.add_argument_group("learning"), segment if targets else learning)
     if not targets:  # the loss is made with what these are by default
         parser.set_defaults(**vars(learning.parse_args([])))
-    return parser
 
 
 def _add_learning(learning: Any, segment: Any) -> None:
@@ -74,9 +64,8 @@ def _add_learning(learning: Any, segment: Any) -> None:
     segment.add_argument("--semantic", action="store_true", help="the head tells the class of every pixel")
 
 
-def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
-    """The arguments; one that would have no effect beside the others ends the program with status 2."""
-    given = parser.parse_args(arguments)
+def check_together(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """End the program with status 2 for an argument that would have no effect beside the others."""
 
     def refuse(names: tuple[str, ...], reason: str) -> None:
         idle = [f"--{name.replace('_', '-')}" for name in names if getattr(given, name) != parser.get_default(name)]
@@ -88,7 +77,6 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argpa
             refuse(names, f"expected with --task {task} alone, got --task {given.task}")
     if getattr(given, "end_to_end", False):
         refuse(("top_k", "keep"), "expected without --end-to-end, which sets them for each branch")
-    return given
 
 
 def loss_of(given: argparse.Namespace, *, end_to_end: bool = False, gains: list[str] | None = None) -> Any:
@@ -134,41 +122,6 @@ def setting_of(given: argparse.Namespace, slots: int | None = None) -> Setting:
         size = (int(words[0]), int(words[1]))
     names = ("pages", "mask_tiles", "prototypes", "mask_stride", "semantic")
     return Setting(size, slots, **{name: getattr(given, name) for name in names})
-
-
-def run(parser: argparse.ArgumentParser, out: str, write: Callable[[], Metadata]) -> int:
-    """Write a file and tell what is in it; a wrong argument ends with status 2."""
-    begin = time.perf_counter()
-    try:
-        metadata = write()
-    except (ValueError, ImportError) as error:
-        parser.error(str(error))
-    print(summary(Path(out), metadata))
-    print(f"written in {time.perf_counter() - begin:.0f} s; check it with: python -m export.verify {out}")
-    return 0
-
-
-def summary(path: Path, metadata: Metadata) -> str:
-    """The file's name, kind and size, and every input and output."""
-    state = ", experimental" if metadata.experimental else ""
-    kind = f"{metadata.graph} of task {metadata.task}, interface version {INTERFACE_VERSION}{state}"
-    lines = [f"{path}  {path.stat().st_size / 1024:.0f} KiB{_opset(path)}", kind]
-    for title, ports in (("inputs", metadata.inputs), ("outputs", metadata.outputs)):
-        lines.append(title)
-        width = max(len(port.name) for port in ports)
-        for port in ports:
-            shape = ", ".join(str(size) for size in port.shape)
-            lines.append(f"  {port.name:{width}}  {port.dtype:7}  [{shape}]  {port.meaning}")
-    return "\n".join(lines)
-
-
-def _opset(path: Path) -> str:
-    if path.suffix != ".onnx":
-        return ""
-    import onnx  # noqa: PLC0415  (the other kinds do without)
-
-    (opset,) = onnx.load(path).opset_import
-    return f", opset {opset.version}"
 
 
 def _gain(text: str) -> tuple[str, float]:

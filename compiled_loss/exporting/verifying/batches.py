@@ -1,15 +1,13 @@
 """Random and edge batches for a graph, from the table of its inputs alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from compiled_loss.exporting import Metadata
 from compiled_loss.exporting.interface import Port, sizes
+from compiled_loss.exporting.metadata import Metadata
 
 IMAGES, ROWS = (1, 2, 8), (0, 1, 2, 7, 300)
 # Of the coarsest level, where the image size is open. In the largest, distances exceed the bins of the finest level.

@@ -1,0 +1,1 @@
+"""The command: `python -m compiled_loss export ...` writes and verifies graphs."""

@@ -1,0 +1,1 @@
+"""Exported files in the runtimes that people have, compared with eager torch."""

@@ -1,0 +1,141 @@
+"""A runtime in a process of its own: it may live in another environment, and it may end."""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from threading import Timer
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from compiled_loss.exporting.verifying import child
+
+RUNTIMES = tuple(child.RUNTIMES)
+
+
+class RefusedError(RuntimeError):
+    """The runtime does not take the file or the batch; the text is its own."""
+
+
+class EndedError(RuntimeError):
+    """The process ended, or took too long."""
+
+
+class Runtime:
+    """An exported file in a runtime of another process, which is started anew when it has ended.
+
+    Args:
+        name: one of `RUNTIMES`.
+        path: of the file.
+        python: interpreter of the environment that has the runtime and numpy.
+        limit: seconds that loading, or a batch, may take.
+
+    Raises:
+        ImportError: where that environment lacks the runtime.
+    """
+
+    def __init__(self, name: str, path: str, python: str = sys.executable, limit: float = 120.0) -> None:
+        self.name, self.path, self.python, self.limit = name, str(Path(path).absolute()), python, limit
+        self._folder = tempfile.TemporaryDirectory()
+        self._process: subprocess.Popen[str] | None = None
+        # A file that cannot be loaded is not tried again with every batch.
+        self._unloadable: RefusedError | EndedError | None = None
+        self.version = ""
+        try:
+            self._start()
+        except (RefusedError, EndedError) as error:
+            self._unloadable = error
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Runtime":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def run(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs by name.
+
+        Raises:
+            RefusedError: where the runtime raises an error.
+            EndedError: where its process ends, or takes longer than the limit.
+        """
+        if self._unloadable is not None:
+            raise self._unloadable
+        if self._process is None:
+            self._start()
+        paths = {name: f"{self._folder.name}/{name}" for name in ("inputs", "outputs")}
+        child.write(paths["inputs"], {name: x.numpy() for name, x in inputs.items()})
+        self._ask(paths)
+        return {name: torch.from_numpy(x) for name, x in child.read(paths["outputs"]).items()}
+
+    def close(self) -> None:
+        """End the process."""
+        self._stop()
+        self._folder.cleanup()
+
+    def _start(self) -> None:
+        with open(f"{self._folder.name}/words", "w") as words:
+            self._process = subprocess.Popen(
+                [self.python, child.__file__, self.name, self.path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=words,
+                text=True,
+            )
+        self.version = self._answer().get("version", self.version)
+        self._answer()
+
+    def _ask(self, request: dict[str, str]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended, which the missing answer tells
+        self._answer()
+
+    def _answer(self) -> dict[str, str]:
+        """What the process says next; an error where it refuses, says nothing in time, or has ended."""
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        late: list[bool] = []
+
+        def end() -> None:
+            late.append(True)
+            process.kill()
+
+        timer = Timer(self.limit, end)
+        timer.start()
+        line = process.stdout.readline()
+        timer.cancel()
+        if not line:
+            status = process.wait()
+            self._stop()
+            raise EndedError(f"not done after {self.limit:g} s" if late else self._end(status))
+        answer: dict[str, str] = json.loads(line)
+        if "missing" in answer:
+            raise ImportError(f"{answer['missing']}, in {self.python}")
+        if "refused" in answer:
+            raise RefusedError(answer["refused"])
+        return answer
+
+    def _end(self, status: int) -> str:
+        """How the process ended, and its last words."""
+        names = {-x.value: x.name for x in signal.Signals}
+        words = Path(self._folder.name, "words").read_text(errors="replace").strip().splitlines()
+        return ": ".join([names.get(status, f"status {status}"), *words[-1:]])
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
