@@ -41,9 +41,9 @@ def select_listed(pairs: Pairs, logits: Tensor, merit: Tensor, contest: Tensor, 
         candidates.inside, candidates.layout.group[:, None] * anchors + candidates.anchor, rows * anchors
     )
     listed = _listed(merit, place, rows, anchors, k)
-    index = torch.arange(merit.numel(), device=merit.device)
+    index = torch.arange(merit.numel(), dtype=torch.int32, device=merit.device)  # half the memory of the widest table
     entry = pick(index.new_full((rows * anchors + 1,), -1).scatter(0, place.flatten(), index), listed.flatten())
-    entry = torch.where(listed < rows * anchors, entry.view_as(listed), -1)
+    entry = torch.where(listed < rows * anchors, entry.view_as(listed).long(), -1)
     # As for any assigner: never an anchor with a broken prediction.
     selected = (entry >= 0) & pick(pairs.usable(logits).flatten(), entry.clamp(min=0))
     entry = entry.clamp(min=0)

@@ -234,13 +234,14 @@ def softplus_sum(x: Tensor) -> Tensor:
 
 
 def _grouped_softplus_sum(x: Tensor) -> Tensor:
-    groups = x.shape[-1] // _GROUP
+    # Two entries or more are left over, whatever A: none or one would be a graph of its own, where sizes vary.
+    groups = (x.shape[-1] - 2) // _GROUP
     if torch.compiler.is_exporting() and not isinstance(groups, int):
         # No or one group, or entry of the rest, would be a graph of its own. Entries that add nothing leave two groups
         # or more, and no rest.
         groups = groups + 2
         x = torch.cat([x, x.new_full((*x.shape[:-1], groups * _GROUP - x.shape[-1]), -torch.inf)], -1)
-    elif isinstance(groups, int) and groups == 0:
+    elif isinstance(groups, int) and groups <= 0:
         return F.softplus(x).sum(-1)  # ONNX has no way to take an empty tensor apart
     grouped, rest = x[..., : groups * _GROUP], x[..., groups * _GROUP :]
     whole = isinstance(groups, int) and groups * _GROUP == x.shape[-1]

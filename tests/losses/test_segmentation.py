@@ -1,5 +1,7 @@
 """The segmentation loss: by hand, against the float64 loops, and what it promises."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -77,6 +79,23 @@ def test_the_loss_and_its_gradients_equal_the_float64_loops(options, stacked, se
     scene = Scene(seed, options, stacked=stacked, scale=scale)
     assert_equal(scene, scene.targets)
     assert_equal(scene, TargetPlan(scene.batch.size).apply(scene.targets))
+
+
+@pytest.mark.parametrize("options", [PLAIN, AWARE, STRICT], ids=["plain", "mask overlap", "one anchor a row"])
+def test_masks_of_objects_without_an_aligned_anchor_count_where_that_is_asked_for(options):
+    more = 0
+    for seed in range(4):
+        scene = Scene(seed, options, counts=(30, 0, 40, 12), layout="tiny", size=(160, 160))
+        before = scene.criterion(scene.predictions, scene.targets).num_positives
+        assert isinstance(scene.criterion.assigner, TaskAligned)
+        criterion = scene.criterion.with_assigner(replace(scene.criterion.assigner, keep_zeros=True))
+        assert isinstance(criterion, SegmentationLoss)
+        scene.criterion = criterion
+        scene.options["oracle_ties"] = True
+        assert_equal(scene, scene.targets)
+        assert_equal(scene, TargetPlan(scene.batch.size).apply(scene.targets))
+        more += int(scene.criterion(scene.predictions, scene.targets).num_positives - before)
+    assert more > 0 or "keep" in options
 
 
 def test_the_mask_and_semantic_terms_by_hand():

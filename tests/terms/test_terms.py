@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
 from compiled_loss.terms.box import distribution_focal, scaled_l1
@@ -157,3 +158,12 @@ def test_a_positive_of_score_0_and_logit_minus_infinity_costs_nothing(term):
     value.backward()
     assert scores.grad is not None
     assert scores.grad.isfinite().all()
+
+
+def test_the_sum_of_softplus_is_one_graph_for_every_number_of_anchors():
+    counter = CompileCounter()
+    compiled = torch.compile(softplus_sum, backend=counter, fullgraph=True, dynamic=True)
+    for anchors in (189, 336, 525, 81, 82, 84, 2100):  # 336 is a multiple of 16, of 81 and 82 one and two are left over
+        x = torch.randn(2, 3, anchors, generator=torch.Generator().manual_seed(anchors))
+        torch.testing.assert_close(compiled(x), F.softplus(x).sum(-1))
+    assert counter.frame_count == 1
