@@ -7,12 +7,15 @@ RUN := $(VENV)/bin/python
 WEB := export/consumers/web
 PORT ?= 8000
 
+# Of `make trainers`: names of programs in examples/trainers; empty runs all of them.
+TRAINERS ?=
+
 # Of `make fuzz`: see tests/fuzz/run.py.
 MODE ?= eager
 BATCHES ?= 100000
 SEED ?= 0
 
-.PHONY: demo explorer test fuzz lint types format benchmark setup clean
+.PHONY: demo explorer test fuzz lint types format benchmark trainers docs setup clean
 
 demo: setup
 	$(RUN) examples/train.py --out runs/demo
@@ -23,6 +26,10 @@ explorer: setup $(WEB)/node_modules/.package-lock.json
 # A file of tests goes to one worker, which makes what its tests share once.
 test: setup
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile --durations 20
+
+# make trainers TRAINERS='lightning accelerate': each in an environment of its own, under build/trainers.
+trainers: setup
+	$(RUN) examples/trainers/run.py $(TRAINERS)
 
 # make fuzz MODE='exported onnx' BATCHES=5000 SEED=7
 fuzz: setup
@@ -42,6 +49,10 @@ format: setup
 # make benchmark BENCHMARK='--labels labels.json --rounds 5'
 benchmark: setup
 	$(RUN) examples/benchmarks/run.py $(BENCHMARK)
+
+# The reference as pages: build/docs/index.html.
+docs: setup
+	$(RUN) .docs/build.py build/docs
 
 setup: $(VENV)/.ready
 

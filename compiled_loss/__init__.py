@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from compiled_loss.api import *  # noqa: F403
     from compiled_loss.api import __all__ as __all__
 
+__version__ = "0.2.0.dev0"
+
 
 def __getattr__(name: str) -> Any:
     # torch is loaded with the first public name, not by every pytest session, which imports the plugin in here.

@@ -2,6 +2,7 @@
 
 import compiled_loss.data.sources as sources
 import compiled_loss.overlaps as overlaps
+import compiled_loss.parts as parts
 from compiled_loss.assign.atss import ATSS
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.centres import NearCentre
@@ -17,11 +18,11 @@ from compiled_loss.data.padded import PaddedTargets
 from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.rows import pad_rows
 from compiled_loss.data.targets import Targets
+from compiled_loss.losses.comparing import OneMinus
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.losses.oriented import OrientedLoss
-from compiled_loss.losses.parts import OneMinus
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
 from compiled_loss.losses.segmentation import SegmentationLoss
@@ -82,6 +83,7 @@ __all__ = [
     "fill",
     "overlaps",
     "pad_rows",
+    "parts",
     "select",
     "sources",
     "suppress",

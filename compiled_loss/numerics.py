@@ -147,14 +147,26 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.softplus(logits) - targets * logits
 
 
+def for_any_runtime() -> bool:
+    """Whether the code is being traced into a graph that must be right in every runtime: the one place that decides.
+
+    Such a graph holds no float64, which some runtimes compute in float32, and reads no number's bits, as ONNX cannot.
+
+    Example:
+        >>> for_any_runtime()
+        False
+    """
+    return torch.compiler.is_exporting()
+
+
 def has_float64(device: torch.device) -> bool:
-    """Whether the device computes in float64; Apple's does not.
+    """Whether what runs the code computes in float64; Apple's devices do not, and not every runtime of a graph does.
 
     Example:
         >>> has_float64(torch.device("cpu"))
         True
     """
-    return device.type != "mps"
+    return device.type != "mps" and not for_any_runtime()
 
 
 def exact(x: Tensor) -> Tensor:
@@ -168,7 +180,7 @@ def exact(x: Tensor) -> Tensor:
 
 
 def total(x: Tensor) -> Tensor:
-    """Sum of all entries, accumulated in float64 where the device has it.
+    """Sum of all entries, accumulated in float64 where the device has it; ONNX files add in steps.
 
     Besides the rounding, this keeps one graph: for float32 sums over a dynamic size the CPU code generator
     picks an algorithm by that size (up to 4096, or more) and guards on the choice.
@@ -177,7 +189,14 @@ def total(x: Tensor) -> Tensor:
         >>> total(torch.ones(3))
         tensor(3.)
     """
-    return x.sum(dtype=torch.float64).to(x.dtype) if has_float64(x.device) else x.sum()
+    if x.device.type == "mps":
+        return x.sum()
+    if not for_any_runtime():
+        return x.sum(dtype=torch.float64).to(x.dtype)
+    # The plain sum lends its gradient, which holds no float64; `exporting/sums.py` writes the other one.
+    plain = x.sum()
+    with torch.no_grad():
+        return plain.copy_(x.sum(dtype=torch.float64))
 
 
 def totals(x: Tensor, group: Tensor, groups: int) -> Tensor:

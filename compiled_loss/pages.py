@@ -87,13 +87,14 @@ def capacity(planned: Tensor | int | None, needed: Tensor) -> int | None:
         return None
 
 
-def lay_out(counts: Tensor, pages: int, width: int = PAGE) -> Layout:
+def lay_out(counts: Tensor, pages: int, width: int = PAGE, usable: int | None = None) -> Layout:
     """Give every group the pages that it needs, one group after the other; what exceeds G pages has none.
 
     Args:
         counts: `[N]` integer, entries of each group.
         pages: G, at least 1.
         width: entries of a page S.
+        usable: pages that may be used, where these can be fewer than G; the others stay empty.
 
     Returns:
         `Layout`.
@@ -106,12 +107,15 @@ def lay_out(counts: Tensor, pages: int, width: int = PAGE) -> Layout:
     needed = pages_of(counts, width)
     ends = needed.cumsum(0)
     # A page belongs to the group that as many groups end before: a search by counting.
-    ended = ends.new_zeros(pages + 1).scatter_add(0, ends.clamp(max=pages), torch.ones_like(ends))
+    last = ends.clamp(max=pages)
+    if usable is not None:  # in tensors: the number of pages may be open, and a graph does not branch on it
+        last = last.clamp(max=usable)
+    ended = ends.new_zeros(pages + 1).scatter_add(0, last, torch.ones_like(ends))
     group = ended.cumsum(0)[:pages]
     first = torch.cat([ends - needed, ends.new_zeros(1)])
     page = torch.arange(pages, device=counts.device)
     begin = torch.where(group < counts.shape[0], (page - first[group]) * width, 0).int()
-    return Layout(group, begin, first, (ends <= pages) | (needed == 0))
+    return Layout(group, begin, first, (ends == last) | (needed == 0))
 
 
 class Pages(NamedTuple):

@@ -14,29 +14,29 @@ from compiled_loss.checks import require
 from compiled_loss.numerics import total, totals
 
 
-def score_normaliser(score_sum: Tensor, *, over_ranks: bool = False) -> Tensor:
-    """What the positives' weighted sums are divided by: `max(1, sum of target scores)`.
+def normaliser(amount: Tensor, *, over_ranks: bool = False) -> Tensor:
+    """What sums over positives are divided by: `max(1, amount)`, of their target scores or their number.
 
-    Over ranks it is the mean: `max(1, all-reduced sum) / world size`. The collective is issued on every
-    call, whatever the rank's batch holds.
+    Over ranks it is the mean: `max(1, all-reduced amount) / world size`, so that the mean over ranks of what is divided
+    by it is that of the joined batch. The collective is issued on every call, whatever the rank's batch holds.
 
     Args:
-        score_sum: scalar, sum of the target scores of this rank's batch.
+        amount: of this rank's batch; several at once, each by itself.
         over_ranks: average over the default process group.
 
     Returns:
-        scalar.
+        One for each amount.
 
     Raises:
         ValueError: when `over_ranks` is asked for without an initialised process group.
 
     Example:
-        >>> score_normaliser(torch.tensor(0.25))
+        >>> normaliser(torch.tensor(0.25))
         tensor(1.)
     """
     if not over_ranks:
-        return score_sum.clamp(min=1)
-    return sum_over_ranks(score_sum).clamp(min=1) / dist.get_world_size()
+        return amount.clamp(min=1)
+    return sum_over_ranks(amount).clamp(min=1) / dist.get_world_size()
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
@@ -72,10 +72,9 @@ class Sums(NamedTuple):
         """Both changed by something linear."""
         return Sums(function(self.batch), None if self.images is None else function(self.images))
 
-    def at_least_0(self) -> "Sums":
-        """0 in all, without a gradient, where the sum is below 0; an image's own may be."""
-        images = None if self.images is None else torch.where(self.batch < 0, 0.0, self.images)
-        return Sums(self.batch.clamp(min=0), images)
+    def zero_where(self, below: Tensor) -> "Sums":
+        """0 in both, without a gradient, where a scalar bool says so."""
+        return self.map(lambda x: torch.where(below, 0.0, x))
 
 
 def sums(entries: Tensor, image: Tensor, images: int | None) -> Sums:

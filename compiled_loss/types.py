@@ -23,13 +23,14 @@ class Predictions(NamedTuple):
         coefficients: `[B, nm, A]` mask coefficients, one for each prototype.
         prototypes: `[B, nm, H_m, W_m]` mask prototypes of the whole image.
         semantic: `[B, C, H_s, W_s]` class logits of every pixel.
+        attributes: `[B, D, A]` further channels, for terms of your own (`extras=`); their meaning is yours.
 
     Fields that a task does not use are None.
 
     What NaN and infinite numbers in a map do, eager and compiled; no other image's positives or gradients are touched:
 
-    - `boxes`, `keypoints`, `keypoint_sigmas`, `angles`, `coefficients`: their anchor is never positive. The loss stays
-      finite, and `num_positives` falls.
+    - `boxes`, `keypoints`, `keypoint_sigmas`, `angles`, `coefficients`, `attributes`: their anchor is never positive.
+      The loss stays finite, and `num_positives` falls.
     - `scores`: their anchor is never positive of a row of that class, and as every score counts, the cls term and the
       total are not finite.
     - `prototypes`: the seg term is not finite, where a positive's box holds such a pixel. `semantic`: the sem term.
@@ -51,6 +52,7 @@ class Predictions(NamedTuple):
     coefficients: Tensor | None = None
     prototypes: Tensor | None = None
     semantic: Tensor | None = None
+    attributes: Tensor | None = None
 
 
 class Assignment(NamedTuple):

@@ -33,6 +33,7 @@ FLOORS = {
     "reduce": 3,
     "data": 3,
     "losses": 4,
+    "parts": 5,
     "suppression": 5,
     "integrations": 5,
     "audit": 5,

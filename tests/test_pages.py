@@ -22,6 +22,18 @@ def test_pages_follow_the_groups_and_say_what_fits(counts, pages, width):
     assert pages_of(torch.tensor(counts, dtype=torch.int64), width).sum() == len(wanted)
 
 
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.integers(0, 9), max_size=8), st.integers(1, 20), st.integers(1, 20))
+def test_pages_beyond_the_usable_ones_stay_empty(counts, pages, usable):
+    counts = torch.tensor(counts, dtype=torch.int64)
+    found, fewer = lay_out(counts, pages, 2, usable=usable), lay_out(counts, min(pages, usable), 2)
+    used = min(pages, usable)
+    assert torch.equal(found.fits, fewer.fits)
+    assert torch.equal(found.group[:used], fewer.group)
+    assert torch.equal(found.begin[:used], fewer.begin)
+    assert (found.group[used:] == len(counts)).all()
+
+
 def test_what_cannot_be_read_without_a_wait_is_not_asked_for():
     needed = torch.tensor([3, 4])
     assert capacity(None, needed) == 7

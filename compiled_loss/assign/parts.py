@@ -98,10 +98,16 @@ class Assigner(Protocol):
         pairs: the rows, their candidates, and how well these overlap them.
 
     Example:
-        >>> from compiled_loss import TaskAligned
-        >>> assigner: Assigner = TaskAligned(top_k=13)
-        >>> assigner.slots, assigner.region
-        (13, None)
+        >>> from compiled_loss import DetectionLoss, NearCentre, select
+        >>> class MostConfident:  # of the anchors near a row's centre those with the highest score of its class
+        ...     slots, region = 3, NearCentre(radius=1.5)
+        ...
+        ...     def __call__(self, pairs):
+        ...         logits = pairs.logits()
+        ...         score = torch.where(pairs.usable(logits), logits.sigmoid(), 0.0)
+        ...         held = select(pairs, merit=score, contest=score, k=self.slots)
+        ...         return held.assignment(pairs, score=held.valid.float())
+        >>> criterion = DetectionLoss(80, assigner=MostConfident())
     """
 
     @property

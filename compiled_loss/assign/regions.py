@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates, find_cells, list_candidates
+from compiled_loss.assign.keys import MOST_EXPORTED
 from compiled_loss.checks import check_shape, finite_number, kind_of, require
+from compiled_loss.numerics import for_any_runtime
 from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
 
 
@@ -21,6 +23,19 @@ class Region(Protocol):
     One that derives from this has all within reach, on every level, unless it says otherwise. Boxes are `[N, 4]` xyxy
     pixels; `[N, 5]` (cx, cy, w, h, angle) for the region of an oriented loss, which tells the host so by an attribute
     `oriented` that is true.
+
+    Args:
+        boxes: of the rows, as above.
+        strides: pixels per grid unit of each level, finest first.
+        grid_sizes: rows and columns `(h, w)` of each level.
+
+    Example:
+        >>> class Middle(Region):  # the anchors in the middle third of a box
+        ...     def reach(self, boxes, strides, grid_sizes):
+        ...         low, high = boxes.chunk(2, -1)
+        ...         return torch.cat([(2 * low + high) / 3, (low + 2 * high) / 3], -1)
+        >>> Middle().reach(torch.tensor([[0.0, 0, 30, 60]]), [8], [(8, 8)])
+        tensor([[10., 20., 20., 40.]])
     """
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
@@ -125,7 +140,10 @@ def candidates_in(
     room = capacity(pages, pages_of(counts))
     if room is None:
         room = counts.shape[0] * ((anchors.shape[0] + PAGE - 1) // PAGE) + 1  # at least one, without rows too
-    found = list_candidates(cells, lay_out(counts, room), image, grid_sizes)
+    # Further pages would have candidates that are mistaken for others: they are left out, and counted. A level's
+    # candidates may be looked at apart from the others (`Nearest`), with indices of their own.
+    usable = MOST_EXPORTED // (PAGE * len(strides)) if for_any_runtime() else None
+    found = list_candidates(cells, lay_out(counts, room, usable=usable), image, grid_sizes)
     return region.keep(found, boxes, anchors, strides, grid_sizes)
 
 

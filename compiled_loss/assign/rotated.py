@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.regions import Region
+from compiled_loss.checks import check_shape
 from compiled_loss.geometry.rotated import inside_rotated, rotated_hull
 
 # An anchor on a side may count as inside although rounding leaves the hull short of it.
@@ -30,6 +31,7 @@ class InRotatedBox(Region):
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
         """Upright boxes around the oriented ones."""
+        check_shape("boxes of a region inside oriented boxes", boxes, ["N", 5])
         return rotated_reach(boxes, strides)
 
     def keep(

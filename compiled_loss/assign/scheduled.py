@@ -21,8 +21,8 @@ class Either(Region):
     """One region or another, as a tensor says; a plan keeps room for both.
 
     Args:
-        first: where candidates come from while `second` is False.
-        then: where they come from while it is True.
+        first: where candidates come from while `second` is False; None: from inside the task's boxes.
+        then: where they come from while it is True; None likewise.
         second: scalar, bool.
 
     Example:
@@ -32,18 +32,18 @@ class Either(Region):
         tensor([[[12., 12., 36., 36.]]])
     """
 
-    first: Region
-    then: Region
+    first: Region | None
+    then: Region | None
     second: Tensor
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
         """That of the region whose turn it is."""
-        first, then = (x.reach(boxes, strides, grid_sizes) for x in (self.first, self.then))
+        first, then = (x.reach(boxes, strides, grid_sizes) for x in self._both())
         return _of_the_turn(self.second, first, then)
 
     def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
         """Those of the region whose turn it is."""
-        found = [x.levels(boxes, strides) for x in (self.first, self.then)]
+        found = [x.levels(boxes, strides) for x in self._both()]
         if found == [None, None]:
             return None
         everywhere = torch.ones(boxes.shape[0], len(strides), dtype=torch.bool, device=boxes.device)
@@ -59,17 +59,36 @@ class Either(Region):
         grid_sizes: Sequence[tuple[int, int]],
     ) -> Candidates:
         """Those of the region whose turn it is."""
-        first, then = (x.keep(candidates, boxes, anchors, strides, grid_sizes) for x in (self.first, self.then))
+        first, then = (x.keep(candidates, boxes, anchors, strides, grid_sizes) for x in self._both())
         anchor, inside = (_of_the_turn(self.second, x, y) for x, y in zip(first[2:], then[2:], strict=True))
         return candidates._replace(anchor=anchor, inside=inside)
+
+    def _both(self) -> tuple[Region, Region]:
+        return self.first or InBox(), self.then or InBox()
+
+
+def region_or(region: Region | None, default: Region) -> Region:
+    """An assigner's region, what is None in it filled in.
+
+    Args:
+        region: of the assigner.
+        default: that of the task's boxes.
+
+    Example:
+        >>> region_or(None, InBox(fitting_levels=True))
+        InBox(fitting_levels=True, farthest=None)
+    """
+    if isinstance(region, Either):
+        return Either(region_or(region.first, default), region_or(region.then, default), region.second)
+    return default if region is None else region
 
 
 class Scheduled(nn.Module):
     """One assigner in the first part of a training, then another.
 
     Both are computed, and a tensor says whose positives count, so that the change compiles nothing anew. Candidates are
-    those of the assigner whose turn it is. A state dict does not hold whose it is: call `set_second` after loading one,
-    and on every schedule of an `EndToEndLoss`, whose branches share candidates.
+    those of the assigner whose turn it is. A state dict holds whose it is, so that a training goes on where it stopped.
+    Call `set_second` on every schedule of an `EndToEndLoss`, whose branches share candidates.
 
     Args:
         first: assigner of the first part, such as `ATSS()`.
@@ -96,7 +115,7 @@ class Scheduled(nn.Module):
         super().__init__()
         self.first = check_assigner("first", first)
         self.then = check_assigner("then", then)
-        self.register_buffer("second", torch.tensor(true_or_false("second", second)), persistent=False)
+        self.register_buffer("second", torch.tensor(true_or_false("second", second)))
 
     @property
     def slots(self) -> int:
@@ -105,11 +124,9 @@ class Scheduled(nn.Module):
 
     @property
     def region(self) -> Region | None:
-        """That of the assigner whose turn it is; where one alone has a region, the other's is the inside of a box."""
+        """That of the assigner whose turn it is; None in it, or for both, is that of the task's boxes."""
         first, then = self.first.region, self.then.region
-        if first is None and then is None:
-            return None
-        return Either(first or InBox(), then or InBox(), self.second)
+        return None if first is None and then is None else Either(first, then, self.second)
 
     def set_second(self, second: bool) -> None:
         """Say whose turn it is; call it between steps, outside the compiled one.

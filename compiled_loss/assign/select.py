@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
+from compiled_loss.assign.keys import largest_with_index
 from compiled_loss.assign.parts import Pairs
 from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.checks import check_shape
@@ -117,8 +117,8 @@ def hold(pairs: Pairs, entry: Tensor, selected: Tensor, contest: Tensor) -> Held
     # The winner may be a row that had not selected the anchor, hence a look at all candidates. Of an anchor's pairs the
     # first is that of the lowest row.
     index = torch.arange(contest.numel(), device=contest.device)
-    keys = to_keys(torch.where(some, contest, 0.0).flatten(), index)
-    winner = from_keys(largest_keys(keys, places, nowhere + 1)[place])[1]
+    values = torch.where(some, contest, 0.0).flatten()
+    winner = largest_with_index(values, index, contest.numel(), places, nowhere + 1)[1][place]
 
     # The first of the slots that selected an anchor carries it; the others become empty.
     slot = torch.arange(place.shape[0], device=place.device)

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
+from compiled_loss.assign.keys import largest_of_groups, largest_with_index
 from compiled_loss.assign.parts import Pairs
 from compiled_loss.assign.regions import Region, check_region
 from compiled_loss.assign.select import Held, select
-from compiled_loss.checks import finite_number, whole_number
+from compiled_loss.assign.zeros import keep_listed, select_listed
+from compiled_loss.checks import finite_number, true_or_false, whole_number
 from compiled_loss.numerics import add_epsilon, power
 from compiled_loss.types import Assignment
 
 EPS = 1e-9
+# The sigmoid of a float32 that is no larger than this is 0.
+_NO_SCORE = -88.72284
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,19 @@ class TaskAligned:
     largest m stay. The target score of a positive is `m max(o) / (max(m) + 1e-9)`, maxima over the row's positives.
     A row for which there are too few pages keeps its first candidates, and is counted in `overflow`.
 
+    With `keep_zeros` a row selects what a dense assigner does: what `torch.topk` lists among all anchors, of which only
+    candidates remain. Where fewer than k have m > 0 it lists zeros, in an order of its own that differs between devices
+    and sizes, and some may be candidates. Their score is 0, so that sums over scores stay as they are, but means over
+    positives, as of masks and keypoints, count them. This takes `N A` numbers,
+    and cannot be exported.
+
     Args:
         top_k: anchors that a row selects.
         keep: anchors that a row keeps, where that is less than `top_k`; None keeps all.
         alpha: power of the class score.
         beta: power of the overlap.
         region: where candidates come from; None: from inside the task's boxes.
+        keep_zeros: let candidates of m = 0 that `torch.topk` lists be positives.
 
     Raises:
         ValueError: for a number that is not positive, or a power that is negative or not finite.
@@ -51,6 +61,7 @@ class TaskAligned:
     alpha: float = 0.5
     beta: float = 6.0
     region: Region | None = None
+    keep_zeros: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
@@ -59,6 +70,7 @@ class TaskAligned:
         for name in ("alpha", "beta"):
             object.__setattr__(self, name, finite_number(name, getattr(self, name)))
         check_region("region", self.region)
+        true_or_false("keep_zeros", self.keep_zeros)
 
     @property
     def slots(self) -> int:
@@ -72,12 +84,16 @@ class TaskAligned:
         rows, scores = pairs.labels.shape[0], pairs.scores
         logits = pairs.logits()
         overlaps = pairs.overlaps(logits)
-        held = select(pairs, self.alignment(logits, overlaps), overlaps, self.top_k)
+        chosen = self.alignment(logits, overlaps), overlaps, self.top_k
+        held = select_listed(pairs, logits, *chosen) if self.keep_zeros else select(pairs, *chosen)
 
         image, anchor, overlap = pairs.image()[held.row], held.anchor(pairs), held.read(overlaps)
         aligned = self.alignment(scores[image, pairs.label()[held.row], anchor], overlap)
         if self.slots < self.top_k:
-            kept, valid = _best_slots(aligned, held, image * scores.shape[2] + anchor, rows, self.slots)
+            if self.keep_zeros:
+                kept, valid = keep_listed(pairs, held, aligned, self.slots)
+            else:
+                kept, valid = _best_slots(aligned, held, anchor, scores.shape[2], rows, self.slots)
             held = Held(held.entry[kept], held.row[kept], valid)
             aligned, overlap = aligned[kept], overlap[kept]
         aligned = torch.where(held.valid, aligned, 0.0)
@@ -89,21 +105,27 @@ class TaskAligned:
         """`sigmoid(score)^alpha o^beta`, in float32 like the overlap; 0 without overlap and at broken scores."""
         score = logits.to(overlap.dtype).sigmoid()
         aligned = power(score, self.alpha) * power(overlap, self.beta)
-        return torch.where((aligned > 0) & (overlap > 0) & logits.isfinite(), aligned, 0.0)
+        # Where the exponential overflows the score is 0, but not in every runtime.
+        least = _NO_SCORE if self.alpha > 0 else -torch.inf
+        sound = (logits > least) & (logits < torch.inf)
+        return torch.where((aligned > 0) & (overlap > 0) & sound, aligned, 0.0)
 
 
 def _row_maximum(x: Tensor, row: Tensor, rows: int) -> Tensor:
     """`[P]` largest entry among the slots of the same row, at least 0."""
-    return from_keys(largest_keys(to_keys(x, torch.zeros_like(row)), row, rows))[0][row]
+    return largest_of_groups(x, row, rows)[row]
 
 
-def _best_slots(aligned: Tensor, held: Held, place: Tensor, rows: int, keep: int) -> tuple[Tensor, Tensor]:
+def _best_slots(
+    aligned: Tensor, held: Held, anchor: Tensor, anchors: int, rows: int, keep: int
+) -> tuple[Tensor, Tensor]:
     """Slots of the `keep` best anchors that each row holds, equal m by lowest anchor, and whether there is one.
 
     Args:
         aligned: `[P]` m of each slot.
         held: every anchor in one slot.
-        place: `[P]` image and anchor of each slot as one number.
+        anchor: `[P]` of each slot; those of a row are all of one image.
+        anchors: A.
         rows: N.
         keep: anchors wanted of each row; found in as many passes.
 
@@ -113,11 +135,12 @@ def _best_slots(aligned: Tensor, held: Held, place: Tensor, rows: int, keep: int
     slots = aligned.shape[0]
     slot = torch.arange(slots, device=aligned.device)
     # An anchor won from another row may have no alignment, and is still held.
-    left = torch.where(held.valid, to_keys(aligned.clamp(min=torch.finfo(torch.float32).tiny), place), 0)
+    left = torch.where(held.valid, aligned.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
     best = []
     for _ in range(keep):
-        leads = (left > 0) & (left == largest_keys(left, held.row, rows)[held.row])
+        _, first = largest_with_index(left, anchor, anchors, held.row, rows)
+        leads = (left > 0) & (anchor == first[held.row])
         best.append(slot.new_full((rows,), slots).scatter_reduce(0, held.row, torch.where(leads, slot, slots), "amin"))
-        left = torch.where(leads, 0, left)
+        left = torch.where(leads, 0.0, left)
     found = torch.stack(best, 1).flatten()
     return torch.where(found < slots, found, 0), found < slots

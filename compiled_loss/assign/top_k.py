@@ -6,7 +6,8 @@ Letters: N rows, G pages, S entries of a page, k entries of a row wanted.
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.keys import from_keys, largest_keys, to_keys
+from compiled_loss.assign.keys import from_keys, largest_keys, largest_with_index, to_keys
+from compiled_loss.numerics import for_any_runtime
 from compiled_loss.pages import Layout
 
 
@@ -31,6 +32,11 @@ def first_top_k(x: Tensor, layout: Layout, k: int) -> tuple[Tensor, Tensor]:
         >>> first_top_k(torch.tensor([[1.0, 3.0], [3.0, 0.0]]), lay_out(torch.tensor([3]), 2, width=2), 2)
         (tensor([[3., 3.]]), tensor([[1, 2]]))
     """
+    return (_by_number_and_index if for_any_runtime() else _by_keys)(x, layout, k)
+
+
+def _by_keys(x: Tensor, layout: Layout, k: int) -> tuple[Tensor, Tensor]:
+    """A number and its entry as one integer."""
     (pages, width), rows = x.shape, layout.fits.shape[0]
     column = torch.arange(width, device=x.device)
     keys = to_keys(x, torch.arange(pages, device=x.device)[:, None] * width + column)
@@ -46,3 +52,35 @@ def first_top_k(x: Tensor, layout: Layout, k: int) -> tuple[Tensor, Tensor]:
             following = torch.where(keys[page] < best[:, None], keys[page], 0).amax(1)
             shown = shown.scatter(0, torch.where(best > 0, page, pages), following)
     return from_keys(torch.stack(taken, 1))
+
+
+def _by_number_and_index(x: Tensor, layout: Layout, k: int) -> tuple[Tensor, Tensor]:
+    """A number, and beside it the column that it stands in."""
+    (pages, width), rows = x.shape, layout.fits.shape[0]
+    x = torch.cat([x, x.new_zeros(1, width)])
+    page, column = (torch.arange(n, device=x.device) for n in (pages + 1, width))
+    group = torch.cat([layout.group, layout.group.new_full((1,), rows)])
+    shown = x.amax(1)
+    place = _first_column(x, shown, column)
+    values, entries = [], []
+    for turn in range(k):
+        best, of = (found[:rows] for found in largest_with_index(shown, page, pages + 1, group, rows + 1))
+        at = place[of]
+        values.append(best)
+        entries.append(torch.where(best > 0, of * width + at, 0))
+        if turn + 1 < k:
+            of = torch.where(best > 0, of, pages)
+            entry, best = x[of], best[:, None]
+            left = torch.where((entry < best) | ((entry == best) & (column > at[:, None])), entry, 0.0)
+            following = left.amax(1)
+            shown = shown.scatter(0, of, following)
+            place = place.scatter(0, of, _first_column(left, following, column))
+    return torch.stack(values, 1), torch.stack(entries, 1)
+
+
+def _first_column(x: Tensor, value: Tensor, column: Tensor) -> Tensor:
+    """`[G]` first column of each row of `x` `[G, S]` that holds a value `[G]`; S where none does.
+
+    Not an argmax: a runtime may take any of equal ones.
+    """
+    return torch.where(x == value[:, None], column, column.shape[0]).amin(1)

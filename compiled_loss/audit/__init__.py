@@ -16,4 +16,6 @@ def __getattr__(name: str) -> Any:
     # Loaded when asked for, torch with it: pytest imports the plugin in here in every session.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'findings')}"), name)
+    found = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'findings')}"), name)
+    globals()[name] = found
+    return found

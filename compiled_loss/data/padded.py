@@ -3,8 +3,6 @@
 Letters: B images, M slots per image, N rows, K keypoints, G pages, H by W pixels of a mask.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +43,7 @@ class PaddedTargets(NamedTuple):
         mask_tiles: tiles of 64 mask pixels kept for each image, in the same way.
         weights: `[B, M]` what the positives of each object count, as in `Targets`.
         ignore: `[B, M]` bool, slots of regions that nobody labelled.
+        attributes: `[B, M, D]` further numbers of each object, as in `Targets`.
 
     Example:
         >>> import torch
@@ -69,9 +68,10 @@ class PaddedTargets(NamedTuple):
     mask_tiles: Tensor | int | None = None
     weights: Tensor | None = None
     ignore: Tensor | None = None
+    attributes: Tensor | None = None
 
     @classmethod
-    def from_rows(cls, targets: Targets, batch_size: int, slots: int | None = None) -> PaddedTargets:
+    def from_rows(cls, targets: Targets, batch_size: int, slots: int | None = None) -> "PaddedTargets":
         """Put flat rows into slots, in their order, whatever the order of the images. It traces.
 
         Planned pages of all rows together become pages of each image, as one image may need them all;
@@ -144,15 +144,15 @@ class PaddedTargets(NamedTuple):
         """`[B]` objects of each image for which there was no slot."""
         return (self.counts - self.labels.shape[1]).clamp(min=0)
 
-    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> PaddedTargets:
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> "PaddedTargets":
         """Move every tensor to a device; dtypes are kept."""
         return self._map(lambda x: x.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> PaddedTargets:
+    def pin_memory(self) -> "PaddedTargets":
         """Copy every tensor into page-locked memory, as `Tensor.pin_memory` does."""
         return self._map(lambda x: x.pin_memory())
 
-    def validate(self, batch_size: int | None = None, num_classes: int | None = None) -> PaddedTargets:
+    def validate(self, batch_size: int | None = None, num_classes: int | None = None) -> "PaddedTargets":
         """Check shapes, types and values on the host, as `Targets.validate` does: slot m of image b is row `b M + m`.
 
         Args:
@@ -181,7 +181,7 @@ class PaddedTargets(NamedTuple):
         rows.validate(images, num_classes)
         return self
 
-    def mark_dynamic(self) -> PaddedTargets:
+    def mark_dynamic(self) -> "PaddedTargets":
         """Tell `torch.compile` that numbers of slots and pages vary, so that the first graph serves every batch.
 
         Call it on the tensors that enter the compiled function, after `.to(device)`: a copy loses the mark.
@@ -194,7 +194,7 @@ class PaddedTargets(NamedTuple):
                 torch._dynamo.mark_dynamic(x, 1)
         return self
 
-    def _map(self, function: Any) -> PaddedTargets:
+    def _map(self, function: Any) -> "PaddedTargets":
         fields: list[Any] = [function(x) if isinstance(x, Tensor) else x for x in self]
         return PaddedTargets(*fields)
 
@@ -213,6 +213,7 @@ class PaddedTargets(NamedTuple):
             "masks": ["H", "W"],
             "weights": [],
             "ignore": [],
+            "attributes": ["D"],
         }
         for name, sizes in rest.items():
             if (x := _given(getattr(self, name))) is not None:

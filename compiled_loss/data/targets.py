@@ -3,8 +3,6 @@
 Letters: B images, N rows, C classes, K keypoints, H by W pixels of a mask, whatever the image's own size.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 
@@ -53,6 +51,7 @@ class Targets(NamedTuple):
             the sum of target scores that terms are divided by stays as it is. No gradient goes to them. None: 1.
         ignore: `[N]` bool, rows that are no objects but regions nobody labelled, such as crowds: anchors that an object
             with this box might get, and that no other row has, are left out of the class term. None: none.
+        attributes: `[N, D]` float, further numbers of each row, for terms of your own (`extras=`), such as a depth.
 
     Example:
         >>> import torch
@@ -75,25 +74,26 @@ class Targets(NamedTuple):
     rows: Tensor | None = None
     weights: Tensor | None = None
     ignore: Tensor | None = None
+    attributes: Tensor | None = None
 
-    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Targets:
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> "Targets":
         """Move every tensor to a device; dtypes are kept."""
         return self._map(lambda x: x.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Targets:
+    def pin_memory(self) -> "Targets":
         """Copy every tensor into page-locked memory, as `Tensor.pin_memory` does."""
         return self._map(lambda x: x.pin_memory())
 
-    def validate(self, batch_size: int | None = None, num_classes: int | None = None) -> Targets:
+    def validate(self, batch_size: int | None = None, num_classes: int | None = None) -> "Targets":
         """Check shapes, types and values on the host, and name the first row at fault.
 
         For data loading and debugging: it reads values, so it waits for a device and cannot be traced. Checked are
         ranks, dtypes, row counts and devices; `batch_idx` in `[-1, B)`; the order that `is_sorted` promises; that
-        boxes, keypoints and angles are finite, weights too and not negative; and in real rows (`batch_idx >= 0`) that
-        labels are in `[0, C)`, save those of ignore rows, that widths, heights and visibility flags are not negative,
-        and that coordinates are fractions and not pixels. Boxes may be of size zero and may reach outside the image.
-        Padding rows may hold anything finite (a weight of 0 times NaN is NaN). Masks lie in [0, 1], index maps hold no
-        negative id.
+        boxes, keypoints, angles and attributes are finite, weights too and not negative; and in real rows
+        (`batch_idx >= 0`) that labels are in `[0, C)`, save those of ignore rows, that widths, heights and visibility
+        flags are not negative, and that coordinates are fractions and not pixels. Boxes may be of size zero and may
+        reach outside the image. Padding rows may hold anything finite (a weight of 0 times NaN is NaN). Masks lie in
+        [0, 1], index maps hold no negative id.
 
         Args:
             batch_size: B, the number of images; None leaves `batch_idx` without an upper bound.
@@ -122,7 +122,7 @@ class Targets(NamedTuple):
         _check_values(self, batch_size, num_classes)
         return self
 
-    def mark_dynamic(self) -> Targets:
+    def mark_dynamic(self) -> "Targets":
         """Tell `torch.compile` that numbers of rows and pages vary, so that the first graph serves every batch.
 
         Call it on the tensors that enter the compiled function, after `.to(device)`: a copy loses the mark.
@@ -136,13 +136,13 @@ class Targets(NamedTuple):
                 torch._dynamo.mark_dynamic(x, 0)
         return self
 
-    def _map(self, function: Any) -> Targets:
+    def _map(self, function: Any) -> "Targets":
         fields: list[Any] = [function(x) if isinstance(x, Tensor) else x for x in self]
         return Targets(*fields)
 
 
 # Fields with one entry a row, those with one an image, and those whose length is a number of pages.
-ROW_FIELDS = ("batch_idx", "labels", "boxes", "keypoints", "angles", "masks", "weights", "ignore")
+ROW_FIELDS = ("batch_idx", "labels", "boxes", "keypoints", "angles", "masks", "weights", "ignore", "attributes")
 IMAGE_FIELDS = ("index_map", "class_map")
 CAPACITIES = ("pages", "mask_tiles")
 
@@ -153,7 +153,7 @@ def out_of_order(batch_idx: Tensor) -> Tensor:
     return key < torch.cat([key[:1], key[:-1]])
 
 
-def check_structure(targets: Targets, argument: str) -> None:
+def check_structure(targets: "Targets", argument: str) -> None:
     """Check ranks, dtypes, row counts and devices, the part of `Targets.validate` that reads no values.
 
     Raises:
@@ -181,6 +181,9 @@ def check_structure(targets: Targets, argument: str) -> None:
     if targets.ignore is not None:
         check_shape(f"{argument}.ignore", targets.ignore, [rows])
         require(targets.ignore.dtype == torch.bool, f"{argument}.ignore", "torch.bool", targets.ignore.dtype)
+    if targets.attributes is not None:
+        check_shape(f"{argument}.attributes", targets.attributes, [rows, "D"])
+        check_floating(f"{argument}.attributes", targets.attributes)
     if targets.rows is not None:
         check_shape(f"{argument}.rows", targets.rows, [])
         check_integer(f"{argument}.rows", targets.rows)
@@ -196,7 +199,7 @@ def check_structure(targets: Targets, argument: str) -> None:
             require(size is None or whole, f"{argument}.{name}", "None, a positive integer or a tensor [pages]", size)
 
 
-def _check_masks(targets: Targets, argument: str) -> None:
+def _check_masks(targets: "Targets", argument: str) -> None:
     masks, index_map, class_map = targets.masks, targets.index_map, targets.class_map
     if masks is not None:
         require(index_map is None, f"{argument}.index_map", "None beside masks", "a tensor")
@@ -217,7 +220,7 @@ def _check_masks(targets: Targets, argument: str) -> None:
         require(fits, f"{argument}.class_map", "images and pixels as in the masks", tuple(class_map.shape))
 
 
-def _check_values(targets: Targets, batch_size: int | None, num_classes: int | None) -> None:
+def _check_values(targets: "Targets", batch_size: int | None, num_classes: int | None) -> None:
     boxes, keypoints, is_sorted = targets.boxes, targets.keypoints, targets.is_sorted
     batch_idx, labels = targets.batch_idx.long(), targets.labels.long()  # an unsigned dtype has no -1 to compare with
     real = batch_idx >= 0
@@ -250,6 +253,8 @@ def _check_values(targets: Targets, batch_size: int | None, num_classes: int | N
     if targets.weights is not None:
         bad = ~(targets.weights.isfinite() & (targets.weights >= 0))
         check("weights", targets.weights, bad, "finite numbers of 0 or more")
+    if targets.attributes is not None:
+        check("attributes", targets.attributes, ~targets.attributes.isfinite().all(1), "finite numbers")
     if targets.angles is not None:
         check("angles", targets.angles, ~targets.angles.isfinite(), "finite numbers, radians")
         far = (targets.angles.abs() > _FULL_TURN) & real

@@ -88,6 +88,9 @@ def _columns_are_sound(targets: Targets, batch_size: int, num_classes: int) -> b
         sound = not out_of_order(targets.batch_idx.long()).any()
     if sound and targets.weights is not None:
         sound = _within(targets.weights, 0, torch.finfo(targets.weights.dtype).max)
+    if sound and targets.attributes is not None:
+        largest = torch.finfo(targets.attributes.dtype).max
+        sound = _within(targets.attributes, -largest, largest)
     if sound and keypoints is not None:
         sound = _within(keypoints[..., :2], *_PLACES) and _within(keypoints[..., 2:], *_FLAGS)
     if sound and angles is not None:

@@ -16,10 +16,10 @@ from compiled_loss.geometry.boxes import ciou, diou, giou, iou
 from compiled_loss.geometry.gaussians import GWD, kfiou
 from compiled_loss.geometry.overlaps import NWD, InnerIoU, MPDIoU, eiou, siou
 from compiled_loss.geometry.rotated import probiou
+from compiled_loss.losses.comparing import OneMinus
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.oriented import OrientedLoss
-from compiled_loss.losses.parts import OneMinus
 from compiled_loss.losses.pose import PoseLoss
 from compiled_loss.losses.residual_pose import ResidualPoseLoss
 from compiled_loss.losses.segmentation import SegmentationLoss

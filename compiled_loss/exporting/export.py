@@ -121,6 +121,4 @@ def _written(
     graph: Graph | JointGraph, kind: str, loss: Loss, setting: Setting, path: str | os.PathLike[str]
 ) -> Metadata:
     """Write a graph with what it says about itself."""
-    metadata = describe(loss, setting, kind, graph.inputs, graph.outputs)
-    write(export_program(graph), metadata, path)
-    return metadata
+    return write(export_program(graph), describe(loss, setting, kind, graph.inputs, graph.outputs), path)

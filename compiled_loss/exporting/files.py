@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 from compiled_loss.checks import require
 from compiled_loss.exporting.interface import Port, check_inputs
 from compiled_loss.exporting.metadata import Metadata
+from compiled_loss.exporting.plain import needs_of, plain_forms
 from compiled_loss.exporting.translations import translations
 from compiled_loss.torch_private import quiet
 
@@ -83,8 +84,11 @@ def cpp_compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "g++"))
 
 
-def write(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[str]) -> None:
+def write(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[str]) -> Metadata:
     """Write a program as the kind of file that the name ends in.
+
+    Returns:
+        The metadata as written, with what an ONNX file needs.
 
     Raises:
         ValueError: where the file cannot be written.
@@ -93,8 +97,8 @@ def write(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[
     try:
         with quiet():
             if suffix_of(path) == ".onnx":
-                _write_onnx(program, metadata, path)
-            elif suffix_of(path) == ".aoti.pt2":
+                return _write_onnx(program, metadata, path)
+            if suffix_of(path) == ".aoti.pt2":
                 options = {"aot_inductor.metadata": text}
                 torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
             else:
@@ -102,6 +106,7 @@ def write(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[
                 torch.export.save(program, path, extra_files={_EXTRA: json.dumps(text)})
     except OSError as error:
         raise _unwritable(path, error) from error
+    return metadata
 
 
 def load(path: str | os.PathLike[str]) -> ExportedFile:
@@ -143,7 +148,7 @@ def _unwritable(path: str | os.PathLike[str], error: OSError) -> ValueError:
     return ValueError(f"path: expected a file that can be written, got {path}: {error.strerror or error}")
 
 
-def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[str]) -> None:
+def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[str]) -> Metadata:
     import onnx  # noqa: PLC0415  (an optional dependency)
 
     # The exporter's own words: operators of packages that are not installed.
@@ -171,16 +176,19 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
     for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         value.ClearField("metadata_props")
     del model.graph.value_info[:]
+    plain_forms(model, for_onnx_runtime=metadata.constants["setting"]["for_onnx_runtime"])
     for values, ports in ((model.graph.input, metadata.inputs), (model.graph.output, metadata.outputs)):
         for value, port in zip(values, ports, strict=True):
             _name_axes(value, port)
-    onnx.helper.set_model_props(model, metadata.to_text())
     foreign = {x.domain for x in (*model.graph.node, *model.opset_import)} - {"", "ai.onnx"}
     require(not foreign and not model.functions, "loss", "operators of ONNX alone in its graph", sorted(foreign))
     racing = [node.name for node in model.graph.node if node.op_type == "ScatterND" and _reduces(node)]
     require(not racing, "loss", "sums at repeated indices by tensors of whole numbers", racing)
+    metadata = metadata._replace(needs=needs_of(model))
+    onnx.helper.set_model_props(model, metadata.to_text())
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, os.fspath(path))
+    return metadata
 
 
 def _forget_source(program: ExportedProgram) -> None:

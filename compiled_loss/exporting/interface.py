@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
+from compiled_loss.assign.keys import MOST_EXPORTED
 from compiled_loss.checks import check_shape, require, true_or_false
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss, main_loss
-from compiled_loss.losses.parts import Map
+from compiled_loss.losses.fields import Map
+from compiled_loss.pages import PAGE
 
 Loss = DenseLoss | EndToEndLoss
 NAMES = {"labels": "cls"}  # of the files, where they differ from those of Targets
@@ -32,14 +34,16 @@ class Setting(NamedTuple):
         image_size: (height, width) in pixels, multiples of every stride; None leaves it open, and the predictions
             come as one map for each level.
         slots: M slots of the padded form, or None: flat rows alone.
-        pages: pages of 64 candidate anchors for all rows, None for every anchor in every row; what exceeds them is
-            counted in `overflow`.
+        pages: pages of 64 candidate anchors for all rows, None for every anchor in every row; what exceeds them, or in
+            either case 524288 over the number of levels, is counted in `overflow`.
         mask_tiles: tiles of 64 mask pixels for all rows' boxes, None for all; what exceeds it is counted too.
         prototypes: mask prototypes of a segmentation head.
         mask_stride: image pixels per pixel of prototypes and masks.
         semantic: whether a segmentation head tells the class of every pixel, at twice the mask stride.
         k: detections per image of a decoding graph, or None: every anchor.
         mask_size: (H, W) of a decoding graph's masks, or None: that of the prototypes.
+        for_onnx_runtime: of an ONNX file, single numbers are read by GatherElements, which is ten times as quick as
+            Gather in ONNX Runtime, and which the reference evaluator of onnx takes from 63 entries at most.
 
     Example:
         >>> Setting(image_size=(64, 96)).slots is None
@@ -55,6 +59,7 @@ class Setting(NamedTuple):
     semantic: bool = False
     k: int | None = None
     mask_size: tuple[int, int] | None = None
+    for_onnx_runtime: bool = False
 
 
 class Port(NamedTuple):
@@ -87,6 +92,7 @@ def check_setting(loss: Loss, setting: Setting) -> None:
     require(isinstance(loss, DenseLoss | EndToEndLoss), "loss", "a loss of compiled_loss", type(loss).__name__)
     require(isinstance(setting, Setting), "setting", "a Setting", type(setting).__name__)
     true_or_false("semantic", setting.semantic)
+    true_or_false("for_onnx_runtime", setting.for_onnx_runtime)
     task = main_loss(loss)
     require(not task.distributed, "loss.distributed", "False, since a graph runs in one process", True)
     coarsest, size = task.strides[-1], setting.image_size
@@ -104,6 +110,8 @@ def check_setting(loss: Loss, setting: Setting) -> None:
     for name in ("slots", "pages", "mask_tiles", "k"):
         value = getattr(setting, name)
         require(value is None or _whole(value), name, "a positive integer, or None", value)
+    keys = (setting.pages or 0) * PAGE * len(task.strides)
+    require(keys <= MOST_EXPORTED, "pages", f"at most {MOST_EXPORTED // (PAGE * len(task.strides))}", setting.pages)
     require(_whole(setting.prototypes), "prototypes", "a positive integer", setting.prototypes)
     pair = (
         isinstance(setting.mask_size, Sequence) and len(setting.mask_size) == 2 and all(map(_whole, setting.mask_size))

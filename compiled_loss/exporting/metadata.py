@@ -1,9 +1,10 @@
 """What an exported file says about itself, and the loss made anew from it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from compiled_loss.checks import require
@@ -27,6 +28,7 @@ class Metadata(NamedTuple):
         versions: of the packages that wrote the file.
         inputs: name, shape, dtype and meaning of every input, in order.
         outputs: the same of every output.
+        needs: what a runtime must know of an ONNX file: "opset", "operators" and "dtypes"; empty in other files.
 
     Example:
         >>> text = {"interface_version": "1", "graph": '"loss"', "experimental": "false", "task": '"detect"',
@@ -43,10 +45,11 @@ class Metadata(NamedTuple):
     versions: dict[str, str]
     inputs: list[Port]
     outputs: list[Port]
+    needs: Mapping[str, Any] = MappingProxyType({})
 
     def to_text(self) -> dict[str, str]:
         """Every field as JSON."""
-        return {name: json.dumps(value) for name, value in self._asdict().items()}
+        return {name: json.dumps(value) for name, value in {**self._asdict(), "needs": dict(self.needs)}.items()}
 
     @classmethod
     def from_text(cls, text: dict[str, str]) -> "Metadata":
@@ -55,6 +58,7 @@ class Metadata(NamedTuple):
         Raises:
             ValueError: for text that no program of this package wrote, or another version of the interface.
         """
+        text = {"needs": "{}", **text}
         missing = [name for name in cls._fields if name not in text]
         require(not missing, "file", "metadata of a graph of compiled_loss", f"none of {', '.join(missing)}")
         with _as_written("metadata"):

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from compiled_loss.exporting.gathers import quick_gathers
+from compiled_loss.exporting.sums import sum_in_steps
 
 
 def translations() -> dict[Callable, Callable]:
     """The table for `torch.onnx.export`: quick indices, and functions that keep their digits at low logits."""
     ops = torch.ops.aten
     functions = {ops.sigmoid.default: _sigmoid, ops.log1p.default: _log1p}
-    sums = {ops.logaddexp.default: _logaddexp, ops.logaddexp2.default: _logaddexp2}
+    sums = {ops.logaddexp.default: _logaddexp, ops.logaddexp2.default: _logaddexp2, ops.sum.default: sum_in_steps}
     return {**quick_gathers(), **functions, **sums}
 
 

@@ -9,6 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from compiled_loss.checks import require
+from compiled_loss.numerics import at_least_float32
+
 EPS = 1e-7
 
 
@@ -47,6 +50,29 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat([(low + high) / 2, high - low], -1)
 
 
+def comparable(values: int, **boxes: Tensor) -> list[Tensor]:
+    """Boxes to be compared, in float32 at least: areas of half-precision boxes overflow from sides of 256.
+
+    Args:
+        values: of a box: 4 of an upright one, 5 of an oriented one.
+        boxes: `[..., values]`, by the names of the arguments.
+
+    Raises:
+        ValueError: naming the argument whose boxes have another number of values.
+
+    Example:
+        >>> comparable(5, predicted=torch.zeros(3, 4))
+        Traceback (most recent call last):
+        ValueError: predicted: expected oriented boxes [..., 5], got (3, 4)
+    """
+    kind = "upright" if values == 4 else "oriented"
+    for name, x in boxes.items():
+        require(isinstance(x, Tensor), name, f"{kind} boxes [..., {values}]", type(x).__name__)
+        fits = x.dim() > 0 and x.shape[-1] == values
+        require(fits, name, f"{kind} boxes [..., {values}]", tuple(x.shape) or "a scalar")
+    return [at_least_float32(x) for x in boxes.values()]
+
+
 class Pair(NamedTuple):
     """What the members of the IoU family share."""
 
@@ -59,7 +85,12 @@ class Pair(NamedTuple):
 
 
 def measure(boxes1: Tensor, boxes2: Tensor) -> Pair:
-    """Measures of two boxes `[..., 4]`, xyxy."""
+    """Measures of two boxes `[..., 4]`, xyxy, in float32 at least.
+
+    Raises:
+        ValueError: for boxes that are not upright.
+    """
+    boxes1, boxes2 = comparable(4, boxes1=boxes1, boxes2=boxes2)
     left1, top1, right1, bottom1 = boxes1.unbind(-1)
     left2, top2, right2, bottom2 = boxes2.unbind(-1)
     w1, h1 = right1 - left1, bottom1 - top1 + EPS

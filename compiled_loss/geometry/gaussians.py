@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from compiled_loss.checks import finite_number, require
+from compiled_loss.geometry.boxes import comparable
 from compiled_loss.numerics import log1p
 
 # Least variance, in the boxes' unit squared: a hundredth of a unit.
@@ -30,6 +31,7 @@ class _Pair(NamedTuple):
 
 
 def _measure(boxes1: Tensor, boxes2: Tensor, floor: float) -> _Pair:
+    boxes1, boxes2 = comparable(5, boxes1=boxes1, boxes2=boxes2)
     x1, y1, w1, h1, angle1 = boxes1.unbind(-1)
     x2, y2, w2, h2, angle2 = boxes2.unbind(-1)
     p1, q1, p2, q2 = ((side.square() / 4 + floor).sqrt() for side in (w1, h1, w2, h2))

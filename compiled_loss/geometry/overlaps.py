@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import check_part, finite_number, whole_pair
-from compiled_loss.geometry.boxes import EPS, diagonal, iou, measure
+from compiled_loss.geometry.boxes import EPS, comparable, diagonal, iou, measure
 from compiled_loss.numerics import one_minus_exp, power, root
 
 # The power of SIoU's shape cost; its source finds the best between 2 and 6, near 4.
@@ -61,6 +61,7 @@ def siou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> round(siou(torch.tensor([0.0, 0, 1, 1]), torch.tensor([1.0, 0, 2, 1])).item(), 4)
         -0.1967
     """
+    boxes1, boxes2 = comparable(4, boxes1=boxes1, boxes2=boxes2)
     pair = measure(boxes1, boxes2)
     w1, h1, w2, h2 = pair.sizes
     dx, dy = _centres(boxes1, boxes2)
@@ -117,6 +118,7 @@ class InnerIoU:
 
     def __call__(self, boxes1: Tensor, boxes2: Tensor) -> Tensor:
         """`[...]`, at most 1."""
+        boxes1, boxes2 = comparable(4, boxes1=boxes1, boxes2=boxes2)
         inner = iou(self._scaled(boxes1), self._scaled(boxes2))
         return self.overlap(boxes1, boxes2) - iou(boxes1, boxes2) + inner
 
@@ -153,6 +155,7 @@ class MPDIoU:
 
     def __call__(self, boxes1: Tensor, boxes2: Tensor) -> Tensor:
         """`[...]`, at most 1; above -2 of boxes inside the image."""
+        boxes1, boxes2 = comparable(4, boxes1=boxes1, boxes2=boxes2)
         height, width = self.image_size
         return iou(boxes1, boxes2) - (boxes1 - boxes2).square().sum(-1) / (height**2 + width**2)
 
@@ -186,6 +189,7 @@ class NWD:
 
     def __call__(self, boxes1: Tensor, boxes2: Tensor) -> Tensor:
         """`[...]` in `[0, 1]`."""
+        boxes1, boxes2 = comparable(4, boxes1=boxes1, boxes2=boxes2)
         dx, dy = _centres(boxes1, boxes2)
         x, y, far_x, far_y = (boxes2 - boxes1).unbind(-1)
         spread = (far_x - x).square() + (far_y - y).square()

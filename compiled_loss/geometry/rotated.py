@@ -9,6 +9,7 @@ What depends on one box alone is stacked, so that it is not computed anew for ev
 import torch
 from torch import Tensor
 
+from compiled_loss.geometry.boxes import comparable
 from compiled_loss.numerics import log1p, one_minus_exp, root, stack_planes
 
 EPS = 1e-7
@@ -137,6 +138,7 @@ def probiou(boxes1: Tensor, boxes2: Tensor, floor: float = 0.0) -> Tensor:
         >>> round(probiou(square, square).item(), 3), round(probiou(square, line).item(), 3)
         (1.0, 0.553)
     """
+    boxes1, boxes2 = comparable(5, boxes1=boxes1, boxes2=boxes2)
     return gaussian_overlap(gaussians(boxes1, floor), gaussians(boxes2, floor))
 
 
@@ -155,6 +157,7 @@ def gaussians(boxes: Tensor, floor: float = 0.0) -> Tensor:
         >>> gaussians(torch.tensor([5.0, 7.0, 12.0, 6.0, 0.0])).square()
         tensor([25., 49., 12.,  3.,  1.,  0.])
     """
+    (boxes,) = comparable(5, boxes=boxes)
     x, y, width, height, angle = boxes.unbind(-1)
     deviations = root(width.square() / 12 + floor), root(height.square() / 12 + floor)
     return stack_planes(x, y, *deviations, angle.cos(), angle.sin())

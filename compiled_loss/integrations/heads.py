@@ -4,10 +4,13 @@ Letters: C classes, K keypoints.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import finite_number, require, whole_number
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.detection import DetectionLoss
@@ -58,11 +61,14 @@ class Task(NamedTuple):
         return tuple(self.main.gains)
 
 
-def read_task(model: Any) -> Task:
+def read_task(model: Any, *, distributed: bool = False, keep_zeros: bool = True) -> Task:
     """The task of a model.
 
     Args:
         model: a model whose `model.model[-1]` is its head.
+        distributed: average the normaliser over the ranks of the default process group.
+        keep_zeros: where terms are means over positives, of keypoints and masks, count the anchors of alignment 0 that
+            the model's own criterion counts (`TaskAligned`).
 
     Returns:
         `Task`.
@@ -76,6 +82,7 @@ def read_task(model: Any) -> Task:
         >>> read_task(SimpleNamespace(model=[head])).names
         ('box', 'cls', 'l1', 'angle')
     """
+    model = network_of(model)
     head = _head(model)
     given = getattr(model, "args", None) or {}
     given = given if isinstance(given, Mapping) else vars(given)
@@ -84,35 +91,41 @@ def read_task(model: Any) -> Task:
         return finite_number(f"model.args.{name}", default if given.get(name) is None else given[name])
 
     gains = {name: setting(name, default) for name, default in GAINS.items()}
-    loss, maps, rows = _loss(head, gains, getattr(model, "class_weights", None))
+    weights, sigmas = (_tensor(getattr(model, name, None), head) for name in ("class_weights", "kpt_oks_sigmas"))
+    loss, maps, rows = _loss(head, gains, weights, sigmas, distributed)
+    if keep_zeros and rows:  # elsewhere nothing shows of an anchor whose score is 0
+        assert isinstance(loss.assigner, TaskAligned)
+        loss = loss.with_assigner(replace(loss.assigner, keep_zeros=True))
     maps, rows = {"boxes": "boxes", "scores": "scores", **maps}, ("batch_idx", "cls", "bboxes", *rows)
     both = EndToEndLoss(loss) if _has(head, "one2one_cv2") else loss
     return Task(both, maps, rows, bool(given.get("overlap_mask", True)), setting("epochs", 1))
 
 
-def _loss(head: Any, gains: dict[str, float], weights: Any) -> tuple[DenseLoss, dict[str, str], tuple[str, ...]]:
+def _loss(
+    head: Any, gains: dict[str, float], weights: Tensor | None, sigmas: Tensor | None, distributed: bool
+) -> tuple[DenseLoss, dict[str, str], tuple[str, ...]]:
     """The loss of one branch, and the maps and the rows that its task has besides boxes and classes."""
-    if weights is not None:
-        weights = torch.as_tensor(weights, device=device_of(head)).flatten()
     classes = _count(head.nc, "nc")
     common: dict[str, Any] = {
         "strides": _strides(head),
         "reg_max": _count(head.reg_max, "reg_max"),
         "classification": BinaryCrossEntropy(weights),
+        "distributed": distributed,
         **{f"{name}_gain": gains[name] for name in ("box", "cls", "dfl")},
     }
     if _has(head, "ne"):
         return OrientedLoss(classes, angle_gain=gains["angle"], **common), {"angles": "angle"}, ()
     if _has(head, "nm"):
         masks = {"coefficients": "mask_coefficient", "prototypes": "proto"}
-        seen = _has(getattr(head, "proto", None), "semseg")
+        # Of heads of this kind that compare with embeddings the assigner sees no masks.
+        seen = _has(getattr(head, "proto", None), "semseg") and not hasattr(head, "embed")
         return SegmentationLoss(classes, mask_overlap=seen, **common), masks, ("masks",)
     shape = getattr(head, "kpt_shape", None)
     if shape is None:
         return DetectionLoss(classes, **common), {}, ()
     require(isinstance(shape, Sequence) and len(shape) == 2, "model.model[-1].kpt_shape", "(K, D)", shape)
     count, dims = (_count(x, "kpt_shape") for x in shape)
-    common |= {f"{name}_gain": gains[name] for name in ("pose", "kobj")}
+    common |= {f"{name}_gain": gains[name] for name in ("pose", "kobj")} | {"sigmas": sigmas}
     if not _has(head, "flow_model"):
         return PoseLoss(classes, count, dims, **common), {"keypoints": "kpts"}, ("keypoints",)
     flow, maps = head.flow_model.log_prob, {"keypoints": "kpts", "keypoint_sigmas": "kpts_sigma"}
@@ -123,22 +136,50 @@ def _count(value: Any, name: str) -> int:
     return whole_number(f"model.model[-1].{name}", value)
 
 
+def _tensor(values: Any, head: Any) -> Tensor | None:
+    return None if values is None else torch.as_tensor(values, device=device_of(head)).flatten()
+
+
 def _has(thing: Any, name: str) -> bool:
     return getattr(thing, name, None) is not None
 
 
-def _head(model: Any) -> Any:
-    layers = getattr(model, "model", None)
+def network_of(model: Any) -> Any:
+    """The network inside what DDP, FSDP, `torch.compile` or an average of weights wrap around it.
+
+    Raises:
+        ValueError: for anything without a head `model.model[-1]`, with the line that works.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> network = SimpleNamespace(model=["the head"])
+        >>> network_of(SimpleNamespace(module=SimpleNamespace(_orig_mod=network))) is network
+        True
+    """
+    inner = model
+    while (found := getattr(inner, "module", None) or getattr(inner, "_orig_mod", None)) is not None:
+        inner = found
+    layers = getattr(inner, "model", None)
     try:
-        head = layers[-1]  # type: ignore[index]
-    except (TypeError, IndexError):
-        raise ValueError(
-            f"model: expected one whose model.model[-1] is its head, got {type(model).__name__}; "
-            "of a wrapper with .train() and .predict() give the network inside, wrapper.model"
-        ) from None
+        layers[-1]  # type: ignore[index]
+    except (TypeError, IndexError, KeyError):
+        name = type(model).__name__
+        expected = "a network whose model.model[-1] is its head"
+        if hasattr(layers, "model"):
+            expected += ", not what trains one: train() builds another network. Before it, `from "
+            expected += "compiled_loss.integrations.ultralytics import install` and `install(model, compile=True)`;"
+            expected += " in a loop of your own, `network = model.model` and "
+            expected += "`network.criterion = compiled_criterion(network, compile=True)`"
+        raise ValueError(f"model: expected {expected}, got {name}") from None
+    return inner
+
+
+def _head(model: Any) -> Any:
+    head = model.model[-1]
     kind = type(head).__name__
     lacking = [name for name in ("nc", "reg_max", "stride") if not hasattr(head, name)]
-    require(not lacking, "model", "a detection head with nc, reg_max and stride", f"{kind} without {lacking}")
+    expected = "a head of boxes at anchors (detect, segment, pose, obb, World or YOLOE), with nc, reg_max and stride"
+    require(not lacking, "model", expected, f"{kind} without {', '.join(lacking)}")
     strides = _strides(head)
     require(min(strides, default=0) > 0, "model", "a head whose strides are set", f"stride {list(strides)}")
     return head

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compiled_loss.assign.regions import InBox
+from compiled_loss.assign.regions import InBox, Region
 from compiled_loss.assign.rotated import InRotatedBox
 from compiled_loss.checks import given
 from compiled_loss.data.targets import Targets
 from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.geometry.rotated import decode_rotated, rotated_distances
 from compiled_loss.grid import Anchors, Sides, boxes_to_distances, distances_to_boxes
-from compiled_loss.losses.parts import Field, Map
+from compiled_loss.losses.fields import Field, Map
 from compiled_loss.losses.scene import Positives, to_pixels
 from compiled_loss.numerics import at_least_float32
 from compiled_loss.types import Predictions
@@ -25,12 +25,19 @@ _SHORTEST_SIDE = 2
 
 
 class UprightBoxes:
-    """(x1, y1, x2, y2)."""
+    """(x1, y1, x2, y2).
+
+    Args:
+        region: where candidates come from, of an assigner whose own region is None.
+    """
 
     values = 4
     maps: Sequence[Map] = ()
     fields: Sequence[Field] = ()
-    region = InBox()
+    inside = InBox()
+
+    def __init__(self, region: Region = inside) -> None:
+        self.region = region
 
     def check(self, targets: Targets) -> None:
         """Every batch has boxes."""
@@ -68,7 +75,7 @@ class OrientedBoxes:
     fields: Sequence[Field] = (
         Field("angles", (), "float32", "turn of the box about its centre, radians, x towards y"),
     )
-    region = InRotatedBox()
+    region = inside = InRotatedBox()
 
     def check(self, targets: Targets) -> None:
         """Rows have angles."""

@@ -20,9 +20,10 @@ from compiled_loss.checks import (
 )
 from compiled_loss.geometry.masks import decode_masks
 from compiled_loss.grid import Sides, decode_sides
+from compiled_loss.losses.fields import Map
 from compiled_loss.losses.inputs import check_predictions
-from compiled_loss.losses.parts import BoxKind, Extra, Map
-from compiled_loss.losses.ranking import LOWEST, NOTHING, first_of_largest
+from compiled_loss.losses.parts import BoxKind, Extra
+from compiled_loss.losses.ranking import LOWEST, MOST, NOTHING, first_of_largest
 from compiled_loss.losses.scene import anchors_of, image_size_of, sums_are_finite
 from compiled_loss.numerics import at_least_float32, masked
 from compiled_loss.terms.exact import ExactModule
@@ -93,6 +94,8 @@ class Decoder(ExactModule):
         Source: YOLOv10, arXiv 2405.14458.
         """
         k = whole_number("k", k)
+        pairs = k * self.num_classes
+        require(pairs <= MOST, "k", f"at most {MOST} pairs of a detection and a class", f"{k}, {pairs} pairs")
         if mask_size is not None:
             mask_size = whole_pair("mask_size", mask_size, "(height, width) in mask pixels, or None")
         fields, logits = self._read(predictions)

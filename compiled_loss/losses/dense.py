@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from compiled_loss.assign.dense import to_dense
 from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
 from compiled_loss.assign.regions import Region
+from compiled_loss.assign.scheduled import region_or
 from compiled_loss.assign.task_aligned import TaskAligned
-from compiled_loss.checks import check_part, check_shape, check_strides, finite_number, true_or_false, whole_number
+from compiled_loss.checks import check_part, check_shape, check_strides, require, true_or_false, whole_number
 from compiled_loss.data.padded import PaddedTargets
 from compiled_loss.data.targets import Targets
 from compiled_loss.data.values import check_row_values
 from compiled_loss.losses.counting import objects_of
 from compiled_loss.losses.decoding import Decoder
-from compiled_loss.losses.inputs import check_buffers, check_inputs
-from compiled_loss.losses.parts import ROWS, BoxKind, BoxTerm, ClassTerm, Extra, Field, Pairing, Term, Weighted
+from compiled_loss.losses.fields import ROWS, Field
+from compiled_loss.losses.inputs import check_buffers, check_extra, check_inputs, checked_gains
+from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Pairing, Term, Weighted
 from compiled_loss.losses.placing import placed
 from compiled_loss.losses.reducing import reduction_of
 from compiled_loss.losses.scene import Positives, Scene, View, detached, sound_anchors, to_rows, where_sound
@@ -31,9 +33,6 @@ from compiled_loss.reduce import Sums
 from compiled_loss.terms.box import read_sides, scaled_l1
 from compiled_loss.terms.classification import BinaryCrossEntropy, WeightedClasses
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
-
-# Gains whose arguments are not called as their terms.
-_ARGUMENTS = {"seg": "mask", "sem": "semantic"}
 
 
 class DenseLoss(Decoder):
@@ -54,7 +53,7 @@ class DenseLoss(Decoder):
         classification: error of class logits; None is `BinaryCrossEntropy()`.
         extras: further terms.
         gains: factor of each term, in the order in which they are returned; for `R = 1` that of `dfl` is of `l1`.
-        distributed: average the normaliser over the ranks of the default process group.
+        distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
@@ -67,7 +66,7 @@ class DenseLoss(Decoder):
         >>> from compiled_loss import OneMinus
         >>> from compiled_loss.geometry.boxes import giou
         >>> from compiled_loss.losses.boxes import UprightBoxes
-        >>> from compiled_loss.losses.parts import CompareBoxes
+        >>> from compiled_loss.losses.comparing import CompareBoxes
         >>> criterion = DenseLoss(2, [8, 16], 16, boxes=UprightBoxes(), box_term=OneMinus(giou),
         ...                       pairing=CompareBoxes(giou), gains={"box": 2.0, "cls": 1.0, "dfl": 0.25})
         >>> [x.name for x in criterion.maps]
@@ -111,11 +110,10 @@ class DenseLoss(Decoder):
             classification.check(self.num_classes)
         self.extras = tuple(extras)
         for i, extra in enumerate(self.extras):
+            check_extra(f"extras[{i}]", extra)
             if isinstance(extra, nn.Module):  # its buffers move with this one's
                 self.add_module(f"extra{i}", extra)
-        side = "l1" if self.reg_max == 1 else "dfl"
-        checked = {name: finite_number(f"{_ARGUMENTS.get(name, name)}_gain", gain) for name, gain in gains.items()}
-        self.gains = {side if name == "dfl" else name: gain for name, gain in checked.items()}
+        self.gains = checked_gains(gains, self.extras, self.reg_max)
         self.distributed = true_or_false("distributed", distributed)
         self.check_values = true_or_false("check_values", check_values)
         self.per_image = true_or_false("per_image", per_image)
@@ -130,7 +128,7 @@ class DenseLoss(Decoder):
     @property
     def region(self) -> Region:
         """Where candidates lie: what a plan counts pages by, `TargetPlan(..., region=criterion.region)`."""
-        return self.assigner.region or self.boxes.region
+        return region_or(self.assigner.region, self.boxes.region)
 
     def forward(self, predictions: Predictions, targets: Targets | PaddedTargets) -> LossOutput:
         """Loss of a batch.
@@ -224,7 +222,7 @@ class DenseLoss(Decoder):
         """
         targets, dropped = to_rows(predictions, targets)
         self.check(predictions, targets)
-        return placed(predictions, targets, self.strides, self.boxes, self.assigner.region, dropped)
+        return placed(predictions, targets, self.strides, self.boxes, self.region, dropped)
 
     @torch.no_grad()
     def view(self, predictions: Predictions, scene: Scene) -> View:
@@ -285,6 +283,7 @@ class DenseLoss(Decoder):
         terms: dict[str, Term] = {"box": Weighted(box), **error}
         for extra in self.extras:
             terms |= extra(slots)
+        require({*terms} <= {*self.gains}, "extras", "terms that their gains name", [*terms])
         reduced = {name: reduction.of_term(name, term, self.gains[name]) for name, term in terms.items()}
         return {**reduced, "cls": reduction.of_classes(self.classification, self.gains["cls"])}
 

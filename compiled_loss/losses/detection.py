@@ -10,8 +10,9 @@ from torch import Tensor
 from compiled_loss.assign.parts import Assigner
 from compiled_loss.geometry.boxes import ciou
 from compiled_loss.losses.boxes import UprightBoxes
+from compiled_loss.losses.comparing import CompareBoxes, OneMinus
 from compiled_loss.losses.dense import DenseLoss
-from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, CompareBoxes, OneMinus
+from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, Extra
 
 
 class DetectionLoss(DenseLoss):
@@ -26,17 +27,18 @@ class DetectionLoss(DenseLoss):
         num_classes: C.
         strides: pixels per grid unit of each level, finest first.
         reg_max: distance bins R per side.
-        assigner: which anchors learn which row; None is `TaskAligned()`.
+        assigner: which anchors learn which row, a `parts.Assigner`; None is `TaskAligned()`.
         overlap: of predicted and true boxes `[..., 4]`, xyxy, for the assigner and, without a `box_term`, for that.
-        box_term: error of predicted boxes; None is `OneMinus(overlap)`.
-        classification: error of class logits; None is `BinaryCrossEntropy()`.
+        box_term: error of predicted boxes, a `parts.BoxTerm`; None is `OneMinus(overlap)`.
+        classification: error of class logits, a `parts.ClassTerm`; None is `BinaryCrossEntropy()`.
         box_gain: factor of the box term.
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
-        distributed: average the normaliser over the ranks of the default process group.
+        distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
+        extras: terms of your own beside the task's, each a `parts.Extra`.
 
     Raises:
         ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
@@ -73,6 +75,7 @@ class DetectionLoss(DenseLoss):
         distributed: bool = False,
         check_values: bool = True,
         per_image: bool = False,
+        extras: Sequence[Extra] = (),
     ) -> None:
         super().__init__(
             num_classes,
@@ -83,6 +86,7 @@ class DetectionLoss(DenseLoss):
             pairing=CompareBoxes(overlap),
             box_term=box_term or OneMinus(overlap),
             classification=classification,
+            extras=extras,
             gains={"box": box_gain, "cls": cls_gain, "dfl": dfl_gain},
             distributed=distributed,
             check_values=check_values,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.parts import Assigner, check_assigner
+from compiled_loss.assign.scheduled import region_or
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import check_same_device, finite_number, kind_of, require, true_or_false
 from compiled_loss.data.padded import PaddedTargets
@@ -26,7 +27,8 @@ class EndToEndLoss(ExactModule):
     `o L_many + (1 - o) L_one`. In the one-to-many branch a row selects the anchors that the loss's own assigner gives
     it, 10 by default; in the one-to-one branch it selects 7 and keeps the best, so that a model needs no suppression of
     doubles. The share `o` falls over the training, `o(u) = 0.1 + 0.7 max(0, 1 - u / max(E - 1, 1))` after u of E
-    epochs. It is a tensor, changed in place by `set_progress`, so that a schedule compiles nothing anew. Anchors,
+    epochs. It is a tensor, changed in place by `set_progress`, so that a schedule compiles nothing anew; a state dict
+    holds it. Anchors,
     targets in pixels and candidates are found once for both branches.
 
     Args:
@@ -61,12 +63,12 @@ class EndToEndLoss(ExactModule):
             require(isinstance(many, TaskAligned), "one_to_one", expected, None)
             assert isinstance(many, TaskAligned)
             one_to_one = replace(many, top_k=1) if plain_sum else replace(many, top_k=7, keep=1)
-        region = check_assigner("one_to_one", one_to_one).region or loss.boxes.region
+        region = region_or(check_assigner("one_to_one", one_to_one).region, loss.boxes.region)
         require(region == loss.region, "one_to_one", f"candidates as the loss's assigner has, {loss.region}", region)
         self.loss = loss
         self.one_to_one = one_to_one
         self.plain_sum = true_or_false("plain_sum", plain_sum)
-        self.register_buffer("share", torch.tensor(_FIRST), persistent=False)
+        self.register_buffer("share", torch.tensor(_FIRST))
 
     @property
     def check_values(self) -> bool:

@@ -1,16 +1,47 @@
-"""Checks of a loss's two arguments.
+"""Checks of a loss's two arguments, and of what it is made of.
 
 Letters: B images, A anchors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from compiled_loss.checks import check_floating, check_same_device, check_shape, require
+from compiled_loss.checks import check_floating, check_same_device, check_shape, finite_number, kind_of, require
 from compiled_loss.data.targets import Targets, check_structure
-from compiled_loss.losses.parts import Map
+from compiled_loss.losses.fields import Map
+from compiled_loss.losses.parts import Extra
 from compiled_loss.types import Predictions
+
+# Gains whose arguments are not called as their terms.
+_ARGUMENTS = {"seg": "mask", "sem": "semantic"}
+
+
+def check_extra(argument: str, value: Extra) -> None:
+    """Check that an argument gives further terms, and is no class of such.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    members = ("maps", "fields", "gains", "check", "overflow", "decoded")
+    is_one = callable(value) and not isinstance(value, type) and all(hasattr(value, x) for x in members)
+    require(is_one, argument, "an object whose class derives from parts.Extra", kind_of(value))
+
+
+def checked_gains(gains: Mapping[str, float], extras: Sequence[Extra], bins: int) -> dict[str, float]:
+    """The factor of each term by name: those of a loss's arguments, then those that extras bring.
+
+    Raises:
+        ValueError: for a factor that is no finite number of 0 or more, or two terms of one name.
+    """
+    side = "l1" if bins == 1 else "dfl"
+    own = {name: finite_number(f"{_ARGUMENTS.get(name, name)}_gain", gain) for name, gain in gains.items()}
+    found = {side if name == "dfl" else name: gain for name, gain in own.items()}
+    for i, extra in enumerate(extras):
+        for name, gain in extra.gains.items():
+            require(name not in found, f"extras[{i}].gains", f"other names than those of {[*found]}", name)
+            found[name] = finite_number(f"extras[{i}].gains['{name}']", gain)
+    return found
 
 
 def check_inputs(predictions: Predictions, targets: Targets, maps: Sequence[Map], strides: tuple[int, ...]) -> None:

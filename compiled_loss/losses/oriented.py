@@ -3,7 +3,7 @@
 Letters: B images, N rows, A anchors, P positive slots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -12,18 +12,10 @@ from compiled_loss.data.targets import Targets
 from compiled_loss.geometry.rotated import gaussian_overlap, gaussians, probiou
 from compiled_loss.grid import Anchors
 from compiled_loss.losses.boxes import OrientedBoxes, angles_of
+from compiled_loss.losses.comparing import CompareBoxes, OneMinus
 from compiled_loss.losses.dense import DenseLoss
-from compiled_loss.losses.parts import (
-    BoxOverlap,
-    BoxTerm,
-    ClassTerm,
-    CompareBoxes,
-    Field,
-    Map,
-    OneMinus,
-    Term,
-    Weighted,
-)
+from compiled_loss.losses.fields import Field, Map
+from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, Extra, Term, Weighted
 from compiled_loss.losses.scene import Positives, View
 from compiled_loss.terms.rotated import angle_error
 from compiled_loss.types import Assignment, Predictions
@@ -47,19 +39,20 @@ class OrientedLoss(DenseLoss):
         num_classes: C.
         strides: pixels per grid unit of each level, finest first.
         reg_max: distance bins R per side.
-        assigner: which anchors learn which row; None is `TaskAligned()`.
+        assigner: which anchors learn which row, a `parts.Assigner`; None is `TaskAligned()`.
         overlap: of predicted and true boxes `[..., 5]` (cx, cy, w, h, angle), for the assigner and, without a
             `box_term`, for that; None is ProbIoU, in the box term with variances of at least 0.01.
-        box_term: error of predicted boxes; None is `OneMinus(overlap)`.
-        classification: error of class logits; None is `BinaryCrossEntropy()`.
+        box_term: error of predicted boxes, a `parts.BoxTerm`; None is `OneMinus(overlap)`.
+        classification: error of class logits, a `parts.ClassTerm`; None is `BinaryCrossEntropy()`.
         box_gain: factor of the box term.
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
         angle_gain: factor of the angle term.
-        distributed: average the normaliser over the ranks of the default process group.
+        distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
+        extras: terms of your own beside the task's, each a `parts.Extra`.
 
     Raises:
         ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
@@ -97,6 +90,7 @@ class OrientedLoss(DenseLoss):
         distributed: bool = False,
         check_values: bool = True,
         per_image: bool = False,
+        extras: Sequence[Extra] = (),
     ) -> None:
         super().__init__(
             num_classes,
@@ -107,7 +101,7 @@ class OrientedLoss(DenseLoss):
             pairing=CompareBoxes(gaussian_overlap, gaussians) if overlap is None else CompareBoxes(overlap),
             box_term=box_term or OneMinus(overlap or _probiou_of_some_size),
             classification=classification,
-            extras=[AngleTerm()],
+            extras=[AngleTerm(), *extras],
             gains={"box": box_gain, "cls": cls_gain, "dfl": dfl_gain, "angle": angle_gain},
             distributed=distributed,
             check_values=check_values,
@@ -121,6 +115,7 @@ class AngleTerm(nn.Module):
 
     maps: Sequence[Map] = ()
     fields: Sequence[Field] = ()
+    gains: Mapping[str, float] = {}  # the loss's
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
         """Boxes have been looked at."""

@@ -3,89 +3,90 @@
 Letters: B images, N rows, A anchors, C classes, P positive slots.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from compiled_loss.assign.parts import Assigner, Overlap
 from compiled_loss.assign.regions import Region
-from compiled_loss.checks import check_floating, check_part, check_shape, given
+from compiled_loss.checks import check_shape, given
 from compiled_loss.data.targets import Targets
 from compiled_loss.grid import Anchors, Sides
+from compiled_loss.losses.fields import Field, Map
 from compiled_loss.losses.scene import Positives, View
 from compiled_loss.types import Assignment, Predictions
 
-# How well two boxes overlap, at most 1 and either way round the same; they broadcast, in one unit: pixels, if it has an
-# attribute `in_pixels` that is true.
-BoxOverlap = Callable[[Tensor, Tensor], Tensor]
-# `[P]` error of predicted and true boxes `[P, 4 or 5]`, in units of `[P]` pixels. A true one that is all zeros stands
-# for none, or for one of a row that weighs nothing.
-BoxTerm = Callable[[Tensor, Tensor, Tensor], Tensor]
-# Error summed over all logits `[B, C, A]`, not normalised, given the positives and the rows' labels `[N]`. One that is
-# a `WeightedClassTerm` too serves rows with weights, ignore rows and `per_image`.
-ClassTerm = Callable[[Tensor, Assignment, Tensor], Tensor]
 
-
-class Map(NamedTuple):
-    """A field of `Predictions` that a part reads.
+class BoxOverlap(Protocol):
+    """How well two boxes overlap: a function, or an object that is called like one. Any of `compiled_loss.overlaps`.
 
     Args:
-        name: of the field.
-        channels: its channels; a letter where the loss leaves them open.
-        meaning: what it holds, with its unit.
-        pixels: 0 for one column an anchor `[B, channels, A]`; else one value a pixel `[B, channels, H, W]`, each so
-            many mask pixels wide.
-        optional: whether a head may lack it.
+        boxes1: `[..., 4]` xyxy; of oriented boxes `[..., 5]` (cx, cy, w, h, angle). In any one unit, so an overlap is
+            the same for boxes that are twice as large; one that is not has an attribute `in_pixels` that is True.
+        boxes2: the same; both broadcast against each other.
+
+    Returns:
+        `[...]` at most 1, differentiable. What is not above 0 is no overlap to an assigner.
+
+    Example:
+        >>> from compiled_loss import DetectionLoss, overlaps
+        >>> def sharper(boxes1, boxes2):
+        ...     return overlaps.giou(boxes1, boxes2) ** 3
+        >>> criterion = DetectionLoss(80, overlap=sharper)
     """
 
-    name: str
-    channels: int | str
-    meaning: str
-    pixels: int = 0
-    optional: bool = False
-
-    def check(self, predictions: Predictions) -> None:
-        """Check the field's rank, sizes and dtype.
-
-        Raises:
-            ValueError: naming the field, what was expected and what came.
-        """
-        argument, x = f"predictions.{self.name}", getattr(predictions, self.name)
-        if x is None and self.optional:
-            return
-        x = given(argument, x)
-        batch, _, anchors = predictions.scores.shape
-        check_shape(argument, x, [batch, self.channels, *(["H", "W"] if self.pixels else [anchors])])
-        check_floating(argument, x)
+    def __call__(self, boxes1: Tensor, boxes2: Tensor, /) -> Tensor: ...
 
 
-class Field(NamedTuple):
-    """A field of `Targets` that a part reads.
+class BoxTerm(Protocol):
+    """What a predicted box costs: a function, or an object that is called like one; a module may keep buffers.
 
     Args:
-        name: of the field.
-        shape: sizes after N rows, or with "H", "W" those of a map of each image.
-        dtype: as in torch.
-        meaning: what it holds, with its unit.
-        optional: whether targets may lack it.
+        predicted: `[P, 4]` boxes of the positives, xyxy in units of their anchor's stride; of oriented boxes `[P, 5]`
+            (cx, cy, w, h, angle).
+        true: the boxes of their rows, likewise. All zeros in an empty slot, and for a row that weighs nothing: what is
+            returned there is not counted, but must be finite.
+        strides: `[P]` pixels of such a unit.
+
+    Returns:
+        `[P]` errors, differentiable; the loss weighs, sums and normalises them.
+
+    Example:
+        >>> from compiled_loss import DetectionLoss
+        >>> def corners(predicted, true, strides):
+        ...     return (predicted - true).abs().mean(1)
+        >>> criterion = DetectionLoss(80, box_term=corners, box_gain=2.5)
     """
 
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
-    meaning: str
-    optional: bool = False
+    def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor, /) -> Tensor: ...
 
 
-# What every loss reads of targets.
-ROWS = (
-    Field("batch_idx", (), "int64", "image of the row; outside [0, B) the row is padding"),
-    Field("labels", (), "int64", "class of the row, in [0, C)"),
-    Field("boxes", (4,), "float32", "centre x, centre y, width, height as fractions of the image"),
-)
+class ClassTerm(Protocol):
+    """What class logits cost: a function, or an object that is called like one.
+
+    Rows with weights, ignore rows and `per_image` need a `WeightedClassTerm` instead.
+
+    Args:
+        scores: `[B, C, A]` logits of all anchors.
+        assignment: the positives: logit `scores[image, label, anchor]` of slot p has the target `score` where `valid`
+            holds, all others have 0. Empty slots have `score` 0.
+        labels: `[N]` class of each row: `label = labels[assignment.row]`.
+
+    Returns:
+        Scalar: the error summed over all logits, differentiable; the loss normalises it.
+
+    Example:
+        >>> from compiled_loss import DetectionLoss
+        >>> def squared(scores, assignment, labels):
+        ...     image, anchor, row, valid, score, *_ = assignment
+        ...     found, label = scores.sigmoid(), torch.where(valid, labels[row], 0)
+        ...     own = found[image, label, anchor]
+        ...     return found.square().sum() + torch.where(valid, (own - score).square() - own.square(), 0.0).sum()
+        >>> criterion = DetectionLoss(80, classification=squared)
+    """
+
+    def __call__(self, scores: Tensor, assignment: Assignment, labels: Tensor, /) -> Tensor: ...
 
 
 class Weighted(NamedTuple):
@@ -157,7 +158,12 @@ class BoxKind(Protocol):
 
     @property
     def region(self) -> Region:
-        """Inside a box."""
+        """Where candidates come from, of an assigner whose own region is None."""
+        ...
+
+    @property
+    def inside(self) -> Region:
+        """All that a box holds: what an ignore row keeps out of the class term, wherever candidates come from."""
         ...
 
     def check(self, targets: Targets) -> None:
@@ -194,87 +200,54 @@ class Pairing(Protocol):
 
 
 class Extra(Protocol):
-    """Further terms of a task, such as those of keypoints or masks."""
+    """Further terms of a task: of what a head tells and rows hold besides boxes and classes. Derive from it.
 
-    @property
-    def maps(self) -> Sequence[Map]:
-        """What a head predicts for them."""
-        ...
-
-    @property
-    def fields(self) -> Sequence[Field]:
-        """What targets hold for them."""
-        ...
-
-    def check(self, predictions: Predictions, targets: Targets) -> None:
-        """Check that the targets hold what the terms need; the maps are checked already."""
-        ...
-
-    def overflow(self, view: View, assignment: Assignment, slots: int) -> Tensor | int:
-        """How often what was planned on the host did not suffice."""
-        ...
-
-    def decoded(self, predictions: Predictions, anchors: Anchors) -> dict[str, Tensor]:
-        """What they tell of all anchors, as fields `[B, A, ...]` of `Decoded`."""
-        ...
-
-    def __call__(self, positives: Positives) -> dict[str, Term]:
-        """The terms by name, not yet times their gains."""
-        ...
-
-
-class CompareBoxes:
-    """The overlap of boxes in pixels.
+    The least that one says is `maps`, `fields`, `gains` and `__call__`. `Predictions.attributes` and
+    `Targets.attributes` are there for what has no field of its own, such as a depth of every object.
 
     Args:
-        overlap: of two boxes.
-        prepare: what both are turned into first, so that it is not computed anew for every pair.
-    """
-
-    def __init__(self, overlap: BoxOverlap, prepare: Callable[[Tensor], Tensor] | None = None) -> None:
-        check_part("overlap", overlap)
-        self.overlap = overlap
-        self.prepare = prepare or _as_they_are
-
-    def __call__(self, view: View, assigner: Assigner) -> Overlap:
-        """Of every candidate."""
-        predicted, true = self.prepare(view.boxes), self.prepare(view.scene.boxes)
-        return lambda candidates, logits: self.overlap(candidates.of_rows(true), candidates.take(predicted))
-
-
-@dataclass(frozen=True)
-class OneMinus:
-    """The box term `1 - overlap`.
-
-    Args:
-        overlap: of two boxes; it gets them in pixels if it has an attribute `in_pixels` that is true, else in the grid
-            units of their anchor's level.
+        maps: fields of `Predictions` that it reads.
+        fields: fields of `Targets` that it reads.
+        gains: factor of each of its terms, by name.
 
     Example:
-        >>> from compiled_loss.geometry.boxes import giou
-        >>> box = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
-        >>> OneMinus(giou)(box, box, torch.ones(1)).round(decimals=4)
-        tensor([0.])
+        >>> from compiled_loss import DetectionLoss
+        >>> class Depth(Extra):
+        ...     maps = (Map("attributes", 1, "logarithm of the depth in metres"),)
+        ...     fields = (Field("attributes", (1,), "float32", "depth, metres"),)
+        ...     gains = {"depth": 0.5}
+        ...
+        ...     def __call__(self, positives):
+        ...         predicted = positives.read(positives.view.predictions.attributes)  # [P, 1]
+        ...         true = positives.of_rows(positives.view.scene.targets.attributes)  # [P, 1], 0 in empty slots
+        ...         return {"depth": Weighted((predicted - true.clamp(min=0.1).log()).abs()[:, 0])}
+        >>> criterion = DetectionLoss(80, extras=[Depth()])
     """
 
-    overlap: BoxOverlap
+    maps: Sequence[Map] = ()
+    fields: Sequence[Field] = ()
+    gains: Mapping[str, float] = {}
 
-    def __post_init__(self) -> None:
-        check_part("overlap", self.overlap)
+    def check(self, predictions: Predictions, targets: Targets) -> None:
+        """Check that the targets hold what the terms need; the maps are checked already. As `fields` say, if derived.
 
-    def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
-        """`[P]` errors."""
-        if getattr(self.overlap, "in_pixels", False):
-            predicted, true = in_pixels(predicted, strides), in_pixels(true, strides)
-        return 1 - self.overlap(predicted, true)
+        Raises:
+            ValueError: naming the field.
+        """
+        rows = targets.batch_idx.shape[0]
+        for x in self.fields:
+            value = getattr(targets, x.name)
+            if value is not None or not x.optional:
+                check_shape(f"targets.{x.name}", given(f"targets.{x.name}", value), [rows, *x.shape])
 
+    def overflow(self, view: View, assignment: Assignment, slots: int) -> Tensor | int:
+        """How often what was planned on the host did not suffice. Nothing is planned, if derived."""
+        return 0
 
-def in_pixels(boxes: Tensor, strides: Tensor) -> Tensor:
-    """Boxes `[P, 4 or 5]` in units of strides `[P]`, in pixels; angles stay."""
-    if boxes.shape[-1] == 4:
-        return boxes * strides[:, None]
-    return torch.cat([boxes[:, :4] * strides[:, None], boxes[:, 4:]], -1)
+    def decoded(self, predictions: Predictions, anchors: Anchors) -> dict[str, Tensor]:
+        """What they tell of all anchors, as fields `[B, A, ...]` of `Decoded`. Nothing, if derived."""
+        return {}
 
-
-def _as_they_are(boxes: Tensor) -> Tensor:
-    return boxes
+    def __call__(self, positives: Positives) -> dict[str, Term]:
+        """The terms by name, not yet times their gains; nothing in them may depend on how many slots are filled."""
+        ...

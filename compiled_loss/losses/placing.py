@@ -19,7 +19,7 @@ def placed(
     targets: Targets,
     strides: tuple[int, ...],
     kind: BoxKind,
-    region: Region | None = None,
+    region: Region,
     dropped: Tensor | int = 0,
 ) -> Scene:
     """What depends on the targets and the grid alone: anchors, rows in pixels, candidates, ignored anchors.
@@ -29,7 +29,7 @@ def placed(
         targets: N rows.
         strides: pixels per grid unit of each level, finest first.
         kind: what boxes are.
-        region: where candidates are; None: inside of boxes.
+        region: where candidates are.
         dropped: objects that are no rows, as there was no slot for them.
 
     Returns:
@@ -43,8 +43,8 @@ def placed(
     image = torch.where(real, targets.batch_idx, 0).long()
     rows, ignored, grid = real & fits, None, (image, pixels, grid_sizes, strides, targets.pages)
     if targets.ignore is not None:  # wherever the assigner looks, a crowd is what its box holds
-        crowds = candidates_in(kind.region, boxes, rows & targets.ignore, *grid)
+        crowds = candidates_in(kind.inside, boxes, rows & targets.ignore, *grid)
         rows, ignored = rows & ~targets.ignore, covered_anchors(crowds, predictions.scores.shape[0], pixels.shape[0])
         dropped = dropped + (~crowds.layout.fits).sum()
-    candidates = candidates_in(region or kind.region, boxes, rows, *grid)
+    candidates = candidates_in(region, boxes, rows, *grid)
     return Scene(targets, anchors, pixels, boxes, image_size, candidates, dropped, ignored)

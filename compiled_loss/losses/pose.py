@@ -3,7 +3,7 @@
 Letters: B images, N rows, A anchors, K keypoints, D values per keypoint, P positive slots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,8 +15,10 @@ from compiled_loss.geometry.boxes import ciou, xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import COCO_SIGMAS
 from compiled_loss.grid import Anchors, decode_keypoints
 from compiled_loss.losses.boxes import UprightBoxes
+from compiled_loss.losses.comparing import CompareBoxes, OneMinus
 from compiled_loss.losses.dense import DenseLoss
-from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, CompareBoxes, Field, Map, Mean, OneMinus, Term
+from compiled_loss.losses.fields import Field, Map
+from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, Extra, Mean, Term
 from compiled_loss.losses.scene import Positives, View, keypoints_in_pixels
 from compiled_loss.numerics import at_least_float32, binary_cross_entropy
 from compiled_loss.terms.exact import ExactModule
@@ -38,19 +40,20 @@ class PoseLoss(DenseLoss):
         strides: pixels per grid unit of each level, finest first.
         reg_max: distance bins R per side.
         sigmas: `[K]` per-keypoint spread, or None: COCO's for 17 keypoints with visibility, else 1/K.
-        assigner: which anchors learn which row; None is `TaskAligned()`.
+        assigner: which anchors learn which row, a `parts.Assigner`; None is `TaskAligned()`.
         overlap: of predicted and true boxes `[..., 4]`, xyxy, for the assigner and, without a `box_term`, for that.
-        box_term: error of predicted boxes; None is `OneMinus(overlap)`.
-        classification: error of class logits; None is `BinaryCrossEntropy()`.
+        box_term: error of predicted boxes, a `parts.BoxTerm`; None is `OneMinus(overlap)`.
+        classification: error of class logits, a `parts.ClassTerm`; None is `BinaryCrossEntropy()`.
         box_gain: factor of the box term.
         pose_gain: factor of the location term.
         kobj_gain: factor of the visibility term.
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
-        distributed: average the normaliser over the ranks of the default process group.
+        distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
+        extras: terms of your own beside the task's, each a `parts.Extra`.
 
     Raises:
         ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
@@ -90,6 +93,7 @@ class PoseLoss(DenseLoss):
         distributed: bool = False,
         check_values: bool = True,
         per_image: bool = False,
+        extras: Sequence[Extra] = (),
     ) -> None:
         gains = {"box": box_gain, "pose": pose_gain, "kobj": kobj_gain, "cls": cls_gain}
         super().__init__(
@@ -101,7 +105,7 @@ class PoseLoss(DenseLoss):
             pairing=CompareBoxes(overlap),
             box_term=box_term or OneMinus(overlap),
             classification=classification,
-            extras=[KeypointTerms(num_keypoints, keypoint_dims, sigmas)],
+            extras=[KeypointTerms(num_keypoints, keypoint_dims, sigmas), *extras],
             gains={**gains, "dfl": dfl_gain},
             distributed=distributed,
             check_values=check_values,
@@ -121,6 +125,7 @@ class KeypointTerms(ExactModule):
     """
 
     sigmas: Tensor
+    gains: Mapping[str, float] = {}  # the loss's
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ Letters: B images, A anchors, P positive slots.
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from compiled_loss.checks import require
@@ -13,7 +14,7 @@ from compiled_loss.losses.counting import anchor_weights, row_weights
 from compiled_loss.losses.parts import ClassTerm, Mean, MeanWhere, OfImages, Term, Weighted
 from compiled_loss.losses.scene import Positives
 from compiled_loss.numerics import at_least_float32, masked, total
-from compiled_loss.reduce import Sums, score_normaliser, sums
+from compiled_loss.reduce import Sums, normaliser, sum_over_ranks, sums
 
 
 class Reduction(NamedTuple):
@@ -23,13 +24,19 @@ class Reduction(NamedTuple):
         positives: the positives.
         weights: `[P]` weights of their rows, 0 in empty slots; None: each counts 1.
         normaliser: what sums of errors times scores (or the assigner's weights) are divided by, without rows' weights.
+        number: what sums over positives are divided by, how many there are.
+        batch: what sums over images are divided by, B; both, like the normaliser, averaged over ranks where asked for.
         images: B, to be told what each image adds; None where nobody asked.
+        over_ranks: whether counts that a term brings are averaged too.
     """
 
     positives: Positives
     weights: Tensor | None
     normaliser: Tensor
+    number: Tensor
+    batch: Tensor | int
     images: int | None
+    over_ranks: bool
 
     def of_term(self, name: str, term: Term, gain: float) -> Sums:
         """A term, times its gain.
@@ -38,21 +45,26 @@ class Reduction(NamedTuple):
             ValueError: for a scalar, which cannot be told for each image where that is asked for.
         """
         assignment = self.positives.assignment
-        image, valid = assignment.image, assignment.valid
+        image = assignment.image
         if isinstance(term, Weighted):
             scores = assignment.weights().to(term.errors.dtype)
             weighted = sums(self._counted(term.errors) * scores, image, self.images)
             return weighted.map(lambda x: gain * x / self.normaliser)
         if isinstance(term, Mean):
-            count = valid.sum().clamp(min=1) * term.errors.shape[-1]
+            count = self.number * term.errors.shape[-1]
             return sums(self._counted(term.errors), image, self.images).map(lambda x: gain * (x / count))
         if isinstance(term, MeanWhere):
-            count = term.mask.sum().clamp(min=1)
-            mean = sums(masked(self._counted(term.errors), term.mask), image, self.images).map(lambda x: x / count)
-            return mean.at_least_0().map(lambda x: gain * x)
+            found = sums(masked(self._counted(term.errors), term.mask), image, self.images)
+            whole, count = found.batch.detach(), term.mask.sum()
+            if self.over_ranks:  # the sum too: it is the joined batch's that is at least 0
+                whole, joined = sum_over_ranks(torch.stack([whole, count.to(whole.dtype)])).unbind()
+                count = joined.clamp(min=1) / dist.get_world_size()
+            else:
+                count = count.clamp(min=1)
+            return found.zero_where(whole < 0).map(lambda x: gain * (x / count))
         if isinstance(term, OfImages):
             every = torch.arange(term.errors.shape[0], device=image.device)
-            count = term.errors.numel()
+            count = self.batch * term.errors.shape[1]
             return sums(term.errors, every, self.images).map(lambda x: gain * (x / count))
         expected = "terms that tell their images: Weighted, Mean, MeanWhere or OfImages"
         require(self.images is None, "per_image", expected, f"a scalar for {name!r}")
@@ -92,9 +104,15 @@ def reduction_of(positives: Positives, *, over_ranks: bool, per_image: bool) -> 
 
     Args:
         positives: the positives.
-        over_ranks: average the normaliser over the ranks of the default process group.
+        over_ranks: average what sums are divided by over the ranks of the default process group.
         per_image: tell what each image adds.
     """
-    normaliser = score_normaliser(total(positives.assignment.weights()), over_ranks=over_ranks)
-    images = positives.view.predictions.scores.shape[0] if per_image else None
-    return Reduction(positives, row_weights(positives), normaliser, images)
+    assignment, batch = positives.assignment, positives.view.predictions.scores.shape[0]
+    scores, count = total(assignment.weights()), assignment.valid.sum()
+    images = batch if per_image else None
+    if over_ranks:  # in one collective
+        amounts = torch.stack([scores, count.to(scores.dtype), torch.full_like(scores, batch)])
+        mean, number, every = normaliser(amounts, over_ranks=True).unbind()
+        return Reduction(positives, row_weights(positives), mean, number, every, images, over_ranks)
+    divisors = normaliser(scores), normaliser(count), batch
+    return Reduction(positives, row_weights(positives), *divisors, images, over_ranks)

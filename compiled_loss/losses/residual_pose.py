@@ -11,24 +11,14 @@ from torch import Tensor
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.parts import Assigner, Overlap
 from compiled_loss.assign.regions import InBox
-from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import given, numbers_for_each, require
 from compiled_loss.geometry.boxes import ciou, xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import oks
 from compiled_loss.losses.boxes import UprightBoxes
+from compiled_loss.losses.comparing import CompareBoxes, OneMinus
 from compiled_loss.losses.dense import DenseLoss
-from compiled_loss.losses.parts import (
-    BoxOverlap,
-    BoxTerm,
-    ClassTerm,
-    CompareBoxes,
-    Map,
-    Mean,
-    MeanWhere,
-    OneMinus,
-    Pairing,
-    Term,
-)
+from compiled_loss.losses.fields import Map
+from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, Extra, Mean, MeanWhere, Pairing, Term
 from compiled_loss.losses.pose import KeypointTerms, keypoints_of, visible_of
 from compiled_loss.losses.scene import Positives, View, keypoints_in_pixels
 from compiled_loss.numerics import at_least_float32
@@ -60,21 +50,22 @@ class ResidualPoseLoss(DenseLoss):
         sigmas: as for `PoseLoss`.
         keypoint_weights: `[K]` factor of each keypoint's likelihood, or None: 1, save that for 17 keypoints with
             visibility elbows and knees count 1.2, wrists and ankles 1.5.
-        assigner: which anchors learn which row; None is `TaskAligned(region=InBox(fitting_levels=True))`. One without a
-            region looks on all levels.
+        assigner: which anchors learn which row, a `parts.Assigner`; None is `TaskAligned()`. One with a region of its
+            own, such as `InBox()`, looks on all levels.
         overlap: of predicted and true boxes, for rows without a visible keypoint and, without a `box_term`, for that.
-        box_term: error of predicted boxes; None is `OneMinus(overlap)`.
-        classification: error of class logits; None is `BinaryCrossEntropy()`.
+        box_term: error of predicted boxes, a `parts.BoxTerm`; None is `OneMinus(overlap)`.
+        classification: error of class logits, a `parts.ClassTerm`; None is `BinaryCrossEntropy()`.
         box_gain: factor of the box term.
         pose_gain: factor of the location term.
         kobj_gain: factor of the visibility term.
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
         rle_gain: factor of the likelihood term.
-        distributed: average the normaliser over the ranks of the default process group.
+        distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
+        extras: terms of your own beside the task's, each a `parts.Extra`.
 
     Raises:
         ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
@@ -120,6 +111,7 @@ class ResidualPoseLoss(DenseLoss):
         distributed: bool = False,
         check_values: bool = True,
         per_image: bool = False,
+        extras: Sequence[Extra] = (),
     ) -> None:
         keypoints = ResidualKeypointTerms(num_keypoints, keypoint_dims, sigmas, flow, keypoint_weights)
         gains = {"box": box_gain, "pose": pose_gain, "kobj": kobj_gain, "cls": cls_gain}
@@ -127,12 +119,12 @@ class ResidualPoseLoss(DenseLoss):
             num_classes,
             strides,
             reg_max,
-            boxes=UprightBoxes(),
-            assigner=assigner or TaskAligned(region=InBox(fitting_levels=True)),
+            boxes=UprightBoxes(InBox(fitting_levels=True)),
+            assigner=assigner,
             pairing=CompareKeypoints(keypoints, CompareBoxes(overlap)),
             box_term=box_term or OneMinus(overlap),
             classification=classification,
-            extras=[keypoints],
+            extras=[keypoints, *extras],
             gains={**gains, "dfl": dfl_gain, "rle": rle_gain},
             distributed=distributed,
             check_values=check_values,
@@ -171,7 +163,10 @@ class ResidualKeypointTerms(KeypointTerms):
         self.flow = flow
         if flow is not None:
             meaning = "raw spread, channel keypoint*2 + (x, y)"
-            self.maps = [*self.maps, Map("keypoint_sigmas", 2 * self.num_keypoints, meaning, optional=True)]
+            self.maps: Sequence[Map] = [
+                *self.maps,
+                Map("keypoint_sigmas", 2 * self.num_keypoints, meaning, optional=True),
+            ]
         self.register_buffer("keypoint_weights", keypoint_weights, persistent=False)
 
     def forward(self, positives: Positives) -> dict[str, Term]:

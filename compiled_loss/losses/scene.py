@@ -137,6 +137,8 @@ def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
         real = real & targets.angles.isfinite()
     if masks is not None and masks.is_floating_point():
         real = real & sums_are_finite(masks.flatten(1), 1)
+    if targets.attributes is not None:
+        real = real & targets.attributes.isfinite().all(1)
     if weights is not None:
         real = real & weights.isfinite() & (weights >= 0)
     return real

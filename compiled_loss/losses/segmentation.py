@@ -3,7 +3,7 @@
 Letters: B images, N rows, A anchors, C classes, D prototypes, P positive slots, H and W mask pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +18,10 @@ from compiled_loss.geometry.boxes import ciou
 from compiled_loss.geometry.masks import MaskTargets, index_map_targets, mask_iou, resize_prototypes, stacked_targets
 from compiled_loss.grid import Anchors
 from compiled_loss.losses.boxes import UprightBoxes
+from compiled_loss.losses.comparing import CompareBoxes, OneMinus
 from compiled_loss.losses.dense import DenseLoss
-from compiled_loss.losses.parts import (
-    BoxOverlap,
-    BoxTerm,
-    ClassTerm,
-    CompareBoxes,
-    Field,
-    Map,
-    Mean,
-    OfImages,
-    OneMinus,
-    Pairing,
-    Term,
-)
+from compiled_loss.losses.fields import Field, Map
+from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, Extra, Mean, OfImages, Pairing, Term
 from compiled_loss.losses.scene import Positives, Scene, View
 from compiled_loss.numerics import at_least_float32
 from compiled_loss.pages import PAGE
@@ -54,19 +44,20 @@ class SegmentationLoss(DenseLoss):
         strides: pixels per grid unit of each level, finest first.
         reg_max: distance bins R per side.
         mask_overlap: let the assigner, which must be `TaskAligned`, see masks.
-        assigner: which anchors learn which row; None is `TaskAligned()`.
+        assigner: which anchors learn which row, a `parts.Assigner`; None is `TaskAligned()`.
         overlap: of predicted and true boxes `[..., 4]`, xyxy, for the assigner and, without a `box_term`, for that.
-        box_term: error of predicted boxes; None is `OneMinus(overlap)`.
-        classification: error of class logits; None is `BinaryCrossEntropy()`.
+        box_term: error of predicted boxes, a `parts.BoxTerm`; None is `OneMinus(overlap)`.
+        classification: error of class logits, a `parts.ClassTerm`; None is `BinaryCrossEntropy()`.
         box_gain: factor of the box term.
         mask_gain: factor of the mask term; None takes the box term's.
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
         semantic_gain: factor of the semantic term; None takes the box term's.
-        distributed: average the normaliser over the ranks of the default process group.
+        distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
             the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
+        extras: terms of your own beside the task's, each a `parts.Extra`.
 
     Raises:
         ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
@@ -105,6 +96,7 @@ class SegmentationLoss(DenseLoss):
         distributed: bool = False,
         check_values: bool = True,
         per_image: bool = False,
+        extras: Sequence[Extra] = (),
     ) -> None:
         of_boxes = CompareBoxes(overlap)
         gains = {"box": box_gain, "seg": box_gain if mask_gain is None else mask_gain, "cls": cls_gain}
@@ -121,7 +113,7 @@ class SegmentationLoss(DenseLoss):
             pairing=CompareMasks(of_boxes) if true_or_false("mask_overlap", mask_overlap) else of_boxes,
             box_term=box_term or OneMinus(overlap),
             classification=classification,
-            extras=[MaskTerms(num_classes)],
+            extras=[MaskTerms(num_classes), *extras],
             gains=gains,
             distributed=distributed,
             check_values=check_values,
@@ -136,6 +128,8 @@ class MaskTerms(nn.Module):
     Args:
         num_classes: C.
     """
+
+    gains: Mapping[str, float] = {}  # the loss's
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

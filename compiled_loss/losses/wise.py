@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import finite_number, require, share, true_or_false
-from compiled_loss.geometry.boxes import diagonal, measure
-from compiled_loss.numerics import at_least_float32, masked, total
+from compiled_loss.geometry.boxes import comparable, diagonal, measure
+from compiled_loss.numerics import masked, total
 from compiled_loss.reduce import sum_over_ranks
 from compiled_loss.terms.exact import ExactModule
+
+# Logarithm of the largest weight that is allowed.
+_MOST = 60.0
 
 
 class WIoU(ExactModule):
@@ -35,7 +38,7 @@ class WIoU(ExactModule):
         distributed: take the batch's mean over the ranks of the default process group.
 
     Raises:
-        ValueError: for numbers outside these ranges.
+        ValueError: for numbers outside these ranges, and for an alpha and a delta whose weights exceed float32.
 
     Source: arXiv 2301.10051.
 
@@ -64,9 +67,15 @@ class WIoU(ExactModule):
         self.alpha = finite_number("alpha", alpha)
         require(self.alpha > 1, "alpha", "a number above 1", alpha)
         self.delta = finite_number("delta", delta, zero=False)
+        # The largest weight, of b = 1 / ln alpha, and alpha^delta, of b = 0, are factors of float32 numbers.
+        steepness = max(self.delta * math.log(self.alpha), 1e-300)
+        fits = steepness < _MOST and steepness - math.log(steepness) - 1 < _MOST
+        require(fits, "alpha, delta", "weights that float32 holds, alpha^delta below 10^26", (alpha, delta))
         self.momentum = share("momentum", momentum)
         self.distributed = true_or_false("distributed", distributed)
-        self.register_buffer("mean", torch.tensor(finite_number("mean", mean, zero=False)))
+        start = torch.tensor(finite_number("mean", mean, zero=False))
+        require(bool(0 < start < torch.inf), "mean", "a number above 0 that float32 holds", mean)
+        self.register_buffer("mean", start)
 
     def forward(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
         """Errors of the positives.
@@ -79,7 +88,8 @@ class WIoU(ExactModule):
         Returns:
             `[P]`.
         """
-        pair = measure(at_least_float32(predicted), true)
+        predicted, true = comparable(4, predicted=predicted, true=true)
+        pair = measure(predicted, true)
         error = 1 - pair.iou
         # At most 1, but of a predicted box that is inside out, whose corners enclose less.
         attention = (pair.centre_distance / diagonal(pair).detach()).clamp(max=1).exp()

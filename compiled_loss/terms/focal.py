@@ -229,5 +229,5 @@ def _probability(logit: Tensor, exponent: float) -> Tensor:
 
 
 def _cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
-    """Without the cancellation of `softplus(x) - t x`."""
-    return target * F.softplus(-logit) + (1 - target) * F.softplus(logit)
+    """Without the cancellation of `softplus(x) - t x`; a target of 0 wants nothing of a logit of -inf."""
+    return torch.where(target == 0, 0.0, target * F.softplus(-logit)) + (1 - target) * F.softplus(logit)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import finite_number, require
+from compiled_loss.geometry.boxes import comparable
 from compiled_loss.geometry.gaussians import FLOOR, kalman_divergence, kullback_leibler
 from compiled_loss.numerics import add_epsilon, log1p
 
@@ -68,6 +69,7 @@ class KFIoU:
 
     def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
         """`[P]` errors."""
+        predicted, true = comparable(5, predicted=predicted, true=true)
         centre, shape = kalman_divergence(predicted, true, self.floor)
         return centre + shape
 
@@ -101,4 +103,5 @@ class KullbackLeibler:
 
     def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
         """`[P]` errors."""
+        predicted, true = comparable(5, predicted=predicted, true=true)
         return 1 - 1 / (self.tau + log1p(kullback_leibler(predicted, true, self.floor)))

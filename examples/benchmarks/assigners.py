@@ -1,9 +1,10 @@
 """Every assigner against the task-aligned one: the detection loss, forward and backward, compiled and planned.
 
-    python examples/benchmarks/assigners.py [--rounds 9] [--device cuda] [--eager] [--keep-memory]
+    python examples/benchmarks/assigners.py [--rounds 9] [--rows 50 480] [--device cuda] [--eager] [--keep-memory]
 
-Batch 8, 640x640, 80 classes, overlaps by IoU; 50 and 480 mixed rows. In brackets: how many times faster than
-task-aligned in the same run. With `--eager` nothing is compiled.
+Batch 8, 640x640, 80 classes, overlaps by IoU, mixed rows. Of each: its time, and as a multiple of task-aligned ours in
+the same run; then a peer's loss with this assigner where one is installed, eager as it must be, and as a multiple of
+ours. With `--eager` nothing of ours is compiled.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from collections.abc import Callable
 import torch
 from batches import BATCH, CLASSES, GRID_SIZES, MIXED, SIZE, STRIDES, Case, rows_of
 from heads import HEADS, drop_gradients, leaves_of, make_preds
-from timing import cell, in_turn, machine, parser_of, print_table, read_options
+from peers import steps_of_peers
+from timing import available, in_turn, machine, parser_of, print_table, read_options
 from torch import Tensor
 
 from compiled_loss import (
@@ -38,8 +40,8 @@ ASSIGNERS: dict[str, Callable[[], Assigner]] = {
 }
 
 
-def run_case(case: Case, rounds: int, device: str, eager: bool) -> dict[str, float]:
-    """Median milliseconds of every assigner."""
+def run_case(case: Case, rounds: int, device: str, eager: bool, with_peers: bool) -> dict[str, float]:
+    """Median milliseconds of every assigner, and of peers."""
     torch.manual_seed(0)
     torch.compiler.reset()
     preds = make_preds(HEADS["detect"], BATCH, device)
@@ -60,6 +62,9 @@ def run_case(case: Case, rounds: int, device: str, eager: bool) -> dict[str, flo
             compute(predictions, targets).backward()
 
         steps[name] = step
+    if with_peers:
+        peers = steps_of_peers(predictions, case.targets.to(device))
+        steps |= {f"{name}, peer": peer for name, peer in peers.items()}
     return in_turn(steps, rounds, device=device)
 
 
@@ -67,15 +72,21 @@ def main() -> None:
     """Print the table."""
     parser = parser_of(__doc__, rounds=9)
     parser.add_argument("--eager", action="store_true", help="compile nothing")
+    parser.add_argument("--rows", type=int, nargs="+", default=[50, 480], help="default: 50 480")
     options = read_options(parser)
+    with_peers = available("libreyolo")
+    for count in options.rows:
+        case = Case(f"{count} rows, mixed", rows_of(count, MIXED))
+        ms = run_case(case, options.rounds, options.device, options.eager, with_peers)
 
-    def row(case: Case) -> list[str]:
-        ms = run_case(case, options.rounds, options.device, options.eager)
-        return [case.name, cell(ms, FIRST), *(cell(ms, name, FIRST) for name in ASSIGNERS if name != FIRST)]
+        def row(name: str, ms: dict[str, float] = ms) -> list[str]:
+            peer = ms.get(f"{name}, peer")
+            compared = "" if peer is None else f"{peer:.1f} ({peer / ms[name]:.1f}x)"
+            return [name, f"{ms[name]:.1f} ({ms[name] / ms[FIRST]:.2f}x)", compared]
 
-    cases = [Case(f"{count} rows, mixed", rows_of(count, MIXED)) for count in (50, 480)]
-    print_table(["ms, forward + backward (task-aligned / it)", *ASSIGNERS], map(row, cases))
-    print(f"\n{machine('torch', device=options.device)}, median of {options.rounds} rounds in turn")
+        print_table([f"ms, {case.name}", "ours (of task-aligned)", "peer, eager (of ours)"], map(row, ASSIGNERS))
+        print()
+    print(f"{machine('torch', 'libreyolo', device=options.device)}, median of {options.rounds} rounds in turn")
 
 
 if __name__ == "__main__":

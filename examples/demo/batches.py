@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from compiled_loss import TargetPlan, Targets, collate
+from compiled_loss import DenseLoss, TargetPlan, Targets, collate
 from demo.labels import DataError, Dataset, image_tensor
 
 Batch = tuple[Tensor, Targets]
@@ -45,10 +45,11 @@ class Batches(TorchDataset):
             return error
 
 
-def plan_run(dataset: Dataset, batch_size: int, strides: tuple[int, ...], epochs: int) -> TargetPlan:
-    """One shape for the whole run. Augmentation is known in advance, so the very pictures to come are looked at.
+def plan_run(dataset: Dataset, batch_size: int, loss: DenseLoss, epochs: int) -> TargetPlan:
+    """One shape for the whole run, with room for the candidates of a loss.
 
-    Of long runs only the first epochs are; should a later batch exceed the plan, it says so and compiles once more.
+    Augmentation is known in advance, so the very pictures to come are looked at. Of long runs only the first epochs
+    are; should a later batch exceed the plan, it says so and compiles once more.
     """
     looks = max(1, PLANNED_PICTURES // len(dataset)) if dataset.augmented else 1
     varied = range(min(epochs, looks))
@@ -58,7 +59,9 @@ def plan_run(dataset: Dataset, batch_size: int, strides: tuple[int, ...], epochs
     # Twice, since a batch that runs on over the end of an epoch may hold a picture a second time.
     copies = 1 + math.ceil(batch_size / len(dataset))
     size = (dataset.size, dataset.size)
-    return TargetPlan.from_dataset([first] + targets * copies, batch_size=batch_size, image_size=size, strides=strides)
+    return TargetPlan.from_dataset(
+        [first] + targets * copies, batch_size=batch_size, image_size=size, strides=loss.strides, region=loss.region
+    )
 
 
 def stream(batches: Batches, start: int, stop: int, workers: int, device: torch.device) -> Iterator[Batch]:

@@ -13,11 +13,12 @@ from demo.labels import DataError
 
 
 def save(path: Path, settings: dict[str, Any], step: TrainingStep, progress: Progress) -> None:
-    """Write model, optimizer with its moving average, progress, random state and the settings of the run."""
+    """Write model, criterion, optimizer with its moving average, progress, random state and the settings of the run."""
     progress.flush()
     state = {
         "settings": settings,
         "model": step.model.state_dict(),
+        "criterion": step.criterion.state_dict(),
         "optimizer": step.optimizer.state,
         "progress": {name: getattr(progress, name) for name in ("steps", "names", "losses", "overflow")},
         "random": torch.get_rng_state(),
@@ -40,7 +41,7 @@ def read(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways, inside zip and pickle
         raise DataError(f"{path}: not a readable checkpoint ({error.__class__.__name__})") from error
-    parts = {"settings", "model", "optimizer", "progress", "random"}
+    parts = {"settings", "model", "criterion", "optimizer", "progress", "random"}
     if not isinstance(state, dict) or parts - set(state) or not isinstance(state["settings"], dict):
         raise DataError(f"{path}: not a checkpoint of this program")
     return state
@@ -49,6 +50,7 @@ def read(path: Path) -> dict[str, Any]:
 def restore(state: dict[str, Any], step: TrainingStep) -> Progress:
     """Put a checkpoint's state into the step and the random generator; returns the progress made."""
     step.model.load_state_dict(state["model"])
+    step.criterion.load_state_dict(state["criterion"])
     step.optimizer.load_state(state["optimizer"])
     torch.set_rng_state(state["random"])
     return Progress(**state["progress"])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import callback, utils
 
-from compiled_loss import LossOutput, Targets
+from compiled_loss import DenseLoss, EndToEndLoss, EndToEndOutput, LossOutput, Targets
 from demo.batches import Batch
 from demo.optimizer import FlatAdamW
 
@@ -38,11 +38,17 @@ class TrainingStep:
     """
 
     def __init__(
-        self, model: nn.Module, criterion: nn.Module, optimizer: FlatAdamW, *, compiled: bool = True, half: bool = False
+        self,
+        model: nn.Module,
+        criterion: DenseLoss | EndToEndLoss,
+        optimizer: FlatAdamW,
+        *,
+        compiled: bool = True,
+        half: bool = False,
     ):
         self.model, self.criterion, self.optimizer, self.half = model, criterion, optimizer, half
         self.learning_rate = torch.zeros((), device=optimizer.weights.device)
-        self.forward_loss: Callable[[Tensor, Targets], LossOutput] = self._forward_loss
+        self.forward_loss: Callable[[Tensor, Targets], LossOutput | EndToEndOutput] = self._forward_loss
         self.update: Callable[[Tensor], None] = optimizer.step
         if compiled:
             self.forward_loss = torch.compile(self._forward_loss, fullgraph=True)
@@ -52,13 +58,15 @@ class TrainingStep:
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.half):
             return self.model(images)
 
-    def _forward_loss(self, images: Tensor, targets: Targets) -> LossOutput:
+    def _forward_loss(self, images: Tensor, targets: Targets) -> LossOutput | EndToEndOutput:
         return self.criterion(*self.predict(images), targets)
 
-    def __call__(self, images: Tensor, targets: Targets, learning_rate: float) -> LossOutput:
+    def __call__(self, images: Tensor, targets: Targets, learning_rate: float) -> LossOutput | EndToEndOutput:
         return self.run(self.forward_loss, images, targets, learning_rate)
 
-    def run(self, forward_loss: Callable, images: Tensor, targets: Targets, learning_rate: float) -> LossOutput:
+    def run(
+        self, forward_loss: Callable, images: Tensor, targets: Targets, learning_rate: float
+    ) -> LossOutput | EndToEndOutput:
         """The step with another form of forward and loss in the place of the compiled one."""
         self.learning_rate.fill_(learning_rate)
         out = forward_loss(images, targets)
@@ -90,7 +98,7 @@ class Progress:
     overflow: int = 0
     _pending: list[Tensor] = field(default_factory=list)
 
-    def record(self, out: LossOutput, images: int) -> None:
+    def record(self, out: LossOutput | EndToEndOutput, images: int) -> None:
         values = torch.stack([out.total, *out.terms.values()]).detach() / images
         self._pending.append(torch.cat([values, out.overflow[None].to(values)]))
         self.names = ["total", *out.terms]

@@ -18,15 +18,16 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from compiled_loss import DenseLoss, EndToEndLoss, TargetPlan
+from compiled_loss import DenseLoss, EndToEndLoss, Scheduled, TargetPlan
 from demo import checkpoint, evaluate, plots, timing
 from demo.batches import Batches, plan_run, stream
 from demo.console import Display
 from demo.detections import Detections
 from demo.engine import WARM_UP_STEPS, CompileLog, Interrupt, Progress, TrainingStep, learning_rate, train
-from demo.labels import DataError, Dataset, Info, Labels, image_tensor
+from demo.labels import DataError, Dataset, Labels, image_tensor
 from demo.model import STRIDES, Detector
 from demo.optimizer import FlatAdamW
+from demo.parts import SWITCH, options_of
 from demo.settings import Settings
 from demo.splits import training_and_held_out
 from demo.tasks import TASKS, make_loss, make_model
@@ -64,7 +65,10 @@ class Run:
         return self.step.learning_rate.device
 
     def schedule(self, step: int) -> float:
-        """What changes in the course of a run: sets the branches' shares, and returns the learning rate."""
+        """What changes in the course of a run: the branches' shares, a schedule's assigner, and the learning rate."""
+        assigner = one_branch(self.step.criterion).assigner
+        if isinstance(assigner, Scheduled):
+            assigner.set_second(step >= SWITCH * self.steps)
         if isinstance(self.step.criterion, EndToEndLoss):
             self.step.criterion.set_progress(step * self.settings.batch_size // len(self.dataset), self.epochs)
         return learning_rate(step, self.steps, self.settings.lr)
@@ -110,8 +114,8 @@ def prepare(settings: Settings, console: Console) -> Run:
     pictures = [held_out.sample(i) for i in range(len(held_out))]
     steps = _steps(settings, len(dataset))
     epochs = math.ceil(steps * settings.batch_size / len(dataset))
-    plan = plan_run(dataset, settings.batch_size, STRIDES, epochs)
-    step = make_step(settings, dataset.info, device)
+    step = make_step(settings, dataset, device)
+    plan = plan_run(dataset, settings.batch_size, one_branch(step.criterion), epochs)
     progress = Progress()
     if settings.resume:
         state = checkpoint.read(Path(settings.resume))
@@ -135,14 +139,21 @@ def prepare(settings: Settings, console: Console) -> Run:
     return Run(settings, dataset, pictures, plan, step, progress, steps, out)
 
 
-def make_step(settings: Settings, info: Info, device: torch.device) -> TrainingStep:
+def make_step(settings: Settings, dataset: Dataset, device: torch.device) -> TrainingStep:
     """Model, loss and optimizer of a task."""
-    end_to_end = settings.head == "end2end"
+    end_to_end, info = settings.head == "end2end", dataset.info
     model = make_model(settings.task, info, end_to_end).to(device)
-    criterion = make_loss(settings.task, info, end_to_end)
+    names = settings.assigner, settings.box_term, settings.class_term
+    parts = options_of(TASKS[settings.task].loss, *names, dataset.size, end_to_end)
+    criterion = make_loss(settings.task, info, end_to_end, **parts)
     optimizer = FlatAdamW(model, ema_decay=settings.ema)
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return TrainingStep(model, criterion.to(device), optimizer, compiled=settings.compile, half=half)
+
+
+def one_branch(criterion: DenseLoss | EndToEndLoss) -> DenseLoss:
+    """The loss of the branch whose output is used; both branches have the same candidates."""
+    return criterion.one if isinstance(criterion, EndToEndLoss) else criterion
 
 
 def train_to_the_end(this: Run, log: CompileLog, console: Console) -> bool:
@@ -180,7 +191,6 @@ def report(this: Run, compiles: dict[str, int], console: Console) -> None:
     averaged.load_state_dict(this.step.optimizer.averaged_state(this.step.model))
     say = partial(console.print, highlight=False, soft_wrap=True)
     criterion = this.step.criterion
-    assert isinstance(criterion, DenseLoss | EndToEndLoss)
     precision, found = evaluate.evaluate(averaged, criterion, info, this.held_out, device, settings.batch_size)
     results: dict[str, Any] = {"steps": this.steps, **precision._asdict()}
     # Kept at once: nothing that comes after may lose them.
@@ -234,10 +244,9 @@ def _draw(this: Run, model: Detector, found: Sequence[Detections]) -> list[Path]
     image, labels = max(this.held_out, key=lambda pair: (len(pair[1].boxes) <= 6, len(pair[1].boxes)))
     with torch.no_grad():
         (predictions,) = model(image_tensor(image)[None].to(this.device))
-        loss = this.step.criterion
-        loss = loss.one if isinstance(loss, EndToEndLoss) else loss
-        assert isinstance(loss, DenseLoss)
-        assigned = loss.assign(predictions, labels.targets(this.dataset.size).to(this.device))
+        assigned = one_branch(this.step.criterion).assign(
+            predictions, labels.targets(this.dataset.size).to(this.device)
+        )
     plots.assignment(paths[2], image, labels, assigned)
     return paths
 

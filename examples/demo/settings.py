@@ -11,6 +11,7 @@ from typing import Any
 
 from demo import checkpoint
 from demo.labels import DataError
+from demo.parts import ASSIGNERS, CLASS_TERMS, ORIENTED, UPRIGHT
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class Settings:
 
     task: str = "pose"
     head: str = "dense"
+    assigner: str = "task-aligned"
+    box_term: str = ""
+    class_term: str = "bce"
     data: str = ""
     val_fraction: float = 0.0
     val_labels: str = ""
@@ -109,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--task", choices=("detect", "pose", "obb", "segment"), help="default: pose")
     add("--head", choices=("dense", "end2end"), help="end2end: a second head that needs no suppression; default: dense")
+    add("--assigner", choices=tuple(ASSIGNERS), help="who learns which object; default: task-aligned")
+    add("--box-term", choices=(*UPRIGHT, *ORIENTED), help="error of boxes; default: that of the task")
+    add("--class-term", choices=tuple(CLASS_TERMS), help="error of classes; default: bce")
     add("--data", metavar="FOLDER", help="FOLDER/labels.json and FOLDER/images/; default: rendered pictures")
     add(
         "--val-fraction",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from compiled_loss import DenseLoss, DetectionLoss, EndToEndLoss, OrientedLoss, PoseLoss, SegmentationLoss
 from demo.blobs import Blobs
@@ -61,9 +60,9 @@ def make_model(name: str, info: Info, end_to_end: bool) -> Detector:
     return Detector(len(info.classes), task.field, task.channels(info), reg_max=REG_MAX, end_to_end=end_to_end)
 
 
-def make_loss(name: str, info: Info, end_to_end: bool) -> nn.Module:
-    """Called with what the model returns, `(*branches, targets)`."""
+def make_loss(name: str, info: Info, end_to_end: bool, **parts: Any) -> DenseLoss | EndToEndLoss:
+    """Called with what the model returns, `(*branches, targets)`; parts are arguments of the loss."""
     task = TASKS[name]
-    options = {"num_classes": len(info.classes), "strides": STRIDES, "reg_max": REG_MAX, **task.options(info)}
+    options = {"num_classes": len(info.classes), "strides": STRIDES, "reg_max": REG_MAX, **task.options(info), **parts}
     loss = task.loss(**options)
     return EndToEndLoss(loss) if end_to_end else loss

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from compiled_loss import LossOutput, Targets
+from compiled_loss import EndToEndOutput, LossOutput, Targets
 from demo.batches import Batch
 from demo.engine import TrainingStep
 
@@ -23,11 +23,11 @@ def compare(step: TrainingStep, batches: Sequence[Batch], rounds: int) -> tuple[
     """
     predict = torch.compile(step.predict, fullgraph=True)
 
-    def outside(images: Tensor, targets: Targets) -> LossOutput:
+    def outside(images: Tensor, targets: Targets) -> LossOutput | EndToEndOutput:
         return step.criterion(*predict(images), targets)
 
     step.model.train()
-    forms: tuple[Callable[[Tensor, Targets], LossOutput], ...] = (step.forward_loss, outside)
+    forms: tuple[Callable[[Tensor, Targets], LossOutput | EndToEndOutput], ...] = (step.forward_loss, outside)
     seconds: tuple[list[float], list[float]] = ([], [])
     for i in range(WARM_UP_ROUNDS + rounds):
         images, targets = batches[i % len(batches)]

@@ -12,29 +12,23 @@ from compiled_loss import (
     DenseLoss,
     DetectionLoss,
     EndToEndLoss,
-    InBox,
-    KullbackLeibler,
     OrientedLoss,
     PoseLoss,
     Predictions,
-    QualityFocalLoss,
     ResidualPoseLoss,
-    SimOTA,
     Targets,
     TaskAligned,
-    VarifocalLoss,
-    WIoU,
     fill,
     unfill,
 )
-from compiled_loss import overlaps as further
-from compiled_loss.geometry.boxes import cxcywh_to_xyxy, iou
+from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.geometry.keypoints import oks
 from compiled_loss.geometry.rotated import probiou, rotated_hull
 from tests.contract.assigner_cases import ASSIGNER_CASES
 from tests.contract.checks import Case
 from tests.contract.families import further_oriented_overlaps, further_overlaps, overlaps
 from tests.contract.mask_cases import MASK_CASES
+from tests.contract.product import loss_of, rotated
 from tests.contract.rows import ANCHORS, CLASSES, FEW, GRIDS, IMAGES, SIZE, STRIDES, pages_of, rows_of
 from tests.losses.scenes import keypoints_of
 from tests.reference.batches import make_batch, make_predictions
@@ -91,7 +85,7 @@ def loss_case(loss: DenseLoss | EndToEndLoss, *, planned: bool = False, values: 
         if counted:
             turn = torch.arange(len(targets.labels)) % 5
             targets = targets._replace(weights=turn / 2, ignore=turn == 3)
-        return heads + [getattr(targets, name) for name in rows] + [pages_of(targets, task.assigner.region)] * planned
+        return heads + [getattr(targets, name) for name in rows] + [pages_of(targets, task.region)] * planned
 
     names = [*rows, *["pages"] * planned]
     return Case(LossOfTensors(loss, maps, names), inputs, branches * len(maps), len(rows), planned=planned)
@@ -173,29 +167,17 @@ CASES = {
     "overlaps of boxes that later papers added": Case(further_overlaps, two_sets_of_boxes, learnt=2, rows=2),
     "keypoint similarity": Case(similarity, keypoints_and_areas, learnt=1, rows=4),
     **ASSIGNER_CASES,
-    "detection with anchors of equal weight": loss_case(detection(assigner=SimOTA(FEW), overlap=iou), planned=True),
     "detection": loss_case(detection()),
     "detection with planned pages": loss_case(detection(assigner=few), planned=True),
     "detection without bins, with class weights": loss_case(
         detection(reg_max=1, assigner=few, classification=BinaryCrossEntropy([0.5, 2.0])), planned=True
-    ),
-    "detection with Wise IoU and varifocal loss": loss_case(
-        # In evaluation: its running mean would not be the same in the calls that are compared.
-        detection(assigner=few, box_term=WIoU(), classification=VarifocalLoss(class_weights=[0.5, 2.0])).eval(),
-        planned=True,
-    ),
-    "detection with smoothed labels and SIoU": loss_case(
-        detection(assigner=few, overlap=further.siou, classification=BinaryCrossEntropy(label_smoothing=0.1)),
-        planned=True,
     ),
     "pose of 17 keypoints": loss_case(pose(17, assigner=few)),
     "pose of 17 keypoints with planned pages": loss_case(pose(17), planned=True),
     "pose of 5 keypoints without visibility": loss_case(
         pose(5, 2, sigmas=sigmas(), reg_max=1, assigner=few), planned=True, values=2
     ),
-    "pose with residual log-likelihood": residual_pose_case(
-        ResidualPoseLoss(CLASSES, 5, assigner=TaskAligned(FEW, region=InBox(fitting_levels=True)), **residual)
-    ),
+    "pose with residual log-likelihood": residual_pose_case(ResidualPoseLoss(CLASSES, 5, assigner=few, **residual)),
     "overlap of oriented boxes": Case(
         # Off the quarter turns, where the hull's gradient jumps and the last bit of a sine decides.
         lambda a, b: (probiou(a, b, 0.01), rotated_hull(a + 0.01)),
@@ -217,9 +199,6 @@ CASES = {
         rows=2,
     ),
     "oriented boxes": loss_case(oriented(assigner=few)),
-    "oriented boxes with a divergence and quality focal loss": loss_case(
-        oriented(assigner=few, box_term=KullbackLeibler(), classification=QualityFocalLoss()), planned=True
-    ),
     "oriented boxes without bins with planned pages": loss_case(oriented(reg_max=1, assigner=few), planned=True),
     "end to end": loss_case(EndToEndLoss(detection(reg_max=1)), planned=True),
     "end to end by a plain sum": loss_case(EndToEndLoss(detection(), plain_sum=True)),
@@ -228,4 +207,5 @@ CASES = {
         EndToEndLoss(ResidualPoseLoss(CLASSES, 5, **residual))
     ),
     **MASK_CASES,
+    **{f"loss of {parts}": loss_case(loss_of(parts), planned=True) for parts in rotated()},
 }

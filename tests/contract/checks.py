@@ -14,6 +14,7 @@ from compiled_loss.torch_private import quiet
 ROUNDING = 1e-5  # of the largest entry
 COMPILED_SIZES = (17, 0, 100, 1, 480, 2)
 LOW_PRECISION_SIZES = (17, 0, 100)
+WAITING_SIZES = (17, 0)
 EXPORTED_SIZES = (5, 0, 1, 2, 7)
 COMPILED = ("recompiles", "numbers", "cudagraphs")
 
@@ -38,6 +39,12 @@ def audit_compiled(case: Case, *, backend: str = "inductor") -> AuditReport:
     """One compile, forward and backward, for batches of very different numbers of rows, and the eager numbers."""
     batches = [batch_of(case, n, padded=True) for n in COMPILED_SIZES]
     return audit(case.function, batches, warmup=1, backend=backend, tolerance=case.tolerance)
+
+
+def audit_waits(case: Case) -> AuditReport:
+    """Nothing is read from the device, nor does a size depend on a value: no compile, so a second at most."""
+    batches = [batch_of(case, n, padded=True) for n in WAITING_SIZES]
+    return audit(case.function, batches, skip=("breaks", *COMPILED))
 
 
 def audit_low_precision(case: Case) -> AuditReport:

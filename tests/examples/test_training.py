@@ -17,14 +17,13 @@ from demo.batches import Batches, plan_run
 from demo.blobs import Blobs
 from demo.figures import Figures
 from demo.labels import DataError
-from demo.model import STRIDES
 from demo.run import _keep, prepare
 from demo.settings import parse
 from demo.tasks import PROTOTYPES, make_model
 from rich.console import Console
 from train import main
 
-from compiled_loss import EndToEndLoss
+from compiled_loss import DetectionLoss, EndToEndLoss
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--no-compile", "--image-size", "32", "--batch-size", "2", "--workers", "0"]
@@ -178,7 +177,7 @@ def test_ctrl_c_on_the_whole_process_group_saves_and_says_how_to_go_on(folder, t
 
 def test_batches_depend_on_the_step_alone_and_visit_every_picture_once_an_epoch():
     figures = Figures(32, 10)
-    batches = Batches(figures, 4, plan_run(figures, 4, STRIDES, 3), seed=0)
+    batches = Batches(figures, 4, plan_run(figures, 4, DetectionLoss(1), 3), seed=0)
     visited = [place for step in range(5) for place in batches.pictures(step)]
     assert sorted(visited) == [(i, e) for i in range(10) for e in range(2)]
     images, targets = batches.batch(3)

@@ -6,16 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compiled_loss import TargetPlan, Targets
+from compiled_loss import PaddedTargets, TargetPlan, Targets
 from compiled_loss.data.rows import map_rows, pad_rows
 from tests.fuzz.setups import Setup
 from tests.reference.dense_match import Rows
 
-# Targets, and of each of their rows which one it was: -1 of padding.
-Laid = tuple[Targets, np.ndarray]
+# Targets, and of each of their rows (or slots, image after image) which one it was: -1 of padding.
+Flat = tuple[Targets, np.ndarray]
+Laid = Flat | tuple[PaddedTargets, np.ndarray]
 
 
-def plain(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
+def plain(setup: Setup, rows: Rows, rng: np.random.Generator) -> Flat:
     """The rows as they are."""
     fields: dict[str, Tensor | None] = {"keypoints": rows.keypoints, "class_map": rows.class_map}
     if rows.boxes.shape[1] == 5:
@@ -28,7 +29,7 @@ def plain(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
     return Targets(rows.image, rows.labels, boxes, pages=setup.pages, **fields), np.arange(len(rows.image))  # type: ignore[arg-type]
 
 
-def narrow(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
+def narrow(setup: Setup, rows: Rows, rng: np.random.Generator) -> Flat:
     """Integers of 32 bits, boxes of 64."""
     targets, origin = plain(setup, rows, rng)
     return targets._replace(
@@ -36,7 +37,7 @@ def narrow(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
     ), origin
 
 
-def in_order(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
+def in_order(setup: Setup, rows: Rows, rng: np.random.Generator) -> Flat:
     """Sorted by image, told so, padding last."""
     targets, _ = plain(setup, rows, rng)
     origin = np.argsort(rows.image.numpy(), kind="stable")
@@ -45,7 +46,7 @@ def in_order(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
     return targets, _with_padding(origin, targets)
 
 
-def padded(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
+def padded(setup: Setup, rows: Rows, rng: np.random.Generator) -> Flat:
     """Padding anywhere among the rows, which holds anything finite, at -1 or beyond the last image."""
     targets, origin = plain(setup, rows, rng)
     count = max(len(origin), 2)
@@ -63,7 +64,7 @@ def padded(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
     return map_rows(targets, scatter)._replace(batch_idx=batch_idx), spread
 
 
-def planned(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
+def planned(setup: Setup, rows: Rows, rng: np.random.Generator) -> Flat:
     """By a plan."""
     targets, _ = plain(setup, rows, rng)
     plan = TargetPlan(setup.size, setup.strides, num_classes=setup.num_classes)
@@ -72,7 +73,7 @@ def planned(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
     return targets, _with_padding(origin, targets)
 
 
-def pages(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
+def pages(setup: Setup, rows: Rows, rng: np.random.Generator) -> Flat:
     """Padded, with any number of pages, few of them included, as a tensor or a number."""
     targets, origin = padded(setup, rows, rng)
     number = int(rng.choice((2, 3, 4, 16)))
@@ -82,10 +83,33 @@ def pages(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
     return targets._replace(pages=number if as_number else torch.zeros(number, dtype=torch.int8)), origin
 
 
-def tiles(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
+def tiles(setup: Setup, rows: Rows, rng: np.random.Generator) -> Flat:
     """Padded, with any number of mask tiles."""
     targets, origin = padded(setup, rows, rng)
     return targets._replace(mask_tiles=int(rng.choice((1, 4, 64)))), origin
+
+
+def slots(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
+    """In slots of each image, the fullest of which may have some to spare."""
+    targets, _ = plain(setup, rows, rng)
+    fullest = np.bincount(rows.image.numpy(), minlength=setup.batch_size).max(initial=1)
+    count = int(fullest + rng.integers(0, 3))
+    return _slotted(PaddedTargets.from_rows(targets, setup.batch_size, count), rows)
+
+
+def planned_slots(setup: Setup, rows: Rows, rng: np.random.Generator) -> Laid:
+    """In slots of each image, by a plan."""
+    targets, _ = plain(setup, rows, rng)
+    plan = TargetPlan(setup.size, setup.strides, num_classes=setup.num_classes)
+    return _slotted(plan.apply(targets, setup.batch_size, padded=True), rows)
+
+
+def _slotted(targets: PaddedTargets, rows: Rows) -> Laid:
+    origin = np.full(targets.labels.shape, -1)
+    for b, slots in enumerate(origin):
+        own = np.flatnonzero(rows.image.numpy() == b)
+        slots[: len(own)] = own
+    return targets, origin.flatten()
 
 
 def _with_padding(origin: np.ndarray, targets: Targets) -> np.ndarray:
@@ -100,6 +124,8 @@ LAYOUTS: dict[str, Callable[[Setup, Rows, np.random.Generator], Laid]] = {
     "planned": planned,
     "pages": pages,
     "tiles": tiles,
+    "slots": slots,
+    "planned_slots": planned_slots,
 }
 
 

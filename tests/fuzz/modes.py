@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from compiled_loss import Predictions, Targets
+from compiled_loss import PaddedTargets, Predictions, Targets
 from compiled_loss.exporting import Metadata, Setting, load
 from compiled_loss.exporting.files import write
 from compiled_loss.exporting.graphs import AssignmentGraph, LossGraph
@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
     positives: list[tuple[Tensor, Tensor, Tensor]]  # image, anchor and row, one triple a branch
 
 
-Runner = Callable[[Scene, Targets], Outcome]
+Runner = Callable[[Scene, Targets | PaddedTargets], Outcome]
 
 
 def eager(setup: Setup) -> Runner:
@@ -48,7 +48,7 @@ def compiled(setup: Setup) -> Runner:
 
     run, graphs = _in_torch(setup, compile), 0
 
-    def once(scene: Scene, targets: Targets) -> Outcome:
+    def once(scene: Scene, targets: Targets | PaddedTargets) -> Outcome:
         nonlocal graphs
         before = _graphs()
         outcome = run(scene, targets.mark_dynamic())
@@ -88,12 +88,12 @@ def _in_torch(setup: Setup, wrap: Callable[[Callable[..., Any]], Callable[..., A
     task = loss.loss if isinstance(loss, EndToEndLoss) else loss
     task.positives = _watched(task.positives, seen)
 
-    def step(heads: list[dict[str, Tensor]], targets: Targets) -> tuple[Any, list[Any]]:
+    def step(heads: list[dict[str, Tensor]], targets: Targets | PaddedTargets) -> tuple[Any, list[Any]]:
         return loss(*(Predictions(grid_sizes=grids, **maps) for maps in heads), targets), seen
 
     call = wrap(step)
 
-    def run(scene: Scene, targets: Targets) -> Outcome:
+    def run(scene: Scene, targets: Targets | PaddedTargets) -> Outcome:
         seen.clear()  # here, since a graph would be one for the list's length
         leaves = [{name: x.detach().clone().requires_grad_() for name, x in maps.items()} for maps in scene.heads]
         out, assigned = call(leaves, targets)
@@ -125,7 +125,7 @@ def _as_files(setup: Setup, suffix: str) -> Runner:
             write(program, metadata, path)
             files.append(load(path))
 
-    def run(scene: Scene, targets: Targets) -> Outcome:
+    def run(scene: Scene, targets: Targets | PaddedTargets) -> Outcome:
         rows = {
             "cls" if name == "labels" else name: x for name, x in targets._asdict().items() if isinstance(x, Tensor)
         }

@@ -10,7 +10,6 @@ from compiled_loss import (
     BinaryCrossEntropy,
     DetectionLoss,
     EndToEndLoss,
-    InBox,
     OrientedLoss,
     PoseLoss,
     ResidualPoseLoss,
@@ -81,9 +80,8 @@ class Setup:
         """The package's loss."""
         options: dict[str, Any] = {"strides": self.strides, "reg_max": self.reg_max, "check_values": False}
         options["classification"] = BinaryCrossEntropy(self.class_weights)
-        region = InBox(fitting_levels=True) if self.kind == "residual" else None
         selected = {} if self.end_to_end else {"top_k": self.top_k, "keep": self.keep}
-        options["assigner"] = TaskAligned(**selected, alpha=self.alpha, region=region)
+        options["assigner"] = TaskAligned(**selected, alpha=self.alpha)
         if self.kind in ("pose", "residual"):
             options |= {"num_keypoints": self.keypoints, "keypoint_dims": self.dims}
         if self.kind == "residual":
@@ -165,7 +163,7 @@ COMPILED = (
     Setup("obb", layout="planned", grid=(6, 5), top_k=3),
     Setup("segment", mask_overlap=True, semantic=True, layout="planned", top_k=3),
     Setup("segment", reg_max=1, stacked=True, layout="padded", grid=(5, 6), batch_size=3, top_k=3),
-    Setup(end_to_end="share", reg_max=1, layout="planned", dtype=torch.float64),
+    Setup(end_to_end="share", reg_max=1, layout="planned_slots", dtype=torch.float64),
 )
 # What is exported: flags stand in every true keypoint, masks in index maps, predictions in float32. Gradients take most
 # of the time. Tests take the first.

@@ -49,7 +49,7 @@ def reference(batch: Batch, raw: Raw | Pair, oracle: Oracle, *, oracle_ties: boo
         batch,
         raw,
         class_weights=list(head.class_weights) if head.class_weights else None,
-        mask_overlap=head.version26,
+        mask_overlap=head.mask_overlap,
         flow=oracle.flow,
         shares=oracle.shares if head.end_to_end else None,
         oracle_ties=oracle_ties,

@@ -41,6 +41,11 @@ class Head(NamedTuple):
         return "26" in self.config
 
     @property
+    def mask_overlap(self) -> bool:
+        """Whether the assigner of a mask head sees masks."""
+        return self.version26 and "yoloe" not in self.config
+
+    @property
     def oriented(self) -> bool:
         return "-obb" in self.config
 
@@ -69,7 +74,9 @@ class Outcome(NamedTuple):
 def build_model(head: Head) -> Any:
     """A model with random weights, the same every time."""
     torch.manual_seed(0)
-    kinds = {"-pose": tasks.PoseModel, "-obb": tasks.OBBModel, "-seg": tasks.SegmentationModel}
+    kinds = {"-pose": tasks.PoseModel, "-obb": tasks.OBBModel, "-world": tasks.WorldModel}
+    seg = tasks.YOLOESegModel if "yoloe" in head.config else tasks.SegmentationModel
+    kinds |= {"-seg": seg, "yoloe": tasks.YOLOEModel}
     kind = next((model for ending, model in kinds.items() if ending in head.config), tasks.DetectionModel)
     config = copy.deepcopy(kind(head.config, verbose=False).yaml)
     config |= {"nc": head.num_classes, "reg_max": head.reg_max}

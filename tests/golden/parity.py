@@ -51,8 +51,13 @@ HEADS = {
     "pose-26": Head("yolo26n-pose.yaml", 1, reg_max=1, kpt_shape=(17, 3)),
     "pose-26-5x2": Head("yolo26n-pose.yaml", 2, reg_max=1, kpt_shape=(5, 2)),
     "pose-26-5x3": Head("yolo26n-pose.yaml", 2, reg_max=1, kpt_shape=(5, 3)),
+    # Classes by embedding, as many as the configuration names.
+    "world": Head("yolov8s-worldv2.yaml", 80),
+    "yoloe": Head("yoloe-11s.yaml", 80),
+    "yoloe-26": Head("yoloe-26n.yaml", 80, reg_max=1),
+    "yoloe-segment": Head("yoloe-11s-seg.yaml", 80),
 }
-OTHERS = ("yolo11n-cls.yaml",)
+OTHERS = ("yolo11n-cls.yaml", "yolo26n-sem.yaml", "yolo26n-depth.yaml")
 
 
 def same_interface(oracle: Oracle, criterion: Criterion, batch: Batch, raw: Raw | Pair) -> bool:

@@ -17,7 +17,9 @@ from tests.reference.flow import LearntDensity
 from tests.reference.mask_batches import add_mask_predictions, add_masks
 from tests.reference.masks import row_masks
 
-CASES = [case for family in FAMILIES for case in load_cases(family) if not case.ties]
+# Of anchors with the same alignment the model's own criterion takes others; where terms are means over positives, as of
+# keypoints, the criterion takes those that have none at all as the model's own does.
+CASES = [case for family in FAMILIES for case in load_cases(family) if not case.ties or case.num_keypoints]
 
 
 @pytest.mark.parametrize("case", CASES, ids=repr)
@@ -76,6 +78,45 @@ def test_gains_come_from_the_models_args_and_default_where_missing():
         assert (loss.gains["box"], loss.gains["cls"], loss.gains["kobj"]) == (2.0, 0.5, 3.0)
     del model.args
     assert compiled_criterion(model).task.main.gains["box"] == 7.5
+
+
+def test_wrappers_of_a_network_are_taken_off():
+    model = stand_in()
+    preds, rows = example()
+    expected = compiled_criterion(model)(preds, rows)[0]
+    for wrapped in (SimpleNamespace(module=model), SimpleNamespace(module=SimpleNamespace(_orig_mod=model))):
+        assert torch.equal(compiled_criterion(wrapped)(preds, rows)[0], expected)
+
+
+def test_spreads_of_keypoints_come_from_the_model():
+    batch = make_batch(1, counts=(3, 2), size=(64, 96), num_keypoints=5)
+    preds, rows = arguments(batch, make_predictions(2, batch, num_keypoints=5))
+    model = stand_in(kpt_shape=[5, 3])
+    plain = compiled_criterion(model)(preds, rows)[1]["pose_loss"]
+    spreads = [0.2, 0.05, 0.2, 0.4, 0.1]
+    for given in (spreads, torch.tensor(spreads)):
+        model.kpt_oks_sigmas = given
+        loss = PoseLoss(3, 5, sigmas=spreads)
+        ours = compiled_criterion(model)
+        assert torch.equal(ours.loss.extras[0].sigmas, loss.extras[0].sigmas)  # type: ignore[union-attr]
+        assert ours(preds, rows)[1]["pose_loss"] != plain
+    model.kpt_oks_sigmas = [0.1] * 4
+    with pytest.raises(ValueError, match=r"sigmas: expected shape \[5\], got \(4,\)"):
+        compiled_criterion(model)
+
+
+def test_updates_can_be_given_set_and_made_one_by_one():
+    model = stand_in(one2one_cv2=1)
+    model.args.epochs = 5
+    shares = []
+    for criterion in (compiled_criterion(model, updates=3), compiled_criterion(model), compiled_criterion(model)):
+        shares.append(criterion.loss.share)  # type: ignore[union-attr]
+    criterion.updates = 3
+    assert [round(x.item(), 4) for x in shares] == [0.275, 0.8, 0.275]
+    criterion.update()
+    assert (criterion.updates, round(shares[2].item(), 4)) == (4, 0.1)
+    with pytest.raises(ValueError, match="updates: expected an integer of at least 0, got -1"):
+        compiled_criterion(model, updates=-1)
 
 
 def test_a_criterion_kept_on_a_model_leaves_its_state_dict_alone():
@@ -137,8 +178,10 @@ def test_a_model_without_a_detection_head_raises():
         compiled_criterion(SimpleNamespace(model=nn.Sequential(nn.Linear(2, 2))))
     with pytest.raises(ValueError, match=r"model\.model\[-1\].*got Linear"):
         compiled_criterion(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match=r"wrapper\.model"):
+    with pytest.raises(ValueError, match=r"train\(\) builds another network.*install\(model, compile=True\)"):
         compiled_criterion(SimpleNamespace(model=stand_in()))
+    with pytest.raises(ValueError, match=r"got SemanticHead without reg_max, stride"):
+        compiled_criterion(SimpleNamespace(model=[type("SemanticHead", (), {"nc": 19})()]))
     model = stand_in()
     model.model[-1].stride = torch.zeros(3)
     with pytest.raises(ValueError, match="strides are set"):

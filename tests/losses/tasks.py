@@ -10,7 +10,6 @@ from compiled_loss import (
     BinaryCrossEntropy,
     DenseLoss,
     DetectionLoss,
-    InBox,
     OrientedLoss,
     PoseLoss,
     Predictions,
@@ -42,8 +41,7 @@ def make_loss(task: str, **changes: Any) -> DenseLoss:
     kind, options = OPTIONS[task]
     selected = {name: changes.pop(name) for name in ("top_k", "keep", "alpha", "beta") if name in changes}
     if selected:
-        region = InBox(fitting_levels=True) if kind is ResidualPoseLoss else None
-        changes["assigner"] = TaskAligned(**selected, region=region)
+        changes["assigner"] = TaskAligned(**selected)
     if "class_weights" in changes:
         changes["classification"] = BinaryCrossEntropy(changes.pop("class_weights"))
     return kind(CLASSES, **(options | changes))

@@ -1,12 +1,16 @@
-"""The distributed normaliser: two processes, one of them without objects, against the formula."""
+"""What is averaged over ranks: two processes against the formula, and against one process on the joined batch."""
+
+from typing import Any
 
 import pytest
 import torch
 from torch import distributed
 from torch import multiprocessing as mp
 
-from compiled_loss import DetectionLoss
+from compiled_loss import DetectionLoss, Predictions
+from compiled_loss.data.rows import map_rows
 from tests.losses.scenes import Scene, make_scene, outcome
+from tests.losses.tasks import OPTIONS, make_loss, make_task
 
 WORLD = 2
 
@@ -62,3 +66,57 @@ def test_asking_for_ranks_without_a_process_group_is_refused():
     criterion = DetectionLoss(3, distributed=True)
     with pytest.raises(ValueError, match="distributed: expected an initialised process group, got None"):
         criterion(*scene_of(0, empty=False))
+
+
+SHARES = ((0, 1), (2,))  # images of each rank, not equally many
+
+
+def share_of(scene: Scene, images: tuple[int, ...]) -> Scene:
+    """The batch of some neighbouring images."""
+    some, first = slice(images[0], images[-1] + 1), images[0]
+    maps: dict[str, Any] = {
+        name: x[some].detach().requires_grad_() if isinstance(x, torch.Tensor) else x
+        for name, x in scene.predictions._asdict().items()
+    }
+    kept = torch.isin(scene.targets.batch_idx, torch.tensor(images)).nonzero().flatten()
+    rows = map_rows(scene.targets, lambda x: x[kept])
+    whole = {n: x[some] for n in ("index_map", "class_map") if (x := getattr(rows, n)) is not None}
+    return Scene(Predictions(**maps), rows._replace(batch_idx=rows.batch_idx - first, **whole))
+
+
+def losses_of_tasks(rank: int, path: str, results: mp.SimpleQueue) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=WORLD)
+    answers = {}
+    for task in OPTIONS:
+        scene = share_of(make_task(task), SHARES[rank])
+        out, gradients = outcome(make_loss(task, distributed=True), scene)
+        images = len(SHARES[rank])
+        terms = {name: x.item() / images for name, x in out.terms.items()}
+        answers[task] = terms, [(g / images).numpy() for g in gradients]
+    results.put((rank, answers))
+    distributed.destroy_process_group()
+
+
+def test_the_mean_over_ranks_of_the_mean_of_an_image_is_that_of_the_joined_batch(tmp_path):
+    context = mp.get_context("spawn")
+    results = context.SimpleQueue()
+    path = tmp_path / "store"
+    workers = [context.Process(target=losses_of_tasks, args=(rank, path, results)) for rank in range(WORLD)]
+    for worker in workers:
+        worker.start()
+    answers = dict(results.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+
+    for task in OPTIONS:
+        out, gradients = outcome(make_loss(task), make_task(task))
+        images = sum(len(share) for share in SHARES)
+        for name, term in out.terms.items():
+            mean = sum(answers[rank][task][0][name] for rank in range(WORLD)) / WORLD
+            assert mean == pytest.approx(term.item() / images, rel=1e-5, abs=1e-7), (task, name)
+        for i, gradient in enumerate(gradients):
+            # What DistributedDataParallel makes of the ranks' gradients: their mean.
+            joined = torch.cat([torch.as_tensor(answers[rank][task][1][i]) / WORLD for rank in range(WORLD)])
+            torch.testing.assert_close(joined, gradient / images, rtol=1e-4, atol=1e-7)

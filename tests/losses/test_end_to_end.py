@@ -13,6 +13,7 @@ from compiled_loss import (
     OrientedLoss,
     PoseLoss,
     Predictions,
+    Scheduled,
     SimOTA,
     Targets,
     TaskAligned,
@@ -114,10 +115,28 @@ def test_a_schedule_changes_the_loss_of_the_compiled_step_and_compiles_nothing()
     assert len(set(totals)) == 4
 
 
+def test_a_training_goes_on_where_its_state_was_saved():
+    def made() -> EndToEndLoss:
+        assigner = Scheduled(TaskAligned(), TaskAligned(top_k=5))
+        return EndToEndLoss(DetectionLoss(3, assigner=assigner), one_to_one=Scheduled(TaskAligned(), TaskAligned(1)))
+
+    old, new = made(), made()
+    old.set_progress(7, 10)
+    for schedule in (old.loss.assigner, old.one_to_one):
+        assert isinstance(schedule, Scheduled)
+        schedule.set_second(True)
+    state = old.state_dict()
+    assert sorted(state) == ["loss.assigner.second", "one_to_one.second", "share"]
+    new.load_state_dict(state)
+    many, one = scenes_of(old, 3)
+    totals = [x(many.predictions, one.predictions, many.targets).total for x in (old, new, made())]
+    assert totals[0] == totals[1] != totals[2]
+
+
 def test_a_half_precision_pair_keeps_its_share_and_moves_with_the_model():
     criterion = EndToEndLoss(DetectionLoss(3)).half()
     assert criterion.share.dtype == torch.float32
-    assert list(criterion.state_dict()) == []
+    assert list(criterion.state_dict()) == ["share"]
     assert criterion.to("meta").share.is_meta
 
 

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from compiled_loss import Predictions, ResidualPoseLoss, TargetPlan, Targets, TaskAligned
+from compiled_loss import (
+    ATSS,
+    Assigner,
+    EndToEndLoss,
+    Predictions,
+    ResidualPoseLoss,
+    Scheduled,
+    TargetPlan,
+    Targets,
+    TaskAligned,
+)
 from compiled_loss.assign.regions import InBox, fitting_levels
 from compiled_loss.terms.keypoints import residual_log_likelihood
 from tests.assign.scenes import anchors_of, candidates_of
@@ -76,11 +86,7 @@ def test_the_loss_is_that_of_the_loops_for_few_and_many_objects(counts):
 
 def test_bins_sigmas_weights_and_fewer_anchors_reach_the_loss():
     sigmas, weights = torch.linspace(0.05, 0.2, 5), torch.tensor([1.0, 2.0, 0.0, 0.5, 1.0])
-    options = {
-        "sigmas": sigmas,
-        "keypoint_weights": weights,
-        "assigner": TaskAligned(7, 1, region=InBox(fitting_levels=True)),
-    }
+    options = {"sigmas": sigmas, "keypoint_weights": weights, "assigner": TaskAligned(7, 1)}
     criterion = ResidualPoseLoss(2, 5, reg_max=16, flow=log_density, **options)
     lists = {"sigmas": sigmas.double().tolist(), "keypoint_weights": weights.tolist()}
     check(criterion, *draw(6, reg_max=16), **lists, top_k=7, keep=1)
@@ -221,6 +227,53 @@ def test_the_gate_leaves_the_candidates_of_the_loops(layout):
     for n, box in enumerate(boxes.numpy()):
         expected = level_gate(candidates(points * stride[:, None], box, 16), stride, box)
         assert anchors_of(found, n) == expected.nonzero()[0].tolist()
+
+
+def taken(criterion: ResidualPoseLoss, batch: Batch, raw: Raw) -> set[tuple[int, int, int]]:
+    predictions = Predictions(raw.boxes, raw.scores, raw.grid_sizes, raw.keypoints)
+    a = criterion.assign(predictions, Targets(*batch[2:6]))
+    return set(zip(*(x[a.valid].tolist() for x in (a.image, a.anchor, a.row)), strict=True))
+
+
+def of_kind(assigner: Assigner | None = None) -> ResidualPoseLoss:
+    return ResidualPoseLoss(2, 5, reg_max=1, flow=None, assigner=assigner)
+
+
+def test_the_gate_is_the_boxes_own_whatever_the_assigner():
+    batch, raw = draw(14, counts=(9, 12))
+    gated, open_ = taken(of_kind(), batch, raw), taken(of_kind(TaskAligned(region=InBox())), batch, raw)
+    assert gated != open_
+    assert taken(of_kind(TaskAligned()), batch, raw) == gated
+    schedule = Scheduled(TaskAligned(top_k=3), TaskAligned())
+    assert taken(of_kind(schedule), batch, raw) == taken(of_kind(TaskAligned(top_k=3)), batch, raw)
+    schedule.set_second(True)
+    assert taken(of_kind(schedule), batch, raw) == gated
+    later = Scheduled(ATSS(), Scheduled(TaskAligned(), ATSS()), second=True)
+    assert taken(of_kind(later), batch, raw) == gated
+    assert TargetPlan(batch.size, region=of_kind(later).region).apply(Targets(*batch[2:6])).pages is not None
+
+
+def test_both_branches_of_a_loss_with_an_assigner_of_ones_own_are_gated():
+    gate = InBox(fitting_levels=True)
+    both = EndToEndLoss(of_kind(TaskAligned(top_k=5)))
+    assert (both.many.region, both.one.region) == (gate, gate)
+    assert EndToEndLoss(of_kind(), one_to_one=TaskAligned(1)).one.region == gate
+    with pytest.raises(ValueError, match="one_to_one: expected candidates as the loss's"):
+        EndToEndLoss(of_kind(), one_to_one=TaskAligned(1, region=InBox()))
+
+
+def test_a_crowd_holds_anchors_of_every_level():
+    batch, raw = draw(15, counts=(1, 1))
+    row = torch.tensor([[0.5, 0.5, 0.4, 0.4]] * 2)
+    targets = Targets(torch.tensor([0, 1]), torch.tensor([0, 1]), row, torch.rand(2, 5, 3), ignore=torch.ones(2) > 0)
+    predictions = Predictions(raw.boxes, raw.scores, raw.grid_sizes, raw.keypoints)
+    found = of_kind().place(predictions, targets).ignored
+    points, stride = anchor_grid(raw.grid_sizes, STRIDES)
+    for n, box in enumerate(pixel_boxes(row, *batch.size)):
+        inside = candidates(points * stride[:, None], box, 16)
+        assert found is not None
+        assert found[n].tolist() == inside.tolist()
+        assert (level_gate(inside, stride, box) != inside).any()
 
 
 def test_wrong_shapes_are_refused_by_name():

@@ -172,3 +172,27 @@ def test_a_predicted_box_that_is_inside_out_costs_a_finite_number():
     # Centres at (158, 4), beyond the corners' hull, and at (0, 50).
     torch.testing.assert_close(error, torch.full((2,), torch.e))
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "options", [{"alpha": 1e13}, {"delta": 1e-40}, {"delta": 5e-324}, {"alpha": 1.0 + 2**-52, "delta": 1e-15}]
+)
+def test_weights_that_float32_does_not_hold_are_refused(options):
+    with pytest.raises(ValueError, match="alpha, delta: expected weights that float32 holds"):
+        WIoU(**options)
+
+
+@pytest.mark.parametrize("options", [{"alpha": 1e8}, {"delta": 90.0}, {"alpha": 1.5, "delta": 1e-20}])
+def test_the_steepest_weights_that_are_allowed_are_finite(options):
+    for mean in (1e-30, 1e-6, 1.0, 1e30):
+        term = WIoU(mean=mean, momentum=0.0, **options)
+        x = torch.tensor([[0.0, 0, 4, 4], [0.0, 0, 4, 3], [50.0, 50, 51, 51]], requires_grad=True)
+        error = term(x, torch.tensor([[0.0, 0, 4, 4]]), torch.ones(3))
+        assert error.isfinite().all()
+        assert torch.autograd.grad(error.sum(), x)[0].isfinite().all()
+
+
+def test_a_mean_that_float32_does_not_hold_is_refused():
+    for mean in (1e300, 1e-300):
+        with pytest.raises(ValueError, match="mean: expected a number above 0 that float32 holds"):
+            WIoU(mean=mean)

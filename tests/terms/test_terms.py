@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from compiled_loss.terms.box import distribution_focal, scaled_l1
 from compiled_loss.terms.classification import BinaryCrossEntropy, softplus_sum
+from compiled_loss.terms.focal import QualityFocalLoss, VarifocalLoss
 from compiled_loss.terms.keypoints import keypoint_location
 from compiled_loss.terms.rotated import angle_error
 from compiled_loss.types import Assignment
@@ -116,3 +118,42 @@ def test_the_angle_of_a_long_box_counts_less():
     turn, width = torch.full((3,), math.pi / 4), torch.tensor([math.e**3, 1.0, 0.0])
     error = angle_error(turn, torch.zeros(3), width, torch.tensor([1.0, math.e**3, 0.0]))
     assert error.tolist() == pytest.approx([math.exp(-1), math.exp(-1), 1])
+
+
+def of_a_positive(score: float, weight: float | None = None) -> tuple[Tensor, Assignment, dict[str, Tensor]]:
+    """Logits of two classes and three anchors, -inf in one of class 1, and a positive of class 0 there."""
+    scores = torch.tensor([[[0.5, 1.0, -1.0], [0.25, -math.inf, 0.0]]], requires_grad=True)
+    image, anchor, row = torch.tensor([[0], [1], [0]])
+    one = Assignment(image, anchor, row, torch.tensor([True]), torch.tensor([score]), torch.tensor(0))
+    weights = {} if weight is None else {"weights": torch.tensor([[1.0, weight, 1.0]])}
+    return scores, one, weights
+
+
+@pytest.mark.parametrize("weight", [None, 1.0, 0.5, 0.0])
+def test_smoothed_labels_of_score_0_want_nothing_of_an_impossible_class(weight):
+    scores, one, weights = of_a_positive(0.0, weight)
+    value, _ = BinaryCrossEntropy(label_smoothing=0.2).sums(scores, one, torch.tensor([0]), **weights)
+    of_anchor = torch.tensor([1.0, 1.0 if weight is None else weight, 1.0])
+    wanted = torch.stack([F.softplus(scores[0, c, a]) * of_anchor[a] for c in (0, 1) for a in range(3)]).sum()
+    torch.testing.assert_close(value, wanted)
+    assert torch.autograd.grad(value, scores)[0].isfinite().all()
+
+
+def test_smoothed_labels_cost_infinitely_much_where_a_class_is_impossible_unless_it_weighs_nothing():
+    scores, one, _ = of_a_positive(0.5)
+    label = torch.tensor([0])
+    assert BinaryCrossEntropy(label_smoothing=0.2)(scores, one, label) == math.inf
+    value = BinaryCrossEntropy([1.0, 0.0], label_smoothing=0.2)(scores, one, label)
+    torch.testing.assert_close(value, F.softplus(scores[0, 0]).sum() - 0.5 * 0.9 * scores[0, 0, 1])
+    assert torch.autograd.grad(value, scores)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("term", [QualityFocalLoss(), VarifocalLoss(), BinaryCrossEntropy()])
+def test_a_positive_of_score_0_and_logit_minus_infinity_costs_nothing(term):
+    scores = torch.full((1, 1, 2), -math.inf, requires_grad=True)
+    one = of_a_positive(0.0)[1]
+    value = term(scores, one, torch.tensor([0]))
+    assert value.item() == 0
+    value.backward()
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from compiled_loss.assign.regions import InBox
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.exporting.interface import Setting
 from compiled_loss.losses.dense import DenseLoss
@@ -98,7 +97,6 @@ def loss_of(given: argparse.Namespace, *, end_to_end: bool = False, gains: list[
         options |= {"num_keypoints": given.keypoints, "keypoint_dims": given.keypoint_dims}
         if given.residual:
             kind, options["flow"] = ResidualPoseLoss, None
-            assigner["region"] = InBox(fitting_levels=True)
     elif given.task == "segment":
         options["mask_overlap"] = given.mask_overlap
     terms = _terms(kind)

@@ -1,0 +1,34 @@
+"""Sums of all entries that keep their digits in float32."""
+
+from typing import Any
+
+# Partial sums: the square of this.
+_LANES = 32
+
+
+def sum_in_steps(x: Any, dtype: int = -1) -> Any:
+    """The sum of 1024 partial sums: six digits of a sum of millions, in whatever order they come.
+
+    Runtimes add in float32, some where float64 is asked for too, and one by one, which leaves three digits of a
+    million. The partial sums are added in another shape, so that no optimiser makes one sum of two neighbouring ones.
+    Some zeros more, so that no batch leaves a sum of nothing, which runtimes disagree about.
+
+    Args:
+        x: float32 of any shape, or what was made float64 of it for this sum; other numbers are added as they are.
+        dtype: that the sum was asked for in.
+    """
+    import onnx_ir  # noqa: PLC0415  (optional dependencies)
+    from onnxscript import opset20  # noqa: PLC0415
+    from onnxscript.function_libs.torch_lib.ops.core import aten_sum  # noqa: PLC0415
+
+    op: Any = opset20
+    maker = x.producer()
+    if x.dtype == onnx_ir.DataType.DOUBLE and maker is not None and maker.op_type == "Cast":
+        x = maker.inputs[0]
+    if x.dtype != onnx_ir.DataType.FLOAT:
+        return aten_sum(x, dtype=dtype)
+    flat, width = op.Reshape(x, op.Constant(value_ints=[-1])), op.Constant(value_ints=[_LANES**2])
+    missing = op.Sub(width, op.Mod(op.Shape(flat), width))
+    padded = op.Concat(flat, op.Expand(op.Constant(value_floats=[0.0]), missing), axis=0)
+    lanes = op.ReduceSum(op.Reshape(padded, op.Constant(value_ints=[-1, _LANES**2])), [0], keepdims=0)
+    return op.ReduceSum(op.Reshape(lanes, op.Constant(value_ints=[_LANES, _LANES])), keepdims=0)

@@ -1,0 +1,193 @@
+"""A model's criterion: its arguments read, its loss run, its kind of result given back.
+
+Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypoints, nm mask prototypes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from compiled_loss.checks import require, whole_number
+from compiled_loss.data.plan import TargetPlan
+from compiled_loss.data.rows import pad_rows
+from compiled_loss.data.targets import Targets
+from compiled_loss.data.values import check_whole
+from compiled_loss.integrations.heads import Task
+from compiled_loss.losses.end_to_end import EndToEndLoss
+from compiled_loss.types import Predictions
+
+BRANCHES = ("one2many", "one2one")
+# Key of a batch under which rows that were planned before they went to the device travel.
+PLANNED = "planned_targets"
+
+
+class Compilation(NamedTuple):
+    """How a loss is compiled, as `torch.compile` takes it."""
+
+    backend: str | Callable[..., Any] = "inductor"
+    mode: str | None = None
+    dynamic: bool | None = None
+
+
+class Criterion:
+    """A model's criterion: called with `(preds, batch)` it returns the loss vector and the loss items.
+
+    Not a module, so that a model holding it keeps its state dict. Made by `compiled_criterion`
+    and by what `install` puts in its place.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        device: torch.device,
+        compilation: Compilation | None,
+        plan: TargetPlan | None = None,
+        updates: int = 0,
+    ) -> None:
+        self.task = task
+        with device:
+            self.loss = task.loss.to(device)
+        self.compilation = compilation
+        self.plan = plan
+        self.updates = updates
+        self._compile()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copying or pickling a module drops its compiled form.
+        self.__dict__.update(state)
+        self._compile()
+
+    def _compile(self) -> None:
+        if self.compilation is not None:
+            self.loss.compile(fullgraph=True, **self.compilation._asdict())
+
+    def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of one batch.
+
+        Args:
+            preds: what the model's forward returns: in training a dict of `boxes` `[B, 4*R, A]`, `scores` `[B, C, A]`,
+                `feats` (the feature maps `[B, _, h, w]` of each level), for pose `kpts` `[B, K*D, A]` and perhaps
+                `kpts_sigma` `[B, 2*K, A]`, for oriented boxes `angle` `[B, 1, A]`, for masks `mask_coefficient`
+                `[B, nm, A]` and `proto` `[B, nm, H, W]`, alone or in a tuple with semantic logits `[B, C, h, w]`; of
+                an end-to-end head a dict of two such, `one2many` and `one2one`. In evaluation a tuple whose
+                second entry is that.
+            batch: `batch_idx` `[N]` or `[N, 1]`, `cls` `[N]` or `[N, 1]`, `bboxes` `[N, 4]` (cx, cy, w, h as fractions
+                of the image; with an angle in radians `[N, 5]` for oriented boxes), rows in any order; for pose
+                `keypoints` `[N, K, 2 or 3]`; for masks `masks`, index maps `[B, H, W]` or with `overlap_mask=False`
+                `[N, H, W]`, and for semantic logits `sem_masks` `[B, H, W]`.
+
+        Returns:
+            The terms times gain times B, stacked in the model's order, and each one as an item: detached, not times B;
+            of an end-to-end head the items of its one-to-one branch.
+
+        Raises:
+            ValueError: for predictions or a batch in which a part is missing or of the wrong shape, or for values that
+                `Targets.validate` refuses, where they are looked at.
+        """
+        branches = self.predictions(preds)
+        # A validation pass without gradients would be another graph, compiled for the model's copy too.
+        compiled = self.compilation is not None and torch.is_grad_enabled()
+        run: Callable[..., Any] = self.loss if compiled else self.loss.forward
+        targets = batch.get(PLANNED)
+        targets = self._fitting(self.targets(batch), branches[0], compiled) if targets is None else targets
+        out = run(*branches, targets.mark_dynamic() if compiled and not self._static else targets)
+        vector = torch.stack([out.terms[name] for name in self.task.names])
+        reported = out.items if self.task.end_to_end else out.terms
+        items = torch.stack([reported[name] for name in self.task.names]).detach() / branches[0].boxes.shape[0]
+        return vector, {f"{name}_loss": item for name, item in zip(self.task.names, items, strict=True)}
+
+    @property
+    def updates(self) -> int:
+        """Epochs that are over, of which the share of an end-to-end head's one-to-many branch follows."""
+        return self._updates
+
+    @updates.setter
+    def updates(self, number: int) -> None:
+        self._updates = whole_number("updates", number, 0)
+        if isinstance(self.loss, EndToEndLoss):
+            self.loss.set_progress(self._updates, self.task.epochs)
+
+    def update(self) -> None:
+        """An epoch is over: the share of an end-to-end head's one-to-many branch falls. Call it between two epochs."""
+        self.updates += 1
+
+    def predictions(self, preds: Any) -> list[Predictions]:
+        """The maps of the head, or of its one-to-many and its one-to-one branch."""
+        raw = preds[1] if isinstance(preds, tuple) else preds
+        if not self.task.end_to_end:
+            return [self._maps(raw)]
+        got = list(raw) if isinstance(raw, Mapping) else type(raw).__name__
+        require(isinstance(raw, Mapping) and set(BRANCHES) <= set(raw), "preds", "a dict with one2many, one2one", got)
+        return [self._maps(raw[branch]) for branch in BRANCHES]
+
+    def targets(self, batch: Mapping[str, Any]) -> Targets:
+        """The rows of a batch dict, where they are; unlike `from_yolo` it reads none of a device."""
+        keys = self.task.rows
+        require(set(keys) <= set(batch), "batch", f"a dict with {', '.join(keys)}", list(batch))
+        rows = {key: batch[key] for key in keys}
+        boxes = rows["bboxes"].float()
+        image, labels = (self._whole(rows[key], key).flatten().long() for key in ("batch_idx", "cls"))
+        targets = Targets(image, labels, boxes)
+        if "angles" in self.task.maps:
+            require(boxes.shape[-1] == 5, "batch['bboxes']", ["N", 5], tuple(boxes.shape))
+            targets = targets._replace(boxes=boxes[:, :4], angles=boxes[:, 4])
+        if "keypoints" in keys:
+            targets = targets._replace(keypoints=rows["keypoints"].float())
+        if "masks" in keys:
+            # Index maps and class maps come as floats too.
+            masks = rows["masks"]
+            if self.task.index_maps:
+                whole = self._whole(masks, "masks").int() if masks.is_floating_point() else masks
+                targets = targets._replace(index_map=whole)
+            else:
+                targets = targets._replace(masks=masks)
+            if batch.get("sem_masks") is not None:
+                targets = targets._replace(class_map=self._whole(batch["sem_masks"], "sem_masks").long())
+        return targets
+
+    def _whole(self, x: Tensor, key: str) -> Tensor:
+        if self.loss.check_values:
+            check_whole(f"batch['{key}']", x)
+        return x
+
+    def planned(self, batch: Mapping[str, Any], images: Tensor) -> Targets:
+        """The rows of a batch on the host, planned for images `[B, 3, H, W]` and moved beside them."""
+        size = images.shape[2], images.shape[3]
+        return self._plan(self.targets(batch), size, images.shape[0]).to(images.device, non_blocking=True)
+
+    @property
+    def _static(self) -> bool:
+        return self.compilation is not None and self.compilation.dynamic is False
+
+    def _plan(self, targets: Targets, image_size: tuple[int, int], images: int) -> Targets:
+        main = self.task.main
+        # A validation has batches of its own, and runs eagerly.
+        plan = (self.plan if torch.is_grad_enabled() else None) or TargetPlan(
+            image_size, main.strides, power_of_two=self._static
+        )
+        fitted = {"image_size": image_size, "num_classes": main.num_classes, "region": main.region}
+        return replace(plan, **fitted).apply(targets, images)
+
+    def _fitting(self, targets: Targets, predictions: Predictions, compiled: bool) -> Targets:
+        """The rows beside the predictions: planned first where they are on the host, and padded to be compiled."""
+        device = predictions.boxes.device
+        on_host = targets.batch_idx.device.type == "cpu"
+        if on_host and (compiled or device.type != "cpu"):
+            height, width = (cells * self.task.main.strides[0] for cells in predictions.grid_sizes[0])
+            targets = self._plan(targets, (height, width), predictions.boxes.shape[0])
+        elif compiled:
+            targets = pad_rows(targets, power_of_two=self._static)
+        return targets.to(device, non_blocking=True)
+
+    def _maps(self, raw: Any) -> Predictions:
+        # The spreads of keypoints are absent in evaluation.
+        keys = (*(key for name, key in self.task.maps.items() if name != "keypoint_sigmas"), "feats")
+        got = list(raw) if isinstance(raw, Mapping) else type(raw).__name__
+        require(isinstance(raw, Mapping) and set(keys) <= set(raw), "preds", f"a dict with {', '.join(keys)}", got)
+        maps: dict[str, Any] = {name: raw.get(key) for name, key in self.task.maps.items()}
+        if isinstance(maps.get("prototypes"), tuple):
+            maps["prototypes"], maps["semantic"] = maps["prototypes"]
+        return Predictions(grid_sizes=tuple((x.shape[-2], x.shape[-1]) for x in raw["feats"]), **maps)

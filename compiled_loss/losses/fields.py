@@ -1,0 +1,68 @@
+"""The fields of predictions and targets that parts read, as they tell: what inputs are checked and files made by.
+
+Letters: B images, N rows, A anchors, H and W pixels.
+"""
+
+from typing import NamedTuple
+
+from compiled_loss.checks import check_floating, check_shape, given
+from compiled_loss.types import Predictions
+
+
+class Map(NamedTuple):
+    """A field of `Predictions` that a part reads.
+
+    Args:
+        name: of the field.
+        channels: its channels; a letter where the loss leaves them open.
+        meaning: what it holds, with its unit.
+        pixels: 0 for one column an anchor `[B, channels, A]`; else one value a pixel `[B, channels, H, W]`, each so
+            many mask pixels wide.
+        optional: whether a head may lack it.
+    """
+
+    name: str
+    channels: int | str
+    meaning: str
+    pixels: int = 0
+    optional: bool = False
+
+    def check(self, predictions: Predictions) -> None:
+        """Check the field's rank, sizes and dtype.
+
+        Raises:
+            ValueError: naming the field, what was expected and what came.
+        """
+        argument, x = f"predictions.{self.name}", getattr(predictions, self.name)
+        if x is None and self.optional:
+            return
+        x = given(argument, x)
+        batch, _, anchors = predictions.scores.shape
+        check_shape(argument, x, [batch, self.channels, *(["H", "W"] if self.pixels else [anchors])])
+        check_floating(argument, x)
+
+
+class Field(NamedTuple):
+    """A field of `Targets` that a part reads.
+
+    Args:
+        name: of the field.
+        shape: sizes after N rows, or with "H", "W" those of a map of each image.
+        dtype: as in torch.
+        meaning: what it holds, with its unit.
+        optional: whether targets may lack it.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    meaning: str
+    optional: bool = False
+
+
+# What every loss reads of targets.
+ROWS = (
+    Field("batch_idx", (), "int64", "image of the row; outside [0, B) the row is padding"),
+    Field("labels", (), "int64", "class of the row, in [0, C)"),
+    Field("boxes", (4,), "float32", "centre x, centre y, width, height as fractions of the image"),
+)

@@ -1,0 +1,116 @@
+"""Exported ONNX files hold nothing that a runtime is known to compute otherwise."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import parser
+from onnx.reference import ReferenceEvaluator
+
+from compiled_loss import DetectionLoss, EndToEndLoss
+from compiled_loss.exporting import Setting, eager, export_assignment, export_decoding, export_loss, load
+from compiled_loss.exporting.command.losses import TASKS
+from compiled_loss.exporting.translations import translations
+from compiled_loss.exporting.verifying.batches import Draw, make
+from compiled_loss.exporting.verifying.compare import error_of
+from compiled_loss.numerics import total
+from compiled_loss.torch_private import quiet
+from tests.exporting.portable import suspects
+
+SMALL = Setting((64, 96))
+BAD = """<ir_version: 8, opset_import: ["" : 20]>
+bad (float[N] x, int64[1] shape, int64[N] index) => (float[N] y, bool[N] z, float[K] e, float[M] s, float[N] taken)
+<int64[1] three = {3}>
+{
+    wide = Cast<to = 11>(x)
+    y = Cast<to = 1>(wide)
+    z = Greater(x, y)
+    e = ConstantOfShape(shape)
+    s = Slice(x, three, three)
+    taken = GatherElements<axis = 0>(x, index)
+}"""
+
+
+def written(path, task, kind, setting=SMALL):
+    options = {"num_keypoints": 5} if task == "pose" else {}
+    loss = TASKS[task](3, **options)
+    if kind == "assignment":
+        export_assignment(loss, path, setting)
+    elif kind == "decoding":
+        export_decoding(loss, path, setting._replace(k=50))
+    else:
+        export_loss(loss, path, setting, gradients=kind == "gradients")
+    return path
+
+
+def test_what_runtimes_compute_otherwise_is_found():
+    found = suspects(parser.parse_model(BAD))
+    kinds = [x.split(":")[0] for x in found]
+    assert kinds == ["float64", "Greater", "ConstantOfShape without a value", "empty Slice", "GatherElements"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["assignment", "loss", "gradients", "decoding"])
+@pytest.mark.parametrize("task", TASKS)
+def test_files_of_every_task_hold_nothing_of_that(task, kind, tmp_path):
+    assert not suspects(onnx.load(written(tmp_path / "graph.onnx", task, kind)))
+
+
+@pytest.mark.slow
+def test_files_of_open_sizes_slots_plans_and_two_branches_hold_nothing_of_that(tmp_path):
+    path = tmp_path / "graph.onnx"
+    export_assignment(DetectionLoss(3), path, Setting(None, slots=4, pages=9))
+    assert not suspects(onnx.load(path))
+    export_loss(EndToEndLoss(DetectionLoss(3, reg_max=1)), path, SMALL)
+    assert not suspects(onnx.load(path))
+
+
+def test_the_form_for_onnx_runtime_differs_in_its_gathers_alone(tmp_path):
+    plain = written(tmp_path / "plain.onnx", "detect", "assignment")
+    quick = written(tmp_path / "quick.onnx", "detect", "assignment", SMALL._replace(for_onnx_runtime=True))
+    models = [onnx.load(x) for x in (plain, quick)]
+    pairs = list(zip(*(x.graph.node for x in models), strict=True))
+    differing = {(a.op_type, b.op_type) for a, b in pairs if a.op_type != b.op_type}
+    assert differing == {("Gather", "GatherElements")}
+    assert {x.split(":")[0] for x in suspects(models[1])} == {"GatherElements"}
+
+    metadata = load(plain).metadata
+    inputs = make(metadata, Draw("unsorted with padding", {"B": 2, "N": 7}), seed=0)
+    expected = eager(metadata)(inputs)
+    reference = ReferenceEvaluator(models[0])
+    named = zip(reference.output_names, reference.run(None, {k: x.numpy() for k, x in inputs.items()}), strict=True)
+    for found in (load(plain).run(inputs), load(quick).run(inputs), {k: torch.as_tensor(x) for k, x in named}):
+        assert max(error_of(found[name], x) for name, x in expected.items()) < 1e-5
+
+
+class Total(torch.nn.Module):
+    def forward(self, x):
+        return total(x)
+
+
+def test_sums_keep_six_digits_in_float32(tmp_path):
+    with quiet():
+        dynamic = ({0: torch.export.Dim("N", min=0)},)
+        program = torch.export.export(Total(), (torch.rand(3, 3),), dynamic_shapes=dynamic)
+        made = torch.onnx.export(
+            program, dynamo=True, verbose=False, opset_version=20, custom_translation_table=translations()
+        )
+    assert made is not None
+    assert not suspects(made.model_proto)
+    assert sum(node.op_type == "ReduceSum" for node in made.model_proto.graph.node) == 2
+    evaluator = ReferenceEvaluator(made.model_proto)
+    draw = np.random.default_rng(0)
+    for rows in (0, 1, 341, 342, 700_000):
+        for x in (
+            draw.random((rows, 3)),
+            np.sort(draw.random((rows, 3)) ** 6, 0),
+            1e3 * (draw.random((rows, 3)) > 0.999),
+        ):
+            x = x.astype(np.float32)
+            (found,) = evaluator.run(None, {str(evaluator.input_names[0]): x})
+            exact = x.astype(np.float64).sum()
+            assert abs(found - exact) <= 1e-6 * exact
+            # What a runtime that adds one by one makes of it, lane by lane and then the lanes.
+            flat = np.concatenate([x.ravel(), np.zeros(-x.size % 1024, np.float32)]).reshape(-1, 1024)
+            lanes = flat.cumsum(0, dtype=np.float32)[-1] if len(flat) else np.zeros(1024, np.float32)
+            assert abs(lanes.cumsum(dtype=np.float32)[-1] - exact) <= 1e-5 * exact
