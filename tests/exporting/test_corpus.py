@@ -37,9 +37,9 @@ def test_what_is_expected_agrees_with_what_the_reference_answered(case):
         assert not torch.equal(found["positives"], case.reference["positives"])
         return
     for name, x in case.reference.items():
-        # An item without positives is a rounding of zero.
+        # Each of the two rounds by itself. An item without positives is a rounding of zero.
         small = name.startswith("loss_") and (found[name] - x).abs() <= 1e-6
-        assert small or error_of(found[name], x) <= TOLERANCE, name
+        assert small or error_of(found[name], x) <= 2 * TOLERANCE, name
     assert {name for name in found if name.startswith("grad_")} == {
         name for name in case.reference if name.startswith("grad_")
     }
