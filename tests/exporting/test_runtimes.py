@@ -135,29 +135,27 @@ def dropped_reduction(model) -> int:
     return changed
 
 
-def where(runtime: str) -> dict[str, str]:
-    """Where the runtime is; skips where it is not."""
+def skip_without(runtime: str) -> None:
+    """Skip where the runtime is not installed."""
     if runtime not in NODE:
         pytest.importorskip(child.RUNTIMES[runtime][0], reason=f"{runtime} is not installed")
-        return {}
-    if shutil.which("node") is None or not (WEB / "node_modules" / runtime).is_dir():
+    elif shutil.which("node") is None or not (WEB / "node_modules" / runtime).is_dir():
         pytest.skip(f"{runtime} is not installed: npm ci --prefix export/consumers/web")
-    return {"modules": str(WEB)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [wrong_constant, dropped_reduction])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "reference", "tract", "onnxruntime-web"])
 def test_a_fault_in_the_file_is_caught_in_every_runtime(assignment, runtime, fault, tmp_path):
-    options = where(runtime)
-    before = verify(str(assignment), runtime, **options)
+    skip_without(runtime)
+    before = verify(str(assignment), runtime, modules=str(WEB))
     if not any(x.verdict == "right" for x in before.verdicts):
         pytest.skip(f"{runtime} {before.version} has no batch right without a fault: {before.verdicts[0].reason}")
     model = onnx.load(assignment)
     assert fault(model)
     path = tmp_path / "fault.onnx"
     onnx.save(model, path)
-    after = verify(str(path), runtime, **options)
+    after = verify(str(path), runtime, modules=str(WEB))
     lost = [x for x, y in zip(after.verdicts, before.verdicts, strict=True) if y.verdict == "right" != x.verdict]
     assert lost
     assert all(x.verdict in VERDICTS for x in after.verdicts)
