@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compiled_loss.checks import require
-from compiled_loss.exporting.constants import plain_loss
+from compiled_loss.exporting.constants import plain, plain_loss
 from compiled_loss.exporting.corpus.answers import answers
 from compiled_loss.exporting.corpus.golden import FOLDER, Case, cases
 from compiled_loss.exporting.verifying import child
@@ -59,6 +59,7 @@ def write_corpus(folder: str | os.PathLike[str]) -> list[str]:
 def _described(case: Case) -> dict[str, Any]:
     loss = main_loss(case.loss)
     constants = plain_loss(loss)
+    constants["arguments"]["assigner"] = plain(loss.assigner)  # as it is, where the default is None
     if "flow" in constants["arguments"]:
         constants["arguments"]["flow"] = "the formula in README.md"
     shares = None
