@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,6 +33,7 @@ def condensed(report: dict[str, Any]) -> dict[str, Any]:
         kind = "empty" if x["rows"] == 0 else "broken" if "NaN" in x["batch"] else "usual"
         counts[kind][x["verdict"]] = counts[kind].get(x["verdict"], 0) + 1
     reason = next((f"{x['verdict']}: {x['reason']}" for x in report["verdicts"] if x["reason"]), "")
+    reason = re.sub(r"/\S*/", "", reason)  # folders in which the runtime was built
     version = report["version"].split("-")[0]  # of OpenVINO without the commit that it was built from
     return {**{key: report[key] for key in KEYS}, "version": version, "written_with": report["versions"],
             "counts": counts, "reason": reason}  # fmt: skip
@@ -48,7 +50,7 @@ def table(results: list[dict[str, Any]]) -> str:
     reasons: dict[tuple[str, str], list[str]] = {}
     for x in sorted(results, key=_order):
         if x["reason"]:
-            told = f"{NAMES.get(x['runtime'], x['runtime'])} {x['version']}", x["reason"][:160].replace("|", "\\|")
+            told = f"{NAMES.get(x['runtime'], x['runtime'])} {x['version']}", x["reason"][:240].replace("|", "\\|")
             reasons.setdefault(told, []).append(f"{x['task']} {x['graph']}")
     notes = [f"- {name} ({', '.join(where)}): `{reason}`" for (name, reason), where in reasons.items()]
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
