@@ -16,7 +16,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
-    """`x ** exponent` for `x >= 0`, from multiplications and square roots where the exponent allows.
+    """`x ** exponent` for `0 <= x < 2^104`, from multiplications and square roots where the exponent allows.
 
     Those round alike on every backend, whereas `pow` does not: equal inputs must stay equal for ties.
 
@@ -25,7 +25,8 @@ def power(x: Tensor, exponent: float) -> Tensor:
         tensor([64.])
     """
     if exponent == 0.5:
-        return x.sqrt()
+        # Scaled exactly: the root of a number below 2^-126 is 0 in ONNX Runtime 1.20.
+        return (x * 2.0**24).sqrt() * 2.0**-12 if for_any_runtime() else x.sqrt()
     if exponent != int(exponent) or not 1 <= exponent <= 16:
         return x.pow(exponent)
     result, square, bits = None, x, int(exponent)

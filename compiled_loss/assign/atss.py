@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.centres import Nearest, centre_of, inside_box
+from compiled_loss.assign.keys import largest_of_groups
 from compiled_loss.assign.parts import Pairs
 from compiled_loss.assign.select import every, hold
 from compiled_loss.checks import finite_number, true_or_false, whole_number
@@ -72,7 +73,11 @@ class ATSS:
         centre_of(pairs.boxes)  # checks them
         boxes = candidates.of_rows(pairs.boxes)
         overlap = torch.where(candidates.inside, iou(torch.cat([points - half, points + half], -1), boxes), 0.0)
-        enough = exact(overlap) >= _mean_and_deviation(pairs, overlap)
+        # From the row's largest, so that equal overlaps are equal to their mean in float32 too.
+        layout = candidates.layout
+        largest = largest_of_groups(overlap.float().amax(1), layout.group, layout.fits.shape[0] + 1)
+        below = exact(overlap) - exact(largest[layout.group])[:, None]
+        enough = below >= _mean_and_deviation(pairs, below)
         usable = pairs.usable(logits) & inside_box(points, boxes) & enough & (overlap > 0)
         contest = torch.where(usable, overlap, 0.0)
         held = hold(pairs, *every(pairs, usable, self.slots), contest)
@@ -84,7 +89,6 @@ def _mean_and_deviation(pairs: Pairs, x: Tensor) -> Tensor:
     """`[G, 1]` mean plus sample deviation over the candidates of each row; of one candidate the deviation is 0."""
     candidates = pairs.candidates
     group, rows = candidates.layout.group, candidates.layout.fits.shape[0]
-    x = exact(x)
 
     def over_rows(values: Tensor) -> Tensor:
         """`[G, 1]`."""

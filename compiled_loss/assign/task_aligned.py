@@ -18,8 +18,6 @@ from compiled_loss.numerics import add_epsilon, power
 from compiled_loss.types import Assignment
 
 EPS = 1e-9
-# The sigmoid of a float32 that is no larger than this is 0.
-_NO_SCORE = -88.72284
 
 
 @dataclass(frozen=True)
@@ -105,10 +103,7 @@ class TaskAligned:
         """`sigmoid(score)^alpha o^beta`, in float32 like the overlap; 0 without overlap and at broken scores."""
         score = logits.to(overlap.dtype).sigmoid()
         aligned = power(score, self.alpha) * power(overlap, self.beta)
-        # Where the exponential overflows the score is 0, but not in every runtime.
-        least = _NO_SCORE if self.alpha > 0 else -torch.inf
-        sound = (logits > least) & (logits < torch.inf)
-        return torch.where((aligned > 0) & (overlap > 0) & sound, aligned, 0.0)
+        return torch.where((aligned > 0) & (overlap > 0) & logits.isfinite(), aligned, 0.0)
 
 
 def _row_maximum(x: Tensor, row: Tensor, rows: int) -> Tensor:

@@ -4,7 +4,7 @@ import copy
 import os
 
 from compiled_loss.checks import require, true_or_false
-from compiled_loss.exporting.files import check_path, write
+from compiled_loss.exporting.files import check_path, suffix_of, write
 from compiled_loss.exporting.graphs import AssignmentGraph, DecodingGraph, Graph, LossGraph
 from compiled_loss.exporting.interface import Loss, Setting, check_setting, check_unused
 from compiled_loss.exporting.metadata import Metadata, describe
@@ -121,4 +121,7 @@ def _written(
     graph: Graph | JointGraph, kind: str, loss: Loss, setting: Setting, path: str | os.PathLike[str]
 ) -> Metadata:
     """Write a graph with what it says about itself."""
+    if setting.for_onnx_runtime:
+        expected = "False, since it is about ONNX files alone"
+        require(suffix_of(path) == ".onnx", "for_onnx_runtime", expected, True)
     return write(export_program(graph), describe(loss, setting, kind, graph.inputs, graph.outputs), path)

@@ -1,5 +1,6 @@
 """Sums of all entries that keep their digits in float32."""
 
+from collections.abc import Sequence
 from typing import Any
 
 # Partial sums: the square of this.
@@ -32,3 +33,13 @@ def sum_in_steps(x: Any, dtype: int = -1) -> Any:
     padded = op.Concat(flat, op.Expand(op.Constant(value_floats=[0.0]), missing), axis=0)
     lanes = op.ReduceSum(op.Reshape(padded, op.Constant(value_ints=[-1, _LANES**2])), [0], keepdims=0)
     return op.ReduceSum(op.Reshape(lanes, op.Constant(value_ints=[_LANES, _LANES])), keepdims=0)
+
+
+def sum_of_dimensions(x: Any, dim: Sequence[int] | None = None, keepdim: bool = False, dtype: int = -1) -> Any:
+    """The sum over some dimensions; over all of them in steps, as a graph of gradients has it."""
+    from onnxscript.function_libs.torch_lib.ops.core import aten_sum_dim_IntList  # noqa: PLC0415  (optional)
+
+    dims = [dim] if isinstance(dim, int) else list(dim or [])
+    if not keepdim and (not dims or len(dims) == len(x.shape)):
+        return sum_in_steps(x, dtype)
+    return aten_sum_dim_IntList(x, dim, keepdim=keepdim, dtype=dtype)

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 
 from compiled_loss.exporting.gathers import quick_gathers
-from compiled_loss.exporting.sums import sum_in_steps
+from compiled_loss.exporting.sums import sum_in_steps, sum_of_dimensions
 
 
 def translations() -> dict[Callable, Callable]:
-    """The table for `torch.onnx.export`: quick indices, and functions that keep their digits at low logits."""
+    """The table for `torch.onnx.export`: quick indices, functions that keep their digits at low logits, and sums."""
     ops = torch.ops.aten
     functions = {ops.sigmoid.default: _sigmoid, ops.log1p.default: _log1p}
-    sums = {ops.logaddexp.default: _logaddexp, ops.logaddexp2.default: _logaddexp2, ops.sum.default: sum_in_steps}
+    functions |= {ops.logaddexp.default: _logaddexp, ops.logaddexp2.default: _logaddexp2}
+    sums = {ops.sum.default: sum_in_steps, ops.sum.dim_IntList: sum_of_dimensions}
     return {**quick_gathers(), **functions, **sums}
 
 

@@ -32,12 +32,13 @@ class Record:
         if len(self.losses) == WARM_UP:
             self.compiles.mark_warm()
 
-    def prove(self, criterion: object, plain: Sequence[float]) -> None:
+    def prove(self, criterion: object, plain: Sequence[float], *, third: float = 1e-4) -> None:
         """Whose loss it was, that it is one graph, compiled once, and learns as a plain eager run on the same batches.
 
         Args:
             criterion: what the trained module calls.
             plain: losses of the plain run.
+            third: how far apart, relatively, the first three losses may be.
         """
         losses, found = self.losses, self.compiles.summary()
         self.compiles.close()
@@ -51,7 +52,7 @@ class Record:
         claim(f"first loss {losses[0]:.5f} as in the plain run: off by {drift[0]:.1e}", drift[0] <= 1e-5)
         claim(
             f"the same up to step 3, off by {max(drift[:3]):.1e}; later by up to {max(drift):.1e}",
-            max(drift[:3]) <= 1e-4,
+            max(drift[:3]) <= third,
         )
         first, last = (sum(part) / EPOCH for part in (losses[:EPOCH], losses[-EPOCH:]))
         claim(f"the loss falls from {first:.3f} to {last:.3f}", last < 0.9 * first)

@@ -29,8 +29,8 @@ EPOCH = 4  # batches
 Sample = tuple[Tensor, Targets]
 
 
-def read_options(text: str | None, arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, the same for every program; `text` is its docstring."""
+def read_options(text: str | None, arguments: list[str] | None = None, **defaults: int) -> argparse.Namespace:
+    """The command line, the same for every program but for defaults; `text` is its docstring."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="FOLDER/labels.json in COCO style and FOLDER/images/; else rendered")
     parser.add_argument("--steps", type=int, default=16)
@@ -38,6 +38,7 @@ def read_options(text: str | None, arguments: list[str] | None = None) -> argpar
     parser.add_argument("--batch-size", type=int, default=8, help="B, of all processes together")
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
     parser.add_argument("--device", default="cpu")
+    parser.set_defaults(**defaults)
     return parser.parse_args(arguments)
 
 

@@ -75,12 +75,20 @@ def test_the_form_for_onnx_runtime_differs_in_its_gathers_alone(tmp_path):
     assert {x.split(":")[0] for x in suspects(models[1])} == {"GatherElements"}
 
     metadata = load(plain).metadata
+    assert metadata.needs["opset"] == 20
+    assert metadata.needs["operators"] == sorted({node.op_type for node in models[0].graph.node})
+    assert metadata.needs["dtypes"] == ["bool", "float32", "int32", "int64"]
     inputs = make(metadata, Draw("unsorted with padding", {"B": 2, "N": 7}), seed=0)
     expected = eager(metadata)(inputs)
     reference = ReferenceEvaluator(models[0])
     named = zip(reference.output_names, reference.run(None, {k: x.numpy() for k, x in inputs.items()}), strict=True)
     for found in (load(plain).run(inputs), load(quick).run(inputs), {k: torch.as_tensor(x) for k, x in named}):
         assert max(error_of(found[name], x) for name, x in expected.items()) < 1e-5
+
+
+def test_the_form_for_onnx_runtime_is_of_onnx_files_alone(tmp_path):
+    with pytest.raises(ValueError, match="for_onnx_runtime: expected False, since it is about ONNX files alone"):
+        export_assignment(DetectionLoss(3), tmp_path / "a.pt2", SMALL._replace(for_onnx_runtime=True))
 
 
 class Total(torch.nn.Module):

@@ -37,7 +37,7 @@ SMALL = Setting(image_size=(64, 96))
         (Setting(image_size=(64, 100)), r"image_size: expected multiples of \[8, 16, 32\], got \(64, 100\)"),
         (Setting(image_size=(64,)), r"image_size: expected \(height, width\) in pixels, or None"),  # type: ignore[arg-type]
         (Setting(pages=0), "pages: expected a positive integer, or None, got 0"),
-        (Setting(pages=200_000), "pages: expected at most 174762, got 200000"),
+        (Setting(pages=200_000), "pages: expected at most 87381, got 200000"),
         (Setting(slots=3), "slots: expected None, since slots are an output of the assignment, got 3"),
         (Setting(k=300), "k: expected None, since it belongs to the decoding, got 300"),
     ],

@@ -39,6 +39,7 @@ def add_loss(parser: argparse.ArgumentParser, out: str, *, targets: bool = True)
     add("--classes", type=int, help="number of classes; None: that of COCO, or for obb DOTA")
     add("--reg-max", type=int, default=16, help="distance bins per side; 1 for heads without bins")
     add("--strides", type=int, nargs="+", default=[8, 16, 32], help="pixels per cell of each level, finest first")
+    add("--for-onnx-runtime", action="store_true", help="indices in the form that is quickest there")
     pose = parser.add_argument_group("pose")
     pose.add_argument("--keypoints", type=int, default=17, help="keypoints of an object")
     pose.add_argument("--keypoint-dims", type=int, default=3, help="3 with a visibility logit, 2 without")
@@ -120,7 +121,7 @@ def setting_of(given: argparse.Namespace, slots: int | None = None) -> Setting:
         if len(words) != 2 or not all(x.isdecimal() for x in words):
             raise ValueError(f"--image-size: expected HEIGHT WIDTH in pixels, or any, got {text}")
         size = (int(words[0]), int(words[1]))
-    names = ("pages", "mask_tiles", "prototypes", "mask_stride", "semantic")
+    names = ("pages", "mask_tiles", "prototypes", "mask_stride", "semantic", "for_onnx_runtime")
     return Setting(size, slots, **{name: getattr(given, name) for name in names})
 
 
