@@ -1,1 +1,1 @@
-"""Programs that write and verify exported graphs, and consumers of them."""
+"""Consumers of exported graphs, and the table of runtimes."""

@@ -1,6 +1,7 @@
 """A runtime of another process: right, wrong, refused and ended are told apart, and a fault in a file is caught."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 
 from compiled_loss.exporting.verifying import child
 from compiled_loss.exporting.verifying.compare import VERDICTS, error_of
+from compiled_loss.exporting.verifying.runtimes import NODE
 from compiled_loss.exporting.verifying.verify import verify
+from export.consumers.web.build import HERE as WEB
 from tests.export.programs import export
 
 SMALL = ["--image-size", "64", "64", "--classes", "2", "--strides", "16", "32"]
@@ -87,7 +90,7 @@ def test_what_cannot_be_loaded_is_refused_once(assignment, capsys):
     [
         (
             ["--runtime", "torch"],
-            "runtime: expected onnxruntime, openvino, reference, tract for a .onnx file, got torch",
+            "onnxruntime, openvino, reference, tract, onnxruntime-web, onnxruntime-node for a .onnx file, got torch",
         ),
         (["--limit", "0"], "limit: expected seconds above 0, got 0.0"),
         (["--python", "nowhere/python"], "No such file or directory: 'nowhere/python'"),
@@ -132,19 +135,27 @@ def dropped_reduction(model) -> int:
     return changed
 
 
+def skip_without(runtime: str) -> None:
+    """Skip where the runtime is not installed."""
+    if runtime not in NODE:
+        pytest.importorskip(child.RUNTIMES[runtime][0], reason=f"{runtime} is not installed")
+    elif shutil.which("node") is None or not (WEB / "node_modules" / runtime).is_dir():
+        pytest.skip(f"{runtime} is not installed: npm ci --prefix export/consumers/web")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [wrong_constant, dropped_reduction])
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "reference", "tract"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "reference", "tract", "onnxruntime-web"])
 def test_a_fault_in_the_file_is_caught_in_every_runtime(assignment, runtime, fault, tmp_path):
-    pytest.importorskip(child.RUNTIMES[runtime][0], reason=f"{runtime} is not installed")
-    before = verify(str(assignment), runtime)
+    skip_without(runtime)
+    before = verify(str(assignment), runtime, modules=str(WEB))
     if not any(x.verdict == "right" for x in before.verdicts):
         pytest.skip(f"{runtime} {before.version} has no batch right without a fault: {before.verdicts[0].reason}")
     model = onnx.load(assignment)
     assert fault(model)
     path = tmp_path / "fault.onnx"
     onnx.save(model, path)
-    after = verify(str(path), runtime)
+    after = verify(str(path), runtime, modules=str(WEB))
     lost = [x for x, y in zip(after.verdicts, before.verdicts, strict=True) if y.verdict == "right" != x.verdict]
     assert lost
     assert all(x.verdict in VERDICTS for x in after.verdicts)

@@ -3,18 +3,16 @@
 for case in load_cases("detect"): ...
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from compiled_loss.exporting.corpus.golden import FOLDER
 from tests.reference.batches import Batch, Raw
 from tests.reference.end_to_end import BRANCHES, Pair, branches_of
 
-FOLDER = Path(__file__).parent
-FAMILIES = ("detect", "pose", "oriented", "segment", "end_to_end", "residual_pose")
 # Head maps that a case may hold.
 MAPS = [name for name in Raw._fields if name != "grid_sizes"]
 
@@ -56,7 +54,7 @@ class Case(NamedTuple):
 
 
 def load_cases(family: str) -> list[Case]:
-    """The cases of one of `FAMILIES`."""
+    """The cases of one of `golden.FAMILIES`."""
     with np.load(FOLDER / f"{family}.npz") as stored:
         arrays = dict(stored)
     names = dict.fromkeys(key.split("/")[0] for key in arrays if "/" in key)

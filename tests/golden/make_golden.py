@@ -3,9 +3,9 @@
     python -m tests.golden.make_golden [detect pose ...]
 
 from the repository's root, in an environment with `ultralytics==8.4.190` and torch 2.13. It writes `detect.npz` and
-the others, or those named, beside this file. Every number follows from the seeds below, targets and predictions are
-random, and no weights are involved; a normalising flow is replaced by a formula. The predictions are rounded to half
-precision, so that they store small and exactly.
+the others, or those named, into `compiled_loss/exporting/corpus`, where the conformance corpus is made of them. Every
+number follows from the seeds below, targets and predictions are random, and no weights are involved; a normalising flow
+is replaced by a formula. The predictions are rounded to half precision, so that they store small and exactly.
 
 A case is stored only if the float64 reference, with the oracle's order of ties, has the same positives and agrees to
 1e-5; so a stored number is a fact on which two implementations agree. `ties` says whether the reference needs that

@@ -18,8 +18,9 @@ from compiled_loss import (
     Targets,
 )
 from compiled_loss.data.plan import TargetPlan
+from compiled_loss.exporting.corpus.golden import FAMILIES
 from compiled_loss.losses.segmentation import SegmentationLoss
-from tests.golden.cases import FAMILIES, Case, load_cases
+from tests.golden.cases import Case, load_cases
 from tests.reference.any_head import reference_loss
 from tests.reference.end_to_end import branches_of
 from tests.reference.flow import LearntDensity

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from compiled_loss import Predictions, Targets
+from compiled_loss.exporting.corpus.golden import FAMILIES
 from compiled_loss.losses.segmentation import SegmentationLoss
-from tests.golden.cases import FAMILIES, Case, load_cases
+from tests.golden.cases import Case, load_cases
 from tests.golden.test_golden import loss_of, predictions_of, targets_of
 from tests.reference.any_head import reference_loss
 from tests.reference.batches import make_batch, make_predictions

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from compiled_loss import DetectionLoss, EndToEndLoss, PoseLoss, Predictions, Targets
+from compiled_loss.exporting.corpus.golden import FAMILIES
 from compiled_loss.integrations.ultralytics import compiled_criterion
-from tests.golden.cases import FAMILIES, Case, load_cases
+from tests.golden.cases import Case, load_cases
 from tests.integrations.stand_ins import arguments, example, stand_in, stand_in_of
 from tests.reference.batches import make_batch, make_predictions
 from tests.reference.flow import LearntDensity

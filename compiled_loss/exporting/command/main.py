@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from compiled_loss.exporting.command.corpus import add_corpus
 from compiled_loss.exporting.command.verification import add_verification
 from compiled_loss.exporting.command.writing import add_writing
 
@@ -13,3 +14,4 @@ def add_export(commands: Any) -> None:
     names = parser.add_subparsers(required=True, metavar="WHAT")
     add_writing(names)
     add_verification(names)
+    add_corpus(names)

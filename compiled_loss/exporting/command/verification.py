@@ -32,6 +32,7 @@ def add_verification(commands: Any) -> None:
     add("file", help=".onnx, .pt2 or .aoti.pt2")
     add("--runtime", choices=RUNTIMES, help="what runs it (onnxruntime, or torch for the latter two kinds)")
     add("--python", default=sys.executable, metavar="PATH", help="interpreter of the environment that has the runtime")
+    add("--node", default=".", metavar="FOLDER", help="that has the node_modules with the runtime, if it is of Node.js")
     add("--limit", type=float, default=120.0, metavar="SECONDS", help="that loading, or a batch, may take (120)")
     add(
         "--json",
@@ -45,7 +46,9 @@ def _run(parser: argparse.ArgumentParser, given: Any) -> int:
     try:
         if given.json not in (None, "-"):
             os.scandir(Path(given.json).parent).close()
-        report = verify(given.file, given.runtime, python=given.python, limit=given.limit, progress=_Progress())
+        report = verify(
+            given.file, given.runtime, python=given.python, modules=given.node, limit=given.limit, progress=_Progress()
+        )
         text = json.dumps(report.plain(), indent=1)
         if given.json not in (None, "-"):
             Path(given.json).write_text(f"{text}\n")

@@ -150,7 +150,8 @@ def main(runtime: str, path: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    words = str(error).split("Stack backtrace:")[0].split()  # tract tells all that it passed through
+    return f"{type(error).__name__}: {' '.join(words)[:500]}"
 
 
 if __name__ == "__main__":

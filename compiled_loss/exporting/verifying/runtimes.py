@@ -14,7 +14,8 @@ from torch import Tensor
 
 from compiled_loss.exporting.verifying import child
 
-RUNTIMES = tuple(child.RUNTIMES)
+NODE = ("onnxruntime-web", "onnxruntime-node")  # those of Node.js; the others are of Python
+RUNTIMES = (*child.RUNTIMES, *NODE)
 
 
 class RefusedError(RuntimeError):
@@ -32,14 +33,23 @@ class Runtime:
         name: one of `RUNTIMES`.
         path: of the file.
         python: interpreter of the environment that has the runtime and numpy.
+        modules: folder that has the node_modules with one of `NODE`.
         limit: seconds that loading, or a batch, may take.
 
     Raises:
         ImportError: where that environment lacks the runtime.
     """
 
-    def __init__(self, name: str, path: str, python: str = sys.executable, limit: float = 120.0) -> None:
-        self.name, self.path, self.python, self.limit = name, str(Path(path).absolute()), python, limit
+    def __init__(
+        self, name: str, path: str, python: str = sys.executable, modules: str = ".", limit: float = 120.0
+    ) -> None:
+        file, self.limit = str(Path(path).absolute()), limit
+        if name in NODE:
+            self._where = modules
+            self._command = ["node", str(Path(child.__file__).with_suffix(".mjs")), name, file, modules]
+        else:
+            self._where = python
+            self._command = [python, child.__file__, name, file]
         self._folder = tempfile.TemporaryDirectory()
         self._process: subprocess.Popen[str] | None = None
         # A file that cannot be loaded is not tried again with every batch.
@@ -83,7 +93,7 @@ class Runtime:
     def _start(self) -> None:
         with open(f"{self._folder.name}/words", "w") as words:
             self._process = subprocess.Popen(
-                [self.python, child.__file__, self.name, self.path],
+                self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=words,
@@ -123,7 +133,7 @@ class Runtime:
             raise EndedError(f"not done after {self.limit:g} s" if late else self._end(status))
         answer: dict[str, str] = json.loads(line)
         if "missing" in answer:
-            raise ImportError(f"{answer['missing']}, in {self.python}")
+            raise ImportError(f"{answer['missing']}, in {self._where}")
         if "refused" in answer:
             raise RefusedError(answer["refused"])
         return answer

@@ -60,6 +60,7 @@ def verify(
     runtime: str | None = None,
     *,
     python: str = sys.executable,
+    modules: str = ".",
     limit: float = 120.0,
     progress: Callable[[Verdict], None] | None = None,
 ) -> Report:
@@ -68,7 +69,8 @@ def verify(
     Args:
         path: of an .onnx, .pt2 or .aoti.pt2 file.
         runtime: one of `RUNTIMES`; None for ONNX Runtime, or for the latter two kinds torch.
-        python: interpreter of the environment that has the runtime.
+        python: interpreter of the environment that has the runtime, if that is one of Python.
+        modules: folder that has the node_modules with the runtime, if that is one of Node.js.
         limit: seconds that loading, or a batch, may take.
         progress: called with every verdict.
 
@@ -94,7 +96,7 @@ def verify(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     verdicts = []
-    with Runtime(runtime, path, python, limit) as file:
+    with Runtime(runtime, path, python, modules, limit) as file:
         for i, draw in enumerate(draws()):
             verdicts.append(judge(file.run, truth, metadata, draw, i))
             if progress is not None:

@@ -1,0 +1,1 @@
+"""The conformance corpus: batches with right answers, as files that any language can read."""

@@ -1,0 +1,1 @@
+"""Checks a runtime against the conformance corpus, with numpy and that runtime alone."""
