@@ -188,9 +188,11 @@ def aligned(given: Given, *, top_k: int = 10, farthest: float | None = None) -> 
             box, scores = given.boxes[n], given.logits[image, given.labels[n]]
             o[n] = np.nan_to_num(ciou(predicted, torch.from_numpy(box).double()).numpy(), nan=0.0).clip(min=0)
             m[n] = np.array([sigmoid(x) for x in scores]) ** 0.5 * o[n] ** 6
-            rank = np.sqrt(np.float32([sigmoid(x) for x in scores])) * o[n].astype(np.float32) ** 6
+            rank = np.sqrt(np.array([sigmoid(x) for x in scores], np.float32)) * o[n].astype(np.float32) ** 6
             sides = np.concatenate([points - box[:2], box[2:] - points], 1)
-            mine = (sides >= 0).all(1) & (sides / strides[:, None] <= (np.inf if farthest is None else farthest)).all(1)
+            mine: np.ndarray = (sides >= 0).all(1) & (
+                sides / strides[:, None] <= (np.inf if farthest is None else farthest)
+            ).all(1)
             best = [a for a in np.argsort(-np.where(mine, rank, 0), kind="stable")[:top_k] if mine[a] and rank[a] > 0]
             if not best and rank.max() > 0:
                 best = [int(rank.argmax())]
