@@ -190,9 +190,8 @@ def aligned(given: Given, *, top_k: int = 10, farthest: float | None = None) -> 
             m[n] = np.array([sigmoid(x) for x in scores]) ** 0.5 * o[n] ** 6
             rank = np.sqrt(np.array([sigmoid(x) for x in scores], np.float32)) * o[n].astype(np.float32) ** 6
             sides = np.concatenate([points - box[:2], box[2:] - points], 1)
-            mine: np.ndarray = (sides >= 0).all(1) & (
-                sides / strides[:, None] <= (np.inf if farthest is None else farthest)
-            ).all(1)
+            near = sides / strides[:, None] <= (np.inf if farthest is None else farthest)
+            mine = np.asarray(((sides >= 0) & near).all(1))
             best = [a for a in np.argsort(-np.where(mine, rank, 0), kind="stable")[:top_k] if mine[a] and rank[a] > 0]
             if not best and rank.max() > 0:
                 best = [int(rank.argmax())]
