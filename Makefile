@@ -15,7 +15,7 @@ MODE ?= eager
 BATCHES ?= 100000
 SEED ?= 0
 
-.PHONY: demo explorer test fuzz lint types format benchmark trainers docs setup clean
+.PHONY: demo explorer test test-all thorough fuzz lint types format benchmark trainers docs package setup clean
 
 demo: setup
 	$(RUN) examples/train.py --out runs/demo
@@ -25,7 +25,13 @@ explorer: setup $(WEB)/node_modules/.package-lock.json
 
 # A file of tests goes to one worker, which makes what its tests share once.
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile --durations 20
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile --durations 20 -m 'not thorough'
+
+# What `make test` samples, in full.
+thorough: setup
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --exitfirst -m thorough
+
+test-all: test thorough
 
 # make trainers TRAINERS='lightning accelerate': each in an environment of its own, under build/trainers.
 trainers: setup
@@ -53,6 +59,15 @@ benchmark: setup
 # The reference as pages: build/docs/index.html.
 docs: setup
 	$(RUN) .docs/build.py build/docs
+
+# A wheel and an sdist in build/dist, checked, and used in empty environments; the tools for it have their own.
+package: build/release/.ready
+	build/release/bin/python tests/packaging.py build/dist
+
+build/release/.ready: Makefile
+	$(PYTHON) -m venv build/release
+	build/release/bin/python -m pip install --quiet build==1.6.1 twine==7.0.0 check-wheel-contents==0.6.3
+	touch $@
 
 setup: $(VENV)/.ready
 

@@ -7,6 +7,7 @@ from compiled_loss.audit import audit
 from tests.contract.cases import CASES, GRIDS, detection, head_of, rows_of
 from tests.contract.checks import COMPILED_SIZES, audit_compiled, audit_export, audit_low_precision
 from tests.contract.product import rotated
+from tests.sampling import sampled
 
 # The code generator adds guards and rounding of its own, but takes most of a minute for a loss; the other cases differ
 # from these in little, and run on the backend that stops short of it.
@@ -36,9 +37,17 @@ ALIKE = (
     "end to end",
     "end to end by a plain sum",
     "end to end with weights, ignore rows and images told apart",
+    "end to end of oriented boxes",
+    "pose of 5 keypoints without visibility",
+    "fill of sorted rows",
+    "unfill of sorted rows",
+    "assigner with distances that are limited",
+    "`SimOTA` with squares or boxes",
+    "`DynamicSoftLabel` that shares",
 )
 # Losses of rotated parts, which differ from the others in nothing that a dtype changes.
 OF_PARTS = [f"loss of {parts}" for parts in rotated()]
+THOROUGH = {name: [pytest.mark.thorough] * (name in ALIKE or name in OF_PARTS[2:]) for name in CASES}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -46,12 +55,13 @@ def test_one_graph_serves_every_number_of_rows_with_the_eager_numbers(name):
     audit_compiled(CASES[name], backend="inductor" if name in GENERATED else "aot_eager").raise_if_failed()
 
 
-@pytest.mark.parametrize("name", [x for x, case in CASES.items() if case.learnt and x not in OF_PARTS])
+@pytest.mark.parametrize("name", sampled(x for x, case in CASES.items() if case.learnt and x not in OF_PARTS))
 def test_one_graph_serves_predictions_in_bfloat16(name):
     audit_low_precision(CASES[name]).raise_if_failed()
 
 
-@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x in ALIKE)) for x in CASES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [pytest.param(x, marks=marks) for x, marks in THOROUGH.items()])
 def test_export_and_onnx_runtime_give_the_eager_numbers_for_every_number_of_rows(name):
     audit_export(CASES[name]).raise_if_failed()
 

@@ -20,6 +20,7 @@ from compiled_loss.exporting.verifying.batches import draws
 from compiled_loss.exporting.verifying.compare import judge
 from compiled_loss.torch_private import quiet
 from tests.export.programs import export
+from tests.sampling import sampled
 
 SMALL = Setting((64, 96))
 KINDS = ("assignment", "loss", "gradients", "decoding", "every anchor decoded")
@@ -38,8 +39,7 @@ def graph_of(task, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "kind"), sampled(((t, k) for t in TASKS for k in KINDS), 3))
 def test_archives_and_onnx_files_of_every_task_agree(task, kind, tmp_path):
     graph, metadata = graph_of(task, kind)
     joint = JointGraph(graph) if kind == "gradients" and isinstance(graph, LossGraph) else graph
@@ -79,8 +79,7 @@ def test_the_program_of_decoding_takes_no_argument_of_learning(tmp_path, capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["assignment", "gradients"])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "kind"), sampled(((t, k) for t in TASKS for k in ("assignment", "gradients")), 3))
 def test_compiled_torch_agrees_for_every_task(task, kind):
     _, metadata = graph_of(task, kind)
 
