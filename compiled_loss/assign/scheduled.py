@@ -76,7 +76,7 @@ def region_or(region: Region | None, default: Region) -> Region:
 
     Example:
         >>> region_or(None, InBox(fitting_levels=True))
-        InBox(fitting_levels=True, farthest=None)
+        InBox(fitting_levels=True, farthest=None, grown=True)
     """
     if isinstance(region, Either):
         return Either(region_or(region.first, default), region_or(region.then, default), region.second)
