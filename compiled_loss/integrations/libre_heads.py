@@ -134,7 +134,7 @@ def rtmdet_loss(own: Any) -> DetectionLoss:
 
 def rtmdet_maps(scores: Sequence[Tensor], distances: Sequence[Tensor], strides: Sequence[int]) -> Predictions:
     """Class logits `[B, C, h, w]` and distances `[B, 4, h, w]`, pixels from the corner of a cell, finest first."""
-    half = torch.tensor([0.5, 0.5, -0.5, -0.5], device=distances[0].device)[:, None]
+    half = torch.where(torch.arange(4, device=distances[0].device) < 2, 0.5, -0.5)[:, None]
     levels = [at_least_float32(x).flatten(2) / s + half for x, s in zip(distances, strides, strict=True)]
     grid_sizes = tuple((x.shape[2], x.shape[3]) for x in scores)
     return Predictions(torch.cat(levels, 2), torch.cat([x.flatten(2) for x in scores], 2), grid_sizes)

@@ -48,6 +48,8 @@ def _leaves(given: tuple[Any, ...]) -> tuple[Any, ...]:
     def leaf(x: Any) -> Any:
         if isinstance(x, list):
             return [leaf(y) for y in x]
+        if isinstance(x, Targets):
+            return x.mark_dynamic()
         return x.detach().requires_grad_() if isinstance(x, torch.Tensor) else x
 
     return tuple(leaf(x) for x in given)
