@@ -28,7 +28,6 @@ MODULES = (
     "compiled_loss.integrations.libreyolo",
     "compiled_loss.integrations.luxonis",
     "compiled_loss.integrations.ultralytics",
-    "compiled_loss.parts",
     "compiled_loss.terms.box",
     "compiled_loss.terms.keypoints",
     "compiled_loss.terms.masks",
