@@ -39,13 +39,18 @@ def normaliser(amount: Tensor, *, over_ranks: bool = False) -> Tensor:
     return sum_over_ranks(amount).clamp(min=1) / dist.get_world_size()
 
 
+def has_ranks() -> bool:
+    """Whether there is a default process group."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Sum of a tensor over the ranks of the default process group, in graphs too; without a gradient.
 
     Raises:
         ValueError: without an initialised process group.
     """
-    require(dist.is_available() and dist.is_initialized(), "distributed", "an initialised process group", None)
+    require(has_ranks(), "distributed", "an initialised process group", None)
     from torch.distributed import _functional_collectives as collectives  # noqa: PLC0415  (absent in some builds)
 
     group = dist.group.WORLD

@@ -65,7 +65,7 @@ def _all_anchors(pairs: Pairs) -> Candidates:
     """Every anchor as a candidate of every row, a row on one page of A."""
     rows, anchors = pairs.labels.shape[0], pairs.scores.shape[2]
     row = torch.arange(rows, device=pairs.labels.device)
-    real = ((pairs.batch_idx >= 0) & (pairs.batch_idx < pairs.scores.shape[0]))[:, None].expand(rows, anchors)
+    real = pairs.real()[:, None].expand(rows, anchors)
     first = torch.arange(rows + 1, device=row.device)
     layout = Layout(row, torch.zeros_like(row, dtype=torch.int32), first, torch.ones_like(row, dtype=torch.bool))
     anchor = torch.arange(anchors, device=row.device).expand(rows, anchors)

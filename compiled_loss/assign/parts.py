@@ -60,13 +60,13 @@ class Pairs(NamedTuple):
 
     def image(self) -> Tensor:
         """`[N]` image of each row; 0 of padding."""
-        return torch.where(self._real(), self.batch_idx, 0).long()
+        return torch.where(self.real(), self.batch_idx, 0).long()
 
     def label(self) -> Tensor:
         """`[N]` class of each row, 0 of padding; an id that is none must fail, not read another class or image."""
         batch, classes, _ = self.scores.shape
         known = (self.labels >= 0) & (self.labels < classes)
-        return torch.where(self._real(), torch.where(known, self.labels, batch * classes), 0).long()
+        return torch.where(self.real(), torch.where(known, self.labels, batch * classes), 0).long()
 
     def logits(self) -> Tensor:
         """`[G, S]` logits of the rows' classes at their candidates."""
@@ -84,7 +84,8 @@ class Pairs(NamedTuple):
         usable = self.candidates.inside & logits.isfinite()
         return usable if self.sound is None else usable & self.candidates.take(self.sound())
 
-    def _real(self) -> Tensor:
+    def real(self) -> Tensor:
+        """`[N]` bool: rows of an image of the batch; the others are padding."""
         return (self.batch_idx >= 0) & (self.batch_idx < self.scores.shape[0])
 
 

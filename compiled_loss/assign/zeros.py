@@ -56,8 +56,7 @@ def select_listed(pairs: Pairs, logits: Tensor, merit: Tensor, contest: Tensor, 
     claims = claimed.new_zeros(nowhere + 1).scatter_add(0, claimed, selected.flatten().long())
     nobodys = held.valid & (claims[pick(places, held.entry)] > 1) & (held.read(contest) == 0)
     number = torch.arange(rows, device=merit.device)
-    real = (pairs.batch_idx >= 0) & (pairs.batch_idx < pairs.scores.shape[0])
-    image = torch.where(real, pairs.batch_idx, pairs.scores.shape[0]).long()
+    image = torch.where(pairs.real(), pairs.batch_idx, pairs.scores.shape[0]).long()
     first = number.new_full((pairs.scores.shape[0] + 1,), rows).scatter_reduce(0, image, number, "amin")
     return held._replace(row=torch.where(nobodys, first[pairs.image()[held.row]], held.row))
 

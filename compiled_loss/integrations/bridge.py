@@ -1,19 +1,47 @@
-"""What integrations share: the maps of a head's levels as `Predictions`, and rows planned beside them.
+"""What integrations share: the maps of a head's levels as `Predictions`, rows planned beside them, how losses compile.
 
 Letters: B images, A anchors, C classes, R distance bins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import check_shape, require
+from compiled_loss.checks import check_shape, require, true_or_false
 from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.rows import pad_rows
 from compiled_loss.data.targets import Targets
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.types import Predictions
+
+
+class Compilation(NamedTuple):
+    """How a loss is compiled, as `torch.compile` takes it."""
+
+    backend: str | Callable[..., Any] = "inductor"
+    mode: str | None = None
+    dynamic: bool | None = None
+
+    def checked(self, **switches: bool) -> "Compilation | None":
+        """Itself where one of these switches is on; None where none is.
+
+        Raises:
+            ValueError: for options without a switch, or one that is not True, False or None.
+
+        Example:
+            >>> Compilation(mode="max-autotune").checked(compile=False)
+            Traceback (most recent call last):
+            ValueError: backend, mode, dynamic: expected compile=True beside them, got False
+        """
+        wanted = True in [true_or_false(name, switch) for name, switch in switches.items()]  # every one is checked
+        expected = f"{' or '.join(f'{name}=True' for name in switches)} beside them"
+        require(wanted or self == Compilation(), "backend, mode, dynamic", expected, False)
+        kinds = self.dynamic is None or isinstance(self.dynamic, bool)
+        require(kinds, "dynamic", "True, False or None", self.dynamic)
+        return self if wanted else None
 
 
 def join_levels(maps: Sequence[Tensor], reg_max: int, num_classes: int, argument: str = "maps") -> Predictions:
@@ -43,7 +71,35 @@ def join_levels(maps: Sequence[Tensor], reg_max: int, num_classes: int, argument
     return Predictions(boxes, scores, tuple((x.shape[2], x.shape[3]) for x in maps))
 
 
-def plan_beside(predictions: Predictions, targets: Targets, loss: DenseLoss, *, compiled: bool) -> Targets:
+def plan_of(
+    loss: DenseLoss, image_size: tuple[int, int], plan: TargetPlan | None = None, *, power_of_two: bool = False
+) -> TargetPlan:
+    """A plan that fits a loss and a batch's images.
+
+    Args:
+        loss: whose classes and candidates it counts.
+        image_size: (height, width) in pixels.
+        plan: whose numbers of rows and pages to take; None plans each batch for itself.
+        power_of_two: round these up to powers of two, where there is no such plan.
+
+    Example:
+        >>> from compiled_loss import DetectionLoss
+        >>> plan_of(DetectionLoss(2), (64, 96)).image_size
+        (64, 96)
+    """
+    plan = plan or TargetPlan(image_size, loss.strides, power_of_two=power_of_two)
+    return replace(plan, image_size=image_size, num_classes=loss.num_classes, region=loss.region)
+
+
+def plan_beside(
+    predictions: Predictions,
+    targets: Targets,
+    loss: DenseLoss,
+    *,
+    compiled: bool,
+    plan: TargetPlan | None = None,
+    static: bool = False,
+) -> Targets:
     """The rows as the loss wants them beside predictions: planned where the host has them, padded to be compiled.
 
     Args:
@@ -51,6 +107,8 @@ def plan_beside(predictions: Predictions, targets: Targets, loss: DenseLoss, *, 
         targets: rows on the host, or on the device, where their pages cannot be counted without a wait.
         loss: the loss that is to read both.
         compiled: whether it is compiled.
+        plan: numbers that every batch is given, as for `plan_of`.
+        static: compiled for fixed sizes: numbers are rounded up to powers of two, and none is left open.
 
     Returns:
         Rows on the device, their number open to a compiled graph.
@@ -68,9 +126,9 @@ def plan_beside(predictions: Predictions, targets: Targets, loss: DenseLoss, *, 
     device = predictions.boxes.device
     if targets.batch_idx.device.type == "cpu" and (compiled or device.type != "cpu"):
         height, width = (cells * loss.strides[0] for cells in predictions.grid_sizes[0])
-        plan = TargetPlan((height, width), loss.strides, num_classes=loss.num_classes, region=loss.region)
-        targets = plan.apply(targets, predictions.boxes.shape[0])
+        fitting = plan_of(loss, (height, width), plan, power_of_two=static)
+        targets = fitting.apply(targets, predictions.boxes.shape[0])
     elif compiled:
-        targets = pad_rows(targets)
+        targets = pad_rows(targets, power_of_two=static)
     targets = targets.to(device, non_blocking=True)
-    return targets.mark_dynamic() if compiled else targets
+    return targets.mark_dynamic() if compiled and not static else targets

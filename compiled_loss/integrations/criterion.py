@@ -4,17 +4,16 @@ Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypo
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from compiled_loss.checks import require, whole_number
 from compiled_loss.data.plan import TargetPlan
-from compiled_loss.data.rows import pad_rows
 from compiled_loss.data.targets import Targets
 from compiled_loss.data.values import check_whole
+from compiled_loss.integrations.bridge import Compilation, plan_beside, plan_of
 from compiled_loss.integrations.heads import Task
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.types import Predictions
@@ -22,14 +21,6 @@ from compiled_loss.types import Predictions
 BRANCHES = ("one2many", "one2one")
 # Key of a batch under which rows that were planned before they went to the device travel.
 PLANNED = "planned_targets"
-
-
-class Compilation(NamedTuple):
-    """How a loss is compiled, as `torch.compile` takes it."""
-
-    backend: str | Callable[..., Any] = "inductor"
-    mode: str | None = None
-    dynamic: bool | None = None
 
 
 class Criterion:
@@ -92,8 +83,12 @@ class Criterion:
         compiled = self.compilation is not None and torch.is_grad_enabled()
         run: Callable[..., Any] = self.loss if compiled else self.loss.forward
         targets = batch.get(PLANNED)
-        targets = self._fitting(self.targets(batch), branches[0], compiled) if targets is None else targets
-        out = run(*branches, targets.mark_dynamic() if compiled and not self._static else targets)
+        if targets is None:
+            options = {"compiled": compiled, "plan": self._plan, "static": self._static}
+            targets = plan_beside(branches[0], self.targets(batch), self.task.main, **options)
+        elif compiled and not self._static:
+            targets = targets.mark_dynamic()
+        out = run(*branches, targets)
         vector = torch.stack([out.terms[name] for name in self.task.names])
         reported = out.items if self.task.end_to_end else out.terms
         items = torch.stack([reported[name] for name in self.task.names]).detach() / branches[0].boxes.shape[0]
@@ -155,32 +150,17 @@ class Criterion:
 
     def planned(self, batch: Mapping[str, Any], images: Tensor) -> Targets:
         """The rows of a batch on the host, planned for images `[B, 3, H, W]` and moved beside them."""
-        size = images.shape[2], images.shape[3]
-        return self._plan(self.targets(batch), size, images.shape[0]).to(images.device, non_blocking=True)
+        plan = plan_of(self.task.main, (images.shape[2], images.shape[3]), self._plan, power_of_two=self._static)
+        return plan.apply(self.targets(batch), images.shape[0]).to(images.device, non_blocking=True)
 
     @property
     def _static(self) -> bool:
         return self.compilation is not None and self.compilation.dynamic is False
 
-    def _plan(self, targets: Targets, image_size: tuple[int, int], images: int) -> Targets:
-        main = self.task.main
-        # A validation has batches of its own, and runs eagerly.
-        plan = (self.plan if torch.is_grad_enabled() else None) or TargetPlan(
-            image_size, main.strides, power_of_two=self._static
-        )
-        fitted = {"image_size": image_size, "num_classes": main.num_classes, "region": main.region}
-        return replace(plan, **fitted).apply(targets, images)
-
-    def _fitting(self, targets: Targets, predictions: Predictions, compiled: bool) -> Targets:
-        """The rows beside the predictions: planned first where they are on the host, and padded to be compiled."""
-        device = predictions.boxes.device
-        on_host = targets.batch_idx.device.type == "cpu"
-        if on_host and (compiled or device.type != "cpu"):
-            height, width = (cells * self.task.main.strides[0] for cells in predictions.grid_sizes[0])
-            targets = self._plan(targets, (height, width), predictions.boxes.shape[0])
-        elif compiled:
-            targets = pad_rows(targets, power_of_two=self._static)
-        return targets.to(device, non_blocking=True)
+    @property
+    def _plan(self) -> TargetPlan | None:
+        """The plan that was given, in training: a validation has batches of its own, and runs eagerly."""
+        return self.plan if torch.is_grad_enabled() else None
 
     def _maps(self, raw: Any) -> Predictions:
         # The spreads of keypoints are absent in evaluation.

@@ -4,15 +4,15 @@ Letters: B images, N target rows, M target slots of an image, A anchors, C class
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from compiled_loss.checks import check_shape
-from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.targets import Targets
-from compiled_loss.integrations.bridge import join_levels
+from compiled_loss.integrations.bridge import join_levels, plan_of
 from compiled_loss.integrations.libre_heads import rtmdet_loss, rtmdet_maps, yolov9_loss, yolox_loss, yolox_maps
 from compiled_loss.losses.dense import DenseLoss
 
@@ -63,7 +63,7 @@ class Criterion:
             boxes = boxes / torch.tensor([width, height, width, height])
         image, slot = (boxes[..., 2:] > 0).all(-1).nonzero().unbind(1)
         flat = Targets(image, host[image, slot, 0].long(), boxes[image, slot])
-        plan = TargetPlan(image_size, self.loss.strides, num_classes=self.num_classes, region=self.loss.region)
+        plan = replace(plan_of(self.loss, image_size), num_classes=self.num_classes)  # a loss may count objectness too
         planned = plan.apply(flat, targets.shape[0]).to(targets.device)
         return planned.mark_dynamic() if self.compiled else planned
 
@@ -84,8 +84,12 @@ class YOLOv9(Criterion):
             maps: `[B, 4 R + C, h, w]` of each level, finest first.
             targets: `[B, M, 5]` or `Targets`.
         """
+        return self.run(maps, self.beside(maps, targets))
+
+    def beside(self, maps: Any, targets: Tensor | Targets) -> Targets:
+        """The rows for images of the size that these maps are of."""
         stride = self.loss.strides[0]
-        return self.run(maps, self.rows(targets, (maps[0].shape[2] * stride, maps[0].shape[3] * stride)))
+        return self.rows(targets, (maps[0].shape[2] * stride, maps[0].shape[3] * stride))
 
     def compute(self, maps: Any, targets: Targets) -> dict[str, Any]:
         """The dict of one batch."""
@@ -119,7 +123,8 @@ class TwoBranches:
 
     def __call__(self, dense: Any, exclusive: Any, targets: Tensor | Targets) -> dict[str, Any]:
         """The dict of one batch."""
-        both = self.dense(dense, targets), self.exclusive(exclusive, targets)
+        rows = self.dense.beside(dense, targets)  # once for both
+        both = self.dense(dense, rows), self.exclusive(exclusive, rows)
         return {name: both[0][name] + both[1][name] for name in both[0]}
 
 

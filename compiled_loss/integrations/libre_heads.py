@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 from torch.nn import functional as F
 
 from compiled_loss.assign.centres import NearCentre
@@ -24,7 +23,7 @@ from compiled_loss.losses.detection import DetectionLoss
 from compiled_loss.losses.parts import Extra, Term, Weighted
 from compiled_loss.losses.scene import Positives
 from compiled_loss.numerics import at_least_float32, masked, one_minus_exp, total
-from compiled_loss.reduce import normaliser
+from compiled_loss.reduce import has_ranks, normaliser
 from compiled_loss.terms.focal import QualityFocalLoss
 from compiled_loss.types import Assignment, Predictions
 
@@ -55,7 +54,7 @@ def yolov9_loss(own: Any) -> DetectionLoss:
         box_gain=own.box_weight,
         cls_gain=own.cls_weight,
         dfl_gain=own.dfl_weight,
-        distributed=own.distributed_normalize and _several(),
+        distributed=own.distributed_normalize and has_ranks(),
     )
 
 
@@ -81,11 +80,11 @@ def yolox_loss(num_classes: int, strides: Sequence[int]) -> DetectionLoss:
         overlap=iou,
         box_term=OneMinus(_squared_iou),
         classification=classes_of_positives,
-        extras=[Objectness(_several()), RawBoxes()],
+        extras=[Objectness(has_ranks()), RawBoxes()],
         box_gain=5.0,
         cls_gain=1.0,
         dfl_gain=0.0,
-        distributed=_several(),
+        distributed=has_ranks(),
     )
 
 
@@ -128,7 +127,7 @@ def rtmdet_loss(own: Any) -> DetectionLoss:
         box_gain=own.loss_bbox.loss_weight,
         cls_gain=own.loss_cls.loss_weight,
         dfl_gain=0.0,
-        distributed=own.distributed_normalize and _several(),
+        distributed=own.distributed_normalize and has_ranks(),
     )
 
 
@@ -141,8 +140,8 @@ def rtmdet_maps(scores: Sequence[Tensor], distances: Sequence[Tensor], strides: 
 
 
 @dataclass(frozen=True)
-class OfObjects:
-    """An assigner that is given `sqrt(probability of the class * objectness)` for scores; the last score is objectness.
+class Through:
+    """An assigner that is given the pairs in another form.
 
     Args:
         assigner: that is given them.
@@ -160,6 +159,10 @@ class OfObjects:
         """Where candidates come from."""
         return self.assigner.region
 
+
+class OfObjects(Through):
+    """Given `sqrt(probability of the class * objectness)` for scores; the last score is objectness."""
+
     def __call__(self, pairs: Pairs) -> Assignment:
         """The positives."""
         logs = F.logsigmoid(at_least_float32(pairs.scores.detach()))
@@ -169,25 +172,8 @@ class OfObjects:
         return self.assigner(pairs._replace(scores=logits))
 
 
-@dataclass(frozen=True)
-class ByCorners:
-    """An assigner that is given the top left corners of cells for anchor points.
-
-    Args:
-        assigner: that is given them; its region is the whole image.
-    """
-
-    assigner: Assigner
-
-    @property
-    def slots(self) -> int:
-        """Positive slots of each row."""
-        return self.assigner.slots
-
-    @property
-    def region(self) -> Region | None:
-        """Where candidates come from."""
-        return self.assigner.region
+class ByCorners(Through):
+    """Given the top left corners of cells for anchor points; the assigner's region is the whole image."""
 
     def __call__(self, pairs: Pairs) -> Assignment:
         """The positives."""
@@ -249,8 +235,3 @@ def _grid(
     height, width = image_size
     sizes = tuple((height // stride, width // stride) for stride in strides)
     return sizes, make_anchors(sizes, strides, device=like.device)
-
-
-def _several() -> bool:
-    """Whether there are several processes."""
-    return dist.is_available() and dist.is_initialized()

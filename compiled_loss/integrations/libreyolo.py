@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import kind_of, require, true_or_false
+from compiled_loss.checks import kind_of, require
+from compiled_loss.integrations.bridge import Compilation
 from compiled_loss.integrations.libre_criteria import YOLOX, RTMDet, TwoBranches, YOLOv9
 
 _SEAMS = ("on_setup", "train", "on_forward", "_forward_train")
@@ -135,11 +136,8 @@ def install(
     """
     is_one = isinstance(trainer, type) and all(hasattr(trainer, name) for name in _SEAMS)
     require(is_one, "trainer", "a class of LibreYOLO's trainers", kind_of(trainer))
-    given = {"backend": backend, "mode": mode, "dynamic": dynamic}
-    wanted = true_or_false("compile", compile) or true_or_false("whole_step", whole_step)
-    plain = list(given.values()) == ["inductor", None, None]
-    require(wanted or plain, "backend, mode, dynamic", "compile=True or whole_step=True beside them", False)
-    return Installation(trainer, given if wanted else None, whole_step=whole_step)
+    compilation = Compilation(backend, mode, dynamic).checked(compile=compile, whole_step=whole_step)
+    return Installation(trainer, compilation and compilation._asdict(), whole_step=whole_step)
 
 
 def _always(criterion: Any, _device: Any) -> Any:

@@ -12,9 +12,10 @@ Models and trainers are read by their attributes alone; nothing is imported from
 from collections.abc import Callable
 from typing import Any
 
-from compiled_loss.checks import require, true_or_false
+from compiled_loss.checks import true_or_false
 from compiled_loss.data.plan import TargetPlan
-from compiled_loss.integrations.criterion import Compilation, Criterion
+from compiled_loss.integrations.bridge import Compilation
+from compiled_loss.integrations.criterion import Criterion
 from compiled_loss.integrations.heads import device_of, network_of, read_task
 from compiled_loss.integrations.installing import Installation
 
@@ -86,7 +87,7 @@ def compiled_criterion(
         >>> vector.shape, list(items)
         (torch.Size([3]), ['box_loss', 'cls_loss', 'dfl_loss'])
     """
-    compilation = _compilation(compile, backend, mode, dynamic)
+    compilation = Compilation(backend, mode, dynamic).checked(compile=compile)
     task = read_task(model, distributed=true_or_false("distributed", distributed), keep_zeros=keep_zeros)
     task.loss.check_values = true_or_false("check_values", check_values)
     return Criterion(task, device_of(network_of(model).model[-1]), compilation, plan, updates)
@@ -143,19 +144,7 @@ def install(
         >>> Network().init_criterion()
         'its own'
     """
-    _compilation(compile, backend, mode, dynamic)
+    Compilation(backend, mode, dynamic).checked(compile=compile)
     options: dict[str, Any] = {"compile": compile, "backend": backend, "mode": mode, "dynamic": dynamic}
     options |= {"distributed": distributed, "plan": plan, "keep_zeros": keep_zeros, "check_values": check_values}
     return Installation(target, lambda model, updates: compiled_criterion(model, updates=updates, **options))
-
-
-def _compilation(compile: bool, backend: Backend, mode: str | None, dynamic: bool | None) -> Compilation | None:
-    compilation = Compilation(backend, mode, dynamic)
-    require(
-        true_or_false("compile", compile) or compilation == Compilation(),
-        "backend, mode, dynamic",
-        "compile=True beside them",
-        False,
-    )
-    require(dynamic is None or isinstance(dynamic, bool), "dynamic", "True, False or None", dynamic)
-    return compilation if compile else None

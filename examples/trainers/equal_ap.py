@@ -25,22 +25,22 @@ os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())
 from yolo import operators  # isort: skip  # noqa: F401  (before torchvision)
 from ultralytics import YOLO  # pyright: ignore[reportMissingImports]
 from yolo.folder import write_folder
+from yolo.runs import ENDINGS
 
 from compiled_loss.integrations.criterion import Criterion
 from compiled_loss.integrations.ultralytics import install
 
-KINDS = {"detect": ("", "B"), "pose": ("-pose", "P"), "obb": ("-obb", "B"), "segment": ("-seg", "M")}
+METRICS = {"detect": "B", "pose": "P", "obb": "B", "segment": "M"}  # which AP the trainer tells of a task
 CRITERIA = ("own", "ours")
 
 
 def run(case: dict[str, Any], file: Path, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train once; the case with its AP, in percent, and its minutes."""
-    ending, letter = KINDS[case["task"]]
-    model, seen = YOLO(f"yolo{case['head']}n{ending}.yaml"), {}
+    model, seen = YOLO(f"yolo{case['head']}n{ENDINGS[case['task']]}.yaml"), {}
 
     def note(trainer: Any) -> None:
         if trainer.epoch < options.epochs:  # once more for the best weights, when all is over
-            key = f"metrics/mAP50-95({letter})"
+            key = f"metrics/mAP50-95({METRICS[case['task']]})"
             seen.update(ap=100 * float(trainer.metrics[key]), criterion=type(trainer.model.criterion))
 
     model.add_callback("on_fit_epoch_end", note)
@@ -91,8 +91,8 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile our criterion")
     parser.add_argument("--out", type=Path, default=Path("runs/equal_ap"))
     options = parser.parse_args()
-    if unknown := [task for task, _ in options.sets if task not in KINDS]:
-        parser.error(f"--set: {', '.join(unknown)}: tasks are {', '.join(KINDS)}")
+    if unknown := [task for task, _ in options.sets if task not in METRICS]:
+        parser.error(f"--set: {', '.join(unknown)}: tasks are {', '.join(METRICS)}")
     options.out.mkdir(parents=True, exist_ok=True)
     log = options.out / "runs.jsonl"
     runs = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []

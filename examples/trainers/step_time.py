@@ -29,11 +29,11 @@ from demo.labels import image_tensor
 from demo.tasks import TASKS
 from torch import Tensor
 from ultralytics import YOLO  # pyright: ignore[reportMissingImports]
+from yolo.runs import ENDINGS
 
 from compiled_loss.data.rows import join_images
 from compiled_loss.integrations.ultralytics import compiled_criterion
 
-ENDINGS = {"detect": "", "pose": "-pose", "obb": "-obb", "segment": "-seg"}
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5, "pose": 12.0, "kobj": 1.0, "rle": 1.0, "angle": 1.0}
 
 

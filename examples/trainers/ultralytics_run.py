@@ -30,12 +30,11 @@ import torch
 from claims import claim
 from demo.engine import CompileLog
 from yolo.folder import write_folder
-from yolo.runs import BATCH, EPOCHS, SIZE, KilledError, Run
+from yolo.runs import BATCH, ENDINGS, EPOCHS, SIZE, KilledError, Run
 
 from compiled_loss.integrations.criterion import Criterion
 from compiled_loss.integrations.ultralytics import install
 
-ENDINGS = {"detect": "", "pose": "-pose", "obb": "-obb", "segment": "-seg"}
 WARM_UP = 2  # epochs in which something may compile
 LOAD = "import sys; from ultralytics import YOLO; YOLO(sys.argv[1]); assert 'compiled_loss' not in sys.modules"
 

@@ -78,7 +78,7 @@ def summary(path: Path, metadata: Metadata) -> str:
     """The file's name, kind and size, and every input and output."""
     state = ", experimental" if metadata.experimental else ""
     kind = f"{metadata.graph} of task {metadata.task}, interface version {INTERFACE_VERSION}{state}"
-    lines = [f"{path}  {path.stat().st_size / 1024:.0f} KiB{_opset(path)}", kind]
+    lines = [f"{path}  {path.stat().st_size / 1024:.0f} KiB{_opset(metadata)}", kind]
     for title, ports in (("inputs", metadata.inputs), ("outputs", metadata.outputs)):
         lines.append(title)
         width = max(len(port.name) for port in ports)
@@ -88,10 +88,5 @@ def summary(path: Path, metadata: Metadata) -> str:
     return "\n".join(lines)
 
 
-def _opset(path: Path) -> str:
-    if path.suffix != ".onnx":
-        return ""
-    import onnx  # noqa: PLC0415  (the other kinds do without)
-
-    (opset,) = onnx.load(path).opset_import
-    return f", opset {opset.version}"
+def _opset(metadata: Metadata) -> str:
+    return f", opset {metadata.needs['opset']}" if metadata.needs else ""

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 BATCH, SIZE, EPOCHS = 4, 96, 4
+# Of the names of networks, by task.
+ENDINGS = {"detect": "", "pose": "-pose", "obb": "-obb", "segment": "-seg"}
 
 
 class KilledError(Exception):
