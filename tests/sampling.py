@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 
-def sampled(values: Iterable[Any], every: int = 2, marks: Any = ()) -> list[Any]:
+def sampled(values: Iterable[Any], every: int = 2) -> list[Any]:
     """Parameters of which one of `every` so many runs each time."""
     rest = pytest.mark.thorough
     values = (x if isinstance(x, tuple) else (x,) for x in values)
-    return [pytest.param(*x, marks=[*marks, *([rest] if i % every else [])]) for i, x in enumerate(values)]
+    return [pytest.param(*x, marks=[rest] if i % every else []) for i, x in enumerate(values)]

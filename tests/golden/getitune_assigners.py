@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections import Counter
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -22,6 +21,7 @@ import torch
 from compiled_loss import ATSS, DynamicSoftLabel, NearCentre, SimOTA
 from compiled_loss.geometry.boxes import iou
 from tests.assign.scenes import Scene, assign, make_scene, readable
+from tests.golden.agreement import agreement
 from tests.reference.batches import LAYOUTS
 from tests.reference.losses import anchor_grid
 
@@ -118,13 +118,8 @@ def main(command: str) -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name in OURS:
         for rows in (1, 3, 12):
-            seen: Counter[str] = Counter()
-            for scene in scenes(range(500, 524), rows, (192, 256)):
-                mine, other = set(ours(name, scene)), set(theirs(name, scene))
-                seen["positives"] += len(other)
-                seen["alike"] += len(mine & other)
-                seen["images"] += 4
-                seen["same"] += sum(not any(x[0] == b for x in mine ^ other) for b in range(4))
+            drawn = scenes(range(500, 524), rows, (192, 256))
+            seen = agreement((set(ours(name, scene)), set(theirs(name, scene))) for scene in drawn)
             print(f"| {name} | {rows} | {seen['images']} | {seen['same']} | {seen['positives']} | {seen['alike']} |")
 
 

@@ -8,7 +8,6 @@ Nothing of it is copied here; `tests/assign/test_peer_answers.py` compares with 
 
 import json
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from compiled_loss import ATSS, DynamicSoftLabel, NearCentre, SimOTA
 from compiled_loss.geometry.boxes import iou, xyxy_to_cxcywh
 from tests.assign.scenes import Scene, assign, make_scene, readable
+from tests.golden.agreement import agreement
 from tests.reference.batches import LAYOUTS
 from tests.reference.losses import anchor_grid
 
@@ -125,22 +125,16 @@ def main(command: str) -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in OURS:
         for rows in (1, 3, 12):
-            seen: Counter[str] = Counter()
-            for seed in range(24):
-                scene = make_scene(500 + seed, layout=LAYOUTS[seed % 6], counts=(rows,) * 4, size=(192, 256))
-                mine, other = set(ours(name, scene)), set(theirs(name, scene))
-                seen["positives"] += len(other)
-                seen["alike"] += len(mine & other)
-                seen["shared"] += len(set(ours(name, scene, shared=True)) & other)
-                seen["images"] += 4
-                seen["same"] += sum(not any(x[0] == b for x in mine ^ other) for b in range(4))
-            print(
-                "|",
-                *(
-                    f"{x} |"
-                    for x in (name, rows, *(seen[k] for k in ("images", "same", "positives", "alike", "shared")))
-                ),
-            )
+            drawn = [
+                make_scene(500 + seed, layout=LAYOUTS[seed % 6], counts=(rows,) * 4, size=(192, 256))
+                for seed in range(24)
+            ]
+            other = [set(theirs(name, scene)) for scene in drawn]
+            mine, shared = ([set(ours(name, scene, shared=x)) for scene in drawn] for x in (False, True))
+            seen = agreement(zip(mine, other, strict=True))
+            numbers = [seen[k] for k in ("images", "same", "positives", "alike")]
+            together = agreement(zip(shared, other, strict=True))["alike"]
+            print("|", *(f"{x} |" for x in (name, rows, *numbers, together)))
 
 
 if __name__ == "__main__":

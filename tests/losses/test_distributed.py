@@ -1,5 +1,7 @@
 """What is averaged over ranks: two processes against the formula, and against one process on the joined batch."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,16 +41,22 @@ def work(rank: int, path: str, results: mp.SimpleQueue) -> None:
     distributed.destroy_process_group()
 
 
-def test_the_normaliser_is_the_mean_of_the_score_sums_over_the_ranks(tmp_path):
+def answers_of(work: Callable[..., None], folder: Path) -> dict[int, Any]:
+    """What a function answers in a process of each rank."""
     context = mp.get_context("spawn")
     results = context.SimpleQueue()
-    workers = [context.Process(target=work, args=(rank, tmp_path / "store", results)) for rank in range(WORLD)]
+    workers = [context.Process(target=work, args=(rank, folder / "store", results)) for rank in range(WORLD)]
     for worker in workers:
         worker.start()
     answers = dict(results.get() for _ in workers)
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
+    return answers
+
+
+def test_the_normaliser_is_the_mean_of_the_score_sums_over_the_ranks(tmp_path):
+    answers = answers_of(work, tmp_path)
 
     plain = DetectionLoss(3)
     for case, empty in enumerate((False, False, True, True)):
@@ -99,16 +107,7 @@ def losses_of_tasks(rank: int, path: str, results: mp.SimpleQueue) -> None:
 
 
 def test_the_mean_over_ranks_of_the_mean_of_an_image_is_that_of_the_joined_batch(tmp_path):
-    context = mp.get_context("spawn")
-    results = context.SimpleQueue()
-    path = tmp_path / "store"
-    workers = [context.Process(target=losses_of_tasks, args=(rank, path, results)) for rank in range(WORLD)]
-    for worker in workers:
-        worker.start()
-    answers = dict(results.get() for _ in workers)
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
+    answers = answers_of(losses_of_tasks, tmp_path)
 
     for task in OPTIONS:
         out, gradients = outcome(make_loss(task), make_task(task))
