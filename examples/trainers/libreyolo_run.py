@@ -106,7 +106,8 @@ def main() -> None:
     trained = [x for x in ours.criteria if isinstance(x, Criterion)]
     claim(f"the criterion is {type(trained[0]).__qualname__} of both heads", len(trained) == 2)  # one is auxiliary
     found = graphs[-1], sum(counters["graph_break"].values())
-    claim(f"{found[0]} graphs, one a head, {found[1]} breaks", found == (2, 0))
+    # The heads' losses hold no weights, so that the second may run the graph of the first.
+    claim(f"{found[0]} graphs for two heads, {found[1]} breaks", found[0] in (1, 2) and found[1] == 0)
     claim(f"no recompile after {WARM_UP} of {len(graphs)} steps", graphs[WARM_UP - 1] == graphs[-1])
     claim(f"{len(losses)} steps as with its own loss", len(losses) == len(theirs) >= 16)
     drift = [max(abs(a[k] - b[k]) / b["total_loss"] for k in b) for a, b in zip(losses, theirs, strict=True)]
