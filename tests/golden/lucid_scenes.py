@@ -115,7 +115,7 @@ def our_loss(batch: Branches) -> list[np.ndarray]:
     scale = torch.tensor([*batch.size[::-1]] * 2)
     low, high = (scene.boxes / scale).split(2, 1)
     targets = Targets(scene.batch_idx, scene.labels, torch.cat([(low + high) / 2, high - low], 1))
-    heads = [Predictions(*batch.maps[i : i + 2], scene.grid_sizes) for i in (0, 2)]
+    heads = [Predictions(batch.maps[i], batch.maps[i + 1], scene.grid_sizes) for i in (0, 2)]
     out = EndToEndLoss(criterion, one_to_one=ONE)(*heads, targets)
     return _with_gradients(out.terms["box"] / images, out.terms["cls"] / images, batch.maps)
 
@@ -132,11 +132,8 @@ def their_loss(batch: Branches) -> list[np.ndarray]:
     boxes, labels, rows = _padded(batch.scene)
     loss = DualBranchLoss(l1_gain=0.0, alpha=0.8, s_min=16.0)
     out = loss(*given, points * steps[:, None], boxes, labels, rows >= 0, steps)
-    terms = [
-        gain * (0.8 * getattr(out.o2m, name) + 0.2 * getattr(out.o2o, name))
-        for name, gain in (("box", 7.5), ("cls", 0.5))
-    ]
-    return _with_gradients(*terms, batch.maps)
+    box, classes = (0.8 * getattr(out.o2m, name) + 0.2 * getattr(out.o2o, name) for name in ("box", "cls"))
+    return _with_gradients(7.5 * box, 0.5 * classes, batch.maps)
 
 
 def _with_gradients(box: Tensor, classes: Tensor, maps: list[Tensor]) -> list[np.ndarray]:

@@ -37,7 +37,7 @@ def test_box_and_class_terms_of_both_branches_have_its_values_and_gradients(seed
 def test_positives_and_target_scores_are_those_of_its_assigner(name, assigner):
     rows, contested, count = ANSWERS[name], 0, 0
     for s, scene in enumerate(scenes(range(8), 3)):
-        wanted = {tuple(map(int, x[1:4])): x[4] for x in rows[rows[:, 0] == s]}
+        wanted = {(int(b), int(a), int(n)): x for _, b, a, n, x in rows[rows[:, 0] == s]}
         found = our_positives(scene, assigner)
         if found.keys() != wanted.keys():
             # Of the rows that select an anchor ours leave it to the one that overlaps it most, its to the best aligned.
