@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch._dynamo.utils import counters
 
 from compiled_loss.integrations.libre_criteria import Criterion
@@ -84,6 +85,7 @@ def train(folder: Path, work: Path) -> None:
     """As anyone would."""
     names = {"project": str(work), "name": "run", "exist_ok": True, "eval_interval": 100}
     size = {"epochs": EPOCHS, "batch": OPTIONS.batch_size, "imgsz": OPTIONS.size, "warmup_epochs": 1}
+    torch.manual_seed(0)  # the trainer seeds the data, not the weights
     model = LibreYOLO9(None, size="t", nb_classes=2, device=OPTIONS.device)
     model.train(str(folder / "data.yaml"), workers=0, amp=False, device=OPTIONS.device, **size, **names)
 
