@@ -52,7 +52,7 @@ def test_each_block_of_a_page_runs(page, monkeypatch, capsys):
 
 
 def _traced(function, *, compile, mode=None, **options):
-    return compile(function, **options, backend="aot_eager")
+    return compile(function, **{"backend": "aot_eager"} | options)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name + "/" + p.name)
