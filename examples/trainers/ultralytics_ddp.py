@@ -49,7 +49,8 @@ def train(folder: Path, name: str, options: dict[str, Any] | None) -> Run:
     model = YOLO(CONFIG)
     model.add_callback("on_pretrain_routine_end", wrap)
     with nullcontext() if options is None else install(model, **options):
-        return Run(model, folder, f"{name}{dist.get_rank()}").train()
+        # With a process group, and no GPU, its check of mixed precision turns it on where it cannot run.
+        return Run(model, folder, f"{name}{dist.get_rank()}", amp=False).train()
 
 
 def spread(run: Run) -> float:
