@@ -32,7 +32,9 @@ def read_file(path: Path, task: str, name: str, place: Callable[[str], Path]) ->
         ranks, info = _categories(document["categories"], name, task == "pose")
         by_id: dict[Any, Picture] = {p.id: p for p in images}
         count = len(document["annotations"])
-        labels = Document(path, f"{path.name}: {len(images)} pictures, {count} annotations", info, images)
+        labels = Document(
+            path, f"{path.resolve().parent.name}/{path.name}: {len(images)} pictures, {count} annotations", info, images
+        )
         for i, annotation in enumerate(document["annotations"]):
             require(isinstance(annotation, dict), f"annotations[{i}]: should be a dict", annotation)
             where = f"annotation {annotation['id']!r:.40}" if "id" in annotation else f"annotations[{i}]"

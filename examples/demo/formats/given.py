@@ -1,0 +1,210 @@
+"""Data sets in Python, as torchvision's detection models take them: `FILE.py:function` returns one, or two.
+
+An item is a picture and a dict with `boxes` and `labels`, and what else `compiled_loss.sources.from_torchvision` reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import runpy
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from compiled_loss.data.reading import read_dict
+from demo import pictures
+from demo.annotations import read_row, require
+from demo.detections import encode
+from demo.document import Document, Picture, join
+from demo.labels import DataError, Info
+
+# torchvision's name of class 0, of which there are no objects.
+BACKGROUND = "__background__"
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """A picture of a data set, which is asked for it whenever it is needed."""
+
+    path: Path
+    dataset: Any
+    index: int
+    name: str
+    boxes: list[list[float]]
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Nothing is left to check: the picture was looked at together with its labels."""
+
+    def read(self, size: tuple[int, int]) -> Image.Image:
+        with _naming(self.path, self.name):
+            picture, target = _pair(self.dataset, self.index)
+            same = picture.size == size and _boxes(target, picture) == self.boxes
+            require(same, "is not what it was before; give the same every time, training adds what is random")
+        return picture
+
+
+def read(text: str, task: str) -> Document:
+    """The labels of a task; DataError naming the file and the item at fault.
+
+    Args:
+        text: "FILE.py:function". The function takes no arguments and returns a data set, a share of which is held out,
+            or a tuple of two, the second of which is. An attribute `classes` names their classes by label, an attribute
+            `keypoints` their keypoints.
+        task: "detect", "pose" or "segment".
+    """
+    file, _, function = text.rpartition(":")
+    path = Path(file)
+    if task == "obb":
+        raise DataError(f"{text}: dicts have no rotated boxes; --task obb reads a YOLO folder, or labels.json")
+    with _naming(path, f"{function}()"):
+        made = _made(path, function)
+        datasets = made if isinstance(made, tuple) else (made,)
+        require(len(datasets) in (1, 2), f"should return a data set or a tuple of two, got a tuple of {len(datasets)}")
+        for dataset in datasets:
+            several = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+            require(several, "should return a data set with a length and items", type(dataset))
+    found = [_items(path, dataset, "item" if i == 0 else "held-out item", task) for i, dataset in enumerate(datasets)]
+    with _naming(path, f"{function}()"):
+        ranks, info = _info(path.stem, datasets, [row for items in found for _, rows in items for row in rows], task)
+    parts = []
+    for items in found:
+        labels = Document(path, "", info, [picture for picture, _ in items])
+        for picture, rows in items:
+            with _naming(path, picture.file_name):
+                for i, row in enumerate(rows):
+                    labels.add(picture, *read_row(row, f"object {i}", picture, ranks, len(info.keypoints), task))
+        parts.append(labels)
+    origin = f"{text}: {' and '.join(f'{len(items)} items' for items in found)}, {len(info.classes)} classes"
+    if len(parts) == 1:
+        return replace(parts[0], origin=origin)
+    return join(path, origin, {"train": parts[0], "val": parts[1]})
+
+
+def _made(path: Path, function: str) -> Any:
+    """What the function of the file returns."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    # As where Python is told to run the file: it may import what lies beside it.
+    sys.path.insert(0, str(path.resolve().parent))
+    with _theirs():
+        make = runpy.run_path(str(path)).get(function)
+    if not callable(make):
+        raise DataError(f"{path}: has no function {function!r}")
+    with _theirs():
+        return make()
+
+
+def _items(path: Path, dataset: Any, kind: str, task: str) -> list[tuple[Picture, list[dict[str, Any]]]]:
+    """Every picture with its objects, as annotations."""
+    items = []
+    for index in range(len(dataset)):
+        name = f"{kind} {index}"
+        with _naming(path, name):
+            picture, target = _pair(dataset, index)
+            source = Item(path, dataset, index, name, _boxes(target, picture))
+            items.append((Picture(index, name, *picture.size, None, source), _annotations(target, picture, task)))
+    return items
+
+
+def _annotations(target: Mapping[str, Any], picture: Image.Image, task: str) -> list[dict[str, Any]]:
+    size = (picture.height, picture.width)
+    labels, boxes, keypoints, masks, crowd = read_dict(target, "its dict", size, "ignore")
+    corners = torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], 1)
+    columns: dict[str, Sequence[Any]] = {"category_id": labels.tolist(), "bbox": corners.tolist()}
+    columns["iscrowd"] = crowd.int().tolist()
+    if task == "pose" and keypoints is not None:
+        flags = keypoints[..., 2:] if keypoints.shape[2] == 3 else keypoints.new_full((*keypoints.shape[:2], 1), 2)
+        columns["keypoints"] = torch.cat([keypoints[..., :2], flags.to(keypoints)], 2).flatten(1).tolist()
+    if task == "segment":
+        require(masks is not None or len(labels) == 0, "its dict lacks 'masks', which --task segment needs")
+        runs = [] if masks is None else encode((masks > 0).cpu().numpy())
+        columns["segmentation"] = [{"size": list(size), "counts": run["counts"]} for run in runs]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _boxes(target: Mapping[str, Any], picture: Image.Image) -> list[list[float]]:
+    return read_dict(target, "its dict", (picture.height, picture.width), "ignore")[1].tolist()
+
+
+def _info(name: str, datasets: Sequence[Any], rows: list[dict[str, Any]], task: str) -> tuple[dict[Any, int], Info]:
+    """The class of each label, and what is the same for all pictures."""
+    names = _attribute(datasets[0], "classes")
+    seen = sorted({row["category_id"] for row in rows})
+    given = dict(enumerate(names)) if names else {label: str(label) for label in seen}
+    kept = [label for label in given if given[label] != BACKGROUND]
+    require(bool(kept), "no object is labelled in any of its items")
+    info = Info(name, tuple(given[label] for label in kept))
+    if task == "pose":
+        count = max((len(row.get("keypoints", ())) for row in rows), default=0) // 3
+        require(count > 0, "no item has 'keypoints', which --task pose needs")
+        points = _attribute(datasets[0], "keypoints") or [str(k) for k in range(count)]
+        require(len(points) == count, f"its data set's keypoints should be {count} names, as its items have", points)
+        info = info.with_keypoints(points, ())
+    return {label: rank for rank, label in enumerate(kept)}, info
+
+
+def _attribute(dataset: Any, name: str) -> list[str]:
+    """Names that a data set, or one that it is a part of, has as an attribute; none where it has not."""
+    while dataset is not None:
+        found = getattr(dataset, name, None)
+        if isinstance(found, Sequence) and not isinstance(found, str):
+            return [str(one) for one in found]
+        dataset = getattr(dataset, "dataset", None)
+    return []
+
+
+def _pair(dataset: Any, index: int) -> tuple[Image.Image, Mapping[str, Any]]:
+    """A picture in RGB, and its dict."""
+    with _theirs():
+        item = dataset[index]
+    pair = isinstance(item, tuple | list) and len(item) == 2
+    require(pair, "should be a picture and a dict", type(item))
+    picture, target = item
+    hint = " (around CocoDetection: torchvision.datasets.wrap_dataset_for_transforms_v2)"
+    require(isinstance(target, Mapping), f"should be a picture and a dict{hint}", type(target))
+    return _as_picture(picture), target
+
+
+def _as_picture(picture: Any) -> Image.Image:
+    expected = (
+        "its picture should be PIL's with 8 bits a channel, or a tensor [3, H, W] or [1, H, W], uint8 or from 0 to 1"
+    )
+    if isinstance(picture, Image.Image):
+        require(not pictures.too_deep(picture), expected, picture.mode)
+        return pictures.in_colour(picture)
+    require(isinstance(picture, Tensor), expected, type(picture))
+    x = picture.detach().as_subclass(Tensor).cpu()
+    fits = x.dim() == 3 and x.shape[0] in (1, 3) and x.numel() > 0
+    require(fits and (x.dtype == torch.uint8 or x.is_floating_point()), expected, f"{x.dtype} {tuple(x.shape)}")
+    if x.is_floating_point():
+        low, high = x.min().item(), x.max().item()
+        require(low >= 0 and high <= 1, expected, f"numbers from {low:g} to {high:g}")
+        x = (x * 255).round().to(torch.uint8)
+    return Image.fromarray(x.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
+
+
+@contextlib.contextmanager
+def _naming(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{path}: {what}: {error}") from error
+
+
+@contextlib.contextmanager
+def _theirs() -> Iterator[None]:
+    """What code that is not ours raises, in one line with the place."""
+    try:
+        yield
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})") from error
