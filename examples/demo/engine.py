@@ -87,7 +87,7 @@ def learning_rate(step: int, steps: int, peak: float, warm_up: int = 40) -> floa
 
 @dataclass
 class Progress:
-    """How far a run has come: steps done and the loss terms of each, per image.
+    """How far a run has come: steps done, the loss terms of each, per image, and average precision after some.
 
     Values stay on the device until `flush`, which `train` calls now and then, so that a GPU need not wait.
     """
@@ -96,6 +96,7 @@ class Progress:
     names: list[str] = field(default_factory=list)
     losses: list[list[float]] = field(default_factory=list)
     overflow: int = 0
+    precision: list[tuple[int, float]] = field(default_factory=list)
     _pending: list[Tensor] = field(default_factory=list)
 
     def record(self, out: LossOutput | EndToEndOutput, images: int) -> None:

@@ -2,18 +2,23 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from demo.document import Picture
 from demo.formats.choice import read_labels
 from demo.formats.yolo import label_file
 from demo.formats.yolo_lines import annotation
 from demo.labels import COCO_LIMBS, COCO_NAMES, DataError
+from demo.pictures import File
 from demo.rotated import around, corners
 from demo.splits import training_and_held_out
 from PIL import Image
 
 from tests.examples.writing import as_yolo
+
+PICTURE = Picture(0, "a.png", 100, 200, None, File(Path("a.png")))
 
 
 @pytest.fixture
@@ -158,21 +163,16 @@ def test_keypoints_of_a_person_are_coco_s_where_nothing_else_is_said(yolo):
 
 
 def test_keypoints_without_flags_are_labelled_unless_negative_or_zero(yolo):
-    one = Image_of()
     line = "0 0.5 0.5 0.2 0.4  0.25 0.5  0 0  -0.1 0.5"
-    found, _ = annotation(line, "line 1", one, "pose", 1, (3, 2))
+    found, _ = annotation(line, "line 1", PICTURE, "pose", 1, (3, 2))
     assert found["keypoints"] == [25, 100, 2, 0, 0, 0, 0, 0, 0]
     assert found["bbox"] == pytest.approx([40, 60, 20, 80])
-
-
-class Image_of:  # noqa: N801
-    width, height = 100, 200
 
 
 def test_outlines_and_corners_have_boxes_around_them():
     outline = "1 0.1 0.1 0.5 0.2 0.3 0.6"
     for task, wanted in (("detect", True), ("segment", False)):
-        found, around_it = annotation(outline, "line 1", Image_of(), task, 2, None)
+        found, around_it = annotation(outline, "line 1", PICTURE, task, 2, None)
         assert (found["bbox"], around_it) == (pytest.approx([10, 20, 40, 100]), wanted)
     assert found["segmentation"] == [pytest.approx([10, 20, 50, 40, 30, 120])]
 
