@@ -77,7 +77,7 @@ def _precision(panel: Axes, steps: int, metric: str, measured: Sequence[tuple[in
     panel.set(xlim=(0, 1.03 * steps), ylim=(0, max(1.15 * highest, 0.01)))
     panel.set_title(metric, fontsize=11, loc="left", fontweight="bold")
     if panel.get_legend_handles_labels()[0]:
-        panel.legend(fontsize=8, frameon=False, loc="lower right")
+        panel.legend(fontsize=8, frameon=False, loc="upper left")
     else:
         panel.text(0.5, 0.5, "nothing to find is labelled", transform=panel.transAxes, ha="center", fontsize=9)
     _tidy(panel)

@@ -7,6 +7,7 @@ first step and never again.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import signal
@@ -63,6 +64,14 @@ class TrainingStep:
 
     def __call__(self, images: Tensor, targets: Targets, learning_rate: float) -> LossOutput | EndToEndOutput:
         return self.run(self.forward_loss, images, targets, learning_rate)
+
+    @torch.no_grad()
+    def trial(self, images: Tensor, targets: Targets) -> LossOutput | EndToEndOutput:
+        """The loss of a batch, eagerly and on copies: nothing is changed, and what is wrong shows before compiling."""
+        model, criterion = copy.deepcopy((self.model, self.criterion))
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.half):
+            predictions = model.train()(images)
+        return criterion(*predictions, targets)
 
     def run(
         self, forward_loss: Callable, images: Tensor, targets: Targets, learning_rate: float

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,13 @@ from demo.document import Document, Row
 from demo.formats.choice import read_labels
 from demo.labels import DataError, Labels
 from demo.placing import Placing
+from demo.recent import Recent
 from demo.rotated import hulls
 
 PADDING_GREY = 114
 CACHED_PICTURES = 512
+# Of the classes that have no object, where there are many.
+TOLD_CLASSES = 8
 
 
 class Folder:
@@ -58,7 +60,7 @@ class Folder:
         self.augmented = split == "train"
         self.notes: Sequence[str]
         self.objects, self.notes = self._count()
-        self._fitted = lru_cache(CACHED_PICTURES)(self._load)
+        self._fitted = Recent(self._load, CACHED_PICTURES)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -140,7 +142,7 @@ class Folder:
     def _count(self) -> tuple[int, list[str]]:
         """How many objects there are to learn or to find, and what was left out or looks wrong."""
         reasons = sum((self.document.left_out[image.id] for image in self.pictures), Counter())
-        objects, boxes = 0, []
+        objects, boxes, classes = 0, [], set()
         for image in self.pictures:
             for row in self.document.rows[image.id]:
                 small = min(row.box[2:]) * self.size < max(image.width, image.height)
@@ -150,11 +152,16 @@ class Folder:
                     reasons[f"smaller than a pixel at {self.size}x{self.size}"] += 1
                 else:
                     objects += row.keypoints is None or any(flag for *_, flag in row.keypoints)
+                    classes.add(row.label)
                 boxes.append([x / side for x, side in zip(row.box, (image.width, image.height) * 2, strict=True)])
         told = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
         notes = [f"{self.split}: annotations left out: {told}"] if told else []
         if not objects:
             notes.append(f"{self.split}: no object is labelled in any of the {len(self)} pictures")
+        without = [name for k, name in enumerate(self.info.classes) if k not in classes]
+        if self.augmented and objects and without:
+            several = ", ".join(without[:TOLD_CLASSES]) + (", ..." if len(without) > TOLD_CLASSES else "")
+            notes.append(f"{self.split}: no object of {len(without)} of {len(self.info.classes)} classes: {several}")
         given = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
         read, first = ("[x, y, width, height]", given[:, :2])
         centred = torch.cat([given[:, :2] + given[:, 2:] / 2, given[:, 2:]], dim=1)

@@ -94,7 +94,9 @@ def assignment(path: Path, image: np.ndarray, labels: Labels, assigned: Assignme
             drawing.tint(panel, real.masks(), colours)
         for outline, colour in zip(drawing.outlines(real), colours, strict=True):
             drawing.box(panel, outline, colour, linewidth=1.6 if panel is first else 0.8)
-    figure.suptitle("Anchors given to each object, in its colour", fontsize=12)
+    figure.suptitle(
+        "Anchors given to each object, in its colour; on fine grids dots shrink to fit their cells", fontsize=12
+    )
     handles: list[Artist] = [_dot(x, "#c8c8c8", f"target score {x:g}") for x in (0.1, 0.5, 1.0)]
     drawing.keys(figure, [*handles, _dot(None, "#8a8a8a", "anchor of nobody: background")])
     figure.savefig(path, dpi=110)

@@ -95,6 +95,12 @@ def train_to_the_end(this: Run, log: CompileLog, console: Console) -> bool:
     """Train what is left; False after Ctrl-C. Either way the last step's state is saved."""
     settings, progress = this.settings, this.progress
     first, metric = progress.steps, TASKS[settings.task].metric
+    if settings.compile and first < this.steps:
+        images, targets = next(stream(this.batches, first, first + 1, 0, this.device))
+        out = this.step.trial(images, targets)
+        parts = {"total": out.total, **out.terms}
+        told = "  ".join(f"{name} {value.item() / len(images):.2f}" for name, value in parts.items())
+        console.print(f"before step {first + 1}, eagerly:  {told}  per image", highlight=False, soft_wrap=True)
     batches = stream(this.batches, first, this.steps, settings.workers, this.device)
     display = Display(console, first, this.steps, settings.compile)
     with Interrupt().listening() as interrupt, display:

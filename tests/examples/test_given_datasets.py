@@ -1,5 +1,8 @@
 """Data sets in Python: what a function may return, and how what cannot be used is named."""
 
+import pickle
+import sys
+
 import numpy as np
 import pytest
 from demo.formats.choice import read_labels
@@ -31,6 +34,7 @@ def given(tmp_path):
     """The file with what the function `make` returns."""
 
     def write(returned, before=""):
+        sys.modules.pop("mine", None)
         path = tmp_path / "mine.py"
         path.write_text(f"{HEAD}\n{before}\ndef make():\n    return {returned}\n")
         return f"{path}:make"
@@ -95,8 +99,10 @@ def test_what_cannot_be_used_is_named(given, returned, message):
 
 
 def test_files_and_functions_that_are_not_there(given, tmp_path):
+    (tmp_path / "json.py").write_text("")
     for before, change, message in (
         ("", ("mine.py:make", "no.py:make"), r"no\.py: no such file"),
+        ("", ("mine.py:make", "json.py:make"), r"json\.py: is called like .*json.__init__\.py, which is in use"),
         ("", (":make", ":other"), r"mine\.py: has no function 'other'"),
         ("1 / 0", ("", ""), r"mine\.py: make\(\): ZeroDivisionError"),
         ("import not_installed", ("", ""), r"mine\.py: make\(\): ModuleNotFoundError"),
@@ -130,3 +136,11 @@ class Moving(Pictures):
     source = read_labels(data, "detect").pictures[2].source
     with pytest.raises(DataError, match=r"mine\.py: item 2: is not what it was before; give the same every time"):
         source.read((96, 64))
+
+
+def test_a_data_set_can_be_sent_to_a_worker_process(given):
+    train, _ = training_and_held_out(given("Pictures()"), 64, "detect", 0, 0.34, "")
+    image, labels = train.sample(1, 2)
+    same, truth = pickle.loads(pickle.dumps(train)).sample(1, 2)
+    assert np.array_equal(image, same)
+    assert np.array_equal(labels.boxes, truth.boxes)

@@ -6,7 +6,7 @@ An item is a picture and a dict with `boxes` and `labels`, and what else `compil
 from __future__ import annotations
 
 import contextlib
-import runpy
+import importlib
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,10 +91,14 @@ def _made(path: Path, function: str) -> Any:
     """What the function of the file returns."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    # As where Python is told to run the file: it may import what lies beside it.
+    # Imported by its name, so that a worker process can do so too; what lies beside it can be imported as well.
     sys.path.insert(0, str(path.resolve().parent))
+    importlib.invalidate_caches()
     with _theirs():
-        make = runpy.run_path(str(path)).get(function)
+        module = importlib.import_module(path.stem)
+    if path.resolve() != Path(str(module.__file__)).resolve():
+        raise DataError(f"{path}: is called like {module.__file__}, which is in use already; rename it")
+    make = getattr(module, function, None)
     if not callable(make):
         raise DataError(f"{path}: has no function {function!r}")
     with _theirs():
