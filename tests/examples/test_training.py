@@ -164,7 +164,7 @@ def test_ctrl_c_on_the_whole_process_group_saves_and_says_how_to_go_on(folder, t
         start_new_session=True,
     )
     assert process.stdout is not None
-    while not process.stdout.readline().startswith("step "):
+    while not process.stdout.readline().startswith("step 50/"):
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
