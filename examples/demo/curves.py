@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 SMOOTHED_SHARE = 0.05
-COLUMNS = 3
+COLUMNS = 4
 
 
 def curves(
@@ -37,7 +37,7 @@ def curves(
     used = np.flatnonzero(values.any(0)).tolist()
     names, values = [names[i] for i in used], values[:, used]
     count = 1 + len(names)
-    figure = Figure(figsize=(10, 2.6 * -(-count // COLUMNS)), layout="constrained")
+    figure = Figure(figsize=(13, 2.6 * -(-count // COLUMNS)), layout="constrained")
     first, *panels = figure.subplots(-(-count // COLUMNS), COLUMNS, squeeze=False).ravel()
     _precision(first, len(rows), metric, measured, final)
     steps = np.arange(1, len(rows) + 1)

@@ -76,8 +76,8 @@ def write(
 
 
 LABELS = {
-    "ap50": "at an overlap of 0.50",
-    "ap75": "at an overlap of 0.75",
+    "ap50": "average precision at 0.50",
+    "ap75": "average precision at 0.75",
     "steps": "steps",
     "seconds": "seconds in all",
     "graphs": "graphs compiled",

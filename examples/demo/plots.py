@@ -23,8 +23,8 @@ from demo.model import STRIDES
 
 SHOWN_SCORE = 0.3
 PANEL_POINTS = 250
-MISSED = drawing.sign("o", "#e0002d", "missed: nothing found is this object")
-FALSE_ALARM = drawing.sign("X", "#e0002d", f"false alarm: no labelled object of its class, by {ENOUGH}")
+MISSED = drawing.sign("v", "#e0002d", "missed: nothing found is this object")
+FALSE_ALARM = drawing.sign("X", "#e0002d", f"false alarm: overlaps no labelled object of its class by {ENOUGH}")
 
 
 def predictions(
@@ -61,7 +61,7 @@ def predictions(
     panels[1, 0].set_ylabel(f"found (score ≥ {SHOWN_SCORE})", fontsize=12)
     figure.suptitle(f"Held-out pictures: {info.name}", fontsize=13, parse_math=False)
     classes: list[Artist] = [Patch(facecolor=c, edgecolor="grey", label=info.classes[k]) for k, c in by_class.items()]
-    handles = [*classes[:KEYS], *marks, *_keypoint_keys(info)]
+    handles = [*classes[:KEYS], *_keypoint_keys(info), *marks]
     drawing.keys(figure, handles, more=len(classes[KEYS:]))
     figure.savefig(path, dpi=110)
 

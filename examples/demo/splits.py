@@ -36,6 +36,8 @@ def training_and_held_out(
         option = "--val-labels" if val_labels else "--val-fraction"
         raise DataError(f"{labels.path}: {option} is for images without a 'split', these have one")
     notes = []
+    if val_labels and labels.path.name != "labels.json":
+        raise DataError(f"{data}: --val-labels is for FOLDER/labels.json, whose pictures lie where those of FILE do")
     if val_labels:
         held_out = read_held_out(Path(val_labels), data, task)
         labels = join(labels.path, f"{labels.origin}; held out {held_out.origin}", {"train": labels, "val": held_out})

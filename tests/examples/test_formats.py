@@ -160,3 +160,15 @@ def test_a_second_labels_file_holds_pictures_of_a_yolo_folder_out_no_more(folder
     root = as_yolo(make_folder(tmp_path / "other"), tmp_path / "yolo", "detect")
     with pytest.raises(DataError, match="--val-labels is for images without a 'split'"):
         training_and_held_out(root, 64, "detect", 0, 0.0, str(folder / "labels.json"))
+    (root / "data.yaml").write_text("train: images/train\nnames: [thing]\n")
+    with pytest.raises(DataError, match=r"yolo: --val-labels is for FOLDER/labels\.json"):
+        training_and_held_out(root, 64, "detect", 0, 0.0, str(folder / "labels.json"))
+
+
+def test_of_several_data_files_one_is_asked_for(folder, tmp_path):
+    root = as_yolo(folder, tmp_path / "yolo", "detect")
+    (root / "other.yaml").write_text("train: images/train\nnames: [thing]\n")
+    assert len(read_labels(root, "detect").pictures) == 6
+    (root / "data.yaml").rename(root / "mine.yml")
+    with pytest.raises(DataError, match=r"has mine\.yml and other\.yaml; give one of them as --data"):
+        read_labels(root, "detect")

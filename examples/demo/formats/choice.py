@@ -28,10 +28,11 @@ def read_labels(data: str | Path, task: str) -> Document:
         return yolo.read(root, task)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    described = sorted(path for path in root.iterdir() if path.suffix in (".yaml", ".yml"))
     labels = coco.read(root, task)
     if labels is not None:
         return labels
+    described = sorted(path for path in root.iterdir() if path.suffix in (".yaml", ".yml"))
+    described = [path for path in described if path.stem == "data"] or described
     if len(described) > 1:
         raise DataError(f"{root}: has {' and '.join(path.name for path in described)}; give one of them as --data")
     if described:
