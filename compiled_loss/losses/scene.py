@@ -123,7 +123,7 @@ def image_size_of(predictions: Predictions, strides: tuple[int, ...]) -> tuple[i
 def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
     """`[N]` bool: rows of an image of the batch, without the broken ones; the others are padding.
 
-    Where nobody looked at the values, a row with a number that is none, or with a negative size, matches nothing.
+    Where nobody looked at the values, a row with NaN, an infinite number or a negative size matches nothing.
     """
     boxes, keypoints, masks, weights = targets.boxes, targets.keypoints, targets.masks, targets.weights
     real = (targets.batch_idx >= 0) & (targets.batch_idx < predictions.scores.shape[0])
@@ -147,7 +147,7 @@ def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
 def sums_are_finite(x: Tensor, dim: int) -> Tensor:
     """Whether all entries along a dimension are finite, read once: a sum is NaN or infinite where an entry is.
 
-    So it is where they are so large that they add up to no finite number.
+    The same holds if they are so large that their sum is not finite.
     """
     return x.sum(dim, dtype=at_least_float32(x).dtype).isfinite()
 
