@@ -15,7 +15,7 @@ LINE_EVERY = 50
 EARLY_LINES = (1, 2, 5, 10, 20)
 STILL_EVERY = 10.0
 COMPILING = "compiling forward, loss and backward into one graph, the optimizer step into another"
-USUAL = "usually half a minute to two on a CPU, less where torch has them in its cache from a run before"
+USUAL = "a minute or two on two free cores, less where torch has them in its cache from a run before"
 
 
 class Display:
