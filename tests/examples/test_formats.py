@@ -90,7 +90,7 @@ def test_what_was_read_is_told(folder, tmp_path):
         as_roboflow(folder, tmp_path / "robo"): "Roboflow's COCO: train/_annotations.coco.json: 4 pictures, "
         "4 annotations and valid/_annotations.coco.json: 2 pictures, 2 annotations",
         as_yolo(folder, tmp_path / "yolo", "detect"): "YOLO, data.yaml: 4 pictures in images/train, 2 pictures in "
-        "images/val; 1 classes, 6 objects",
+        "images/val; 6 objects of 1 class",
     }
     for data, origin in origins.items():
         assert read_labels(data, "detect").origin == origin

@@ -67,7 +67,9 @@ def read(path: Path, task: str) -> Document:
     if outlines:
         labels.notes.append(f"{outlines} outlines are taken for the boxes around them")
     count = sum(len(rows) for rows in labels.rows.values())
-    return replace(labels, origin=f"YOLO, {path.name}: {told}; {len(setup.info.classes)} classes, {count} objects")
+    classes = len(setup.info.classes)
+    several = f"{classes} class{'es' if classes > 1 else ''}"
+    return replace(labels, origin=f"YOLO, {path.name}: {told}; {count} objects of {several}")
 
 
 def label_file(picture: Path) -> Path:
