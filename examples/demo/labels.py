@@ -37,6 +37,11 @@ class Info:
     limbs: tuple[tuple[int, int], ...] = ()
     sigmas: tuple[float, ...] = ()
 
+    @property
+    def count(self) -> str:
+        """How many classes there are, in words."""
+        return "1 class" if len(self.classes) == 1 else f"{len(self.classes)} classes"
+
     def with_keypoints(self, names: Sequence[str], limbs: Sequence[tuple[int, int]]) -> Info:
         """Of poses: COCO's sigmas for COCO's keypoints, else the same for all; COCO's limbs where none are given."""
         person, names = tuple(names) == COCO_NAMES, tuple(names)

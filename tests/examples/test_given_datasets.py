@@ -57,7 +57,7 @@ def test_a_tuple_of_two_is_for_training_and_held_out(given, tmp_path, capsys):
     data = given("Pictures(4), torch.utils.data.Subset(Pictures(), [1, 2])")
     assert main([*TINY, "--data", data, "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr().out
-    assert f"read {data}: 4 items and 2 items; 3, 4" in printed
+    assert f"read {data}: 4 items and 2 items of 2 classes" in printed
     assert "AP on 2 held-out pictures" in printed
 
 

@@ -81,7 +81,7 @@ def read(text: str, task: str) -> Document:
                 for i, row in enumerate(rows):
                     labels.add(picture, *read_row(row, f"object {i}", picture, ranks, len(info.keypoints), task))
         parts.append(labels)
-    origin = f"{text}: {' and '.join(f'{len(items)} items' for items in found)}; {', '.join(info.classes)}"
+    origin = f"{text}: {' and '.join(f'{len(items)} items' for items in found)} of {info.count}"
     if len(parts) == 1:
         return replace(parts[0], origin=origin)
     return join(path, origin, {"train": parts[0], "val": parts[1]})

@@ -67,9 +67,7 @@ def read(path: Path, task: str) -> Document:
     if outlines:
         labels.notes.append(f"{outlines} outlines are taken for the boxes around them")
     count = sum(len(rows) for rows in labels.rows.values())
-    classes = len(setup.info.classes)
-    several = f"{classes} class{'es' if classes > 1 else ''}"
-    return replace(labels, origin=f"YOLO, {path.name}: {told}; {count} objects of {several}")
+    return replace(labels, origin=f"YOLO, {path.name}: {told}; {count} objects of {setup.info.count}")
 
 
 def label_file(picture: Path) -> Path:
