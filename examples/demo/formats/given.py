@@ -5,49 +5,25 @@ An item is a picture and a dict with `boxes` and `labels`, and what else `compil
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import sys
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from compiled_loss.data.reading import read_dict
-from demo import pictures
 from demo.annotations import read_row, require
 from demo.detections import encode
 from demo.document import Document, Picture, join
+from demo.formats.item import Item, boxes_of, naming, pair_of, theirs
 from demo.labels import DataError, Info
 
 # torchvision's name of class 0, of which there are no objects.
 BACKGROUND = "__background__"
-
-
-@dataclass(frozen=True, eq=False)
-class Item:
-    """A picture of a data set, which is asked for it whenever it is needed."""
-
-    path: Path
-    dataset: Any
-    index: int
-    name: str
-    boxes: list[list[float]]
-
-    def check(self, size: tuple[int, int]) -> None:
-        """Nothing is left to check: the picture was looked at together with its labels."""
-
-    def read(self, size: tuple[int, int]) -> Image.Image:
-        with _naming(self.path, self.name):
-            picture, target = _pair(self.dataset, self.index)
-            same = picture.size == size and _boxes(target, picture) == self.boxes
-            require(same, "is not what it was before; give the same every time, training adds what is random")
-        return picture
 
 
 def read(text: str, task: str) -> Document:
@@ -63,7 +39,7 @@ def read(text: str, task: str) -> Document:
     path = Path(file)
     if task == "obb":
         raise DataError(f"{text}: dicts have no rotated boxes; --task obb reads a YOLO folder, or labels.json")
-    with _naming(path, f"{function}()"):
+    with naming(path, f"{function}()"):
         made = _made(path, function)
         datasets = made if isinstance(made, tuple) else (made,)
         require(len(datasets) in (1, 2), f"should return a data set or a tuple of two, got a tuple of {len(datasets)}")
@@ -71,13 +47,13 @@ def read(text: str, task: str) -> Document:
             several = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
             require(several, "should return a data set with a length and items", type(dataset))
     found = [_items(path, dataset, "item" if i == 0 else "held-out item", task) for i, dataset in enumerate(datasets)]
-    with _naming(path, f"{function}()"):
+    with naming(path, f"{function}()"):
         ranks, info = _info(path.stem, datasets, [row for items in found for _, rows in items for row in rows], task)
     parts = []
     for items in found:
         labels = Document(path, "", info, [picture for picture, _ in items])
         for picture, rows in items:
-            with _naming(path, picture.file_name):
+            with naming(path, picture.file_name):
                 for i, row in enumerate(rows):
                     labels.add(picture, *read_row(row, f"object {i}", picture, ranks, len(info.keypoints), task))
         parts.append(labels)
@@ -94,14 +70,14 @@ def _made(path: Path, function: str) -> Any:
     # Imported by its name, so that a worker process can do so too; what lies beside it can be imported as well.
     sys.path.insert(0, str(path.resolve().parent))
     importlib.invalidate_caches()
-    with _theirs():
+    with theirs():
         module = importlib.import_module(path.stem)
     if path.resolve() != Path(str(module.__file__)).resolve():
         raise DataError(f"{path}: is called like {module.__file__}, which is in use already; rename it")
     make = getattr(module, function, None)
     if not callable(make):
         raise DataError(f"{path}: has no function {function!r}")
-    with _theirs():
+    with theirs():
         return make()
 
 
@@ -110,9 +86,9 @@ def _items(path: Path, dataset: Any, kind: str, task: str) -> list[tuple[Picture
     items = []
     for index in range(len(dataset)):
         name = f"{kind} {index}"
-        with _naming(path, name):
-            picture, target = _pair(dataset, index)
-            source = Item(path, dataset, index, name, _boxes(target, picture))
+        with naming(path, name):
+            picture, target = pair_of(dataset, index)
+            source = Item(path, dataset, index, name, boxes_of(target, picture))
             items.append((Picture(index, name, *picture.size, None, source), _annotations(target, picture, task)))
     return items
 
@@ -131,10 +107,6 @@ def _annotations(target: Mapping[str, Any], picture: Image.Image, task: str) -> 
         runs = [] if masks is None else encode((masks > 0).cpu().numpy())
         columns["segmentation"] = [{"size": list(size), "counts": run["counts"]} for run in runs]
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-
-def _boxes(target: Mapping[str, Any], picture: Image.Image) -> list[list[float]]:
-    return read_dict(target, "its dict", (picture.height, picture.width), "ignore")[1].tolist()
 
 
 def _info(name: str, datasets: Sequence[Any], rows: list[dict[str, Any]], task: str) -> tuple[dict[Any, int], Info]:
@@ -162,53 +134,3 @@ def _attribute(dataset: Any, name: str) -> list[str]:
             return [str(one) for one in found]
         dataset = getattr(dataset, "dataset", None)
     return []
-
-
-def _pair(dataset: Any, index: int) -> tuple[Image.Image, Mapping[str, Any]]:
-    """A picture in RGB, and its dict."""
-    with _theirs():
-        item = dataset[index]
-    pair = isinstance(item, tuple | list) and len(item) == 2
-    require(pair, "should be a picture and a dict", type(item))
-    picture, target = item
-    hint = " (around CocoDetection: torchvision.datasets.wrap_dataset_for_transforms_v2)"
-    require(isinstance(target, Mapping), f"should be a picture and a dict{hint}", type(target))
-    return _as_picture(picture), target
-
-
-def _as_picture(picture: Any) -> Image.Image:
-    expected = (
-        "its picture should be PIL's with 8 bits a channel, or a tensor [3, H, W] or [1, H, W], uint8 or from 0 to 1"
-    )
-    if isinstance(picture, Image.Image):
-        require(not pictures.too_deep(picture), expected, picture.mode)
-        return pictures.in_colour(picture)
-    require(isinstance(picture, Tensor), expected, type(picture))
-    x = picture.detach().as_subclass(Tensor).cpu()
-    fits = x.dim() == 3 and x.shape[0] in (1, 3) and x.numel() > 0
-    require(fits and (x.dtype == torch.uint8 or x.is_floating_point()), expected, f"{x.dtype} {tuple(x.shape)}")
-    if x.is_floating_point():
-        low, high = x.min().item(), x.max().item()
-        require(low >= 0 and high <= 1, expected, f"numbers from {low:g} to {high:g}")
-        x = (x * 255).round().to(torch.uint8)
-    return Image.fromarray(x.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
-
-
-@contextlib.contextmanager
-def _naming(path: Path, what: str) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except ValueError as error:
-        raise DataError(f"{path}: {what}: {error}") from error
-
-
-@contextlib.contextmanager
-def _theirs() -> Iterator[None]:
-    """What code that is not ours raises, in one line with the place."""
-    try:
-        yield
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise ValueError(f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})") from error
