@@ -11,10 +11,11 @@ from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.parts import Overlap
-from compiled_loss.checks import check_shape, require
+from compiled_loss.checks import check_shape, given, require
 from compiled_loss.data.padded import PaddedTargets
 from compiled_loss.data.targets import Targets
 from compiled_loss.grid import Anchors, Sides, make_anchors
+from compiled_loss.losses.fields import Map
 from compiled_loss.numerics import at_least_float32, masked
 from compiled_loss.types import Assignment, Predictions
 
@@ -106,6 +107,12 @@ def detached(predictions: Predictions) -> Predictions:
     """The same values without a derivative."""
     maps = {name: x.detach() for name, x in predictions._asdict().items() if isinstance(x, Tensor)}
     return predictions._replace(**maps)
+
+
+def widened(predictions: Predictions, maps: Sequence[Map]) -> Predictions:
+    """Maps that several parts read, in float32 at least: their gradients are added up before they are rounded."""
+    wide = {x.name: at_least_float32(given(f"predictions.{x.name}", getattr(predictions, x.name))) for x in maps}
+    return predictions._replace(**wide)
 
 
 def anchors_of(predictions: Predictions, strides: tuple[int, ...]) -> Anchors:
