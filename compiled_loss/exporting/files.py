@@ -17,6 +17,7 @@ from compiled_loss.checks import require
 from compiled_loss.exporting.interface import Port, check_inputs
 from compiled_loss.exporting.metadata import Metadata
 from compiled_loss.exporting.plain import needs_of, plain_forms
+from compiled_loss.exporting.simplify import simplify
 from compiled_loss.exporting.translations import translations
 from compiled_loss.torch_private import quiet
 
@@ -164,10 +165,12 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
             input_names=names[0],
             output_names=names[1],
             custom_translation_table=translations(),
+            optimize=False,
         )
+        assert converted is not None
+        simplify(converted.model)
     finally:
         logging.disable(silenced)
-    assert converted is not None
     model = converted.model_proto
     # Traces of the source are most of the file, and name paths of this machine.
     for node in model.graph.node:

@@ -15,6 +15,7 @@ def translations() -> dict[Callable, Callable]:
     ops = torch.ops.aten
     functions = {ops.sigmoid.default: _sigmoid, ops.log1p.default: _log1p}
     functions |= {ops.logaddexp.default: _logaddexp, ops.logaddexp2.default: _logaddexp2}
+    functions |= {ops.floor_divide.default: _floor_divide}
     sums = {ops.sum.default: sum_in_steps, ops.sum.dim_IntList: sum_of_dimensions}
     return {**quick_gathers(), **functions, **sums}
 
@@ -50,6 +51,14 @@ def _logaddexp(x: Any, y: Any, unit: float = 1.0) -> Any:
     # Of two infinities alike the distance is none.
     distance = op.Where(op.Equal(x, y), _number(0.0, x), op.Mul(distance, _number(unit, x)))
     return op.Add(larger, op.Div(_log1p(op.Exp(distance)), _number(unit, x)))
+
+
+def _floor_divide(x: Any, y: Any) -> Any:
+    """Of whole numbers: by itself it becomes seven operators, of which one compares truth values, as tract cannot."""
+    op = _operators()
+    if x.dtype.is_floating_point():
+        return op.Floor(op.Div(x, y))
+    return op.Div(op.Sub(x, op.Mod(x, y)), y)
 
 
 def _logaddexp2(x: Any, y: Any) -> Any:

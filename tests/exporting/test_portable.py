@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import parser
@@ -10,6 +11,10 @@ from onnx.reference import ReferenceEvaluator
 from compiled_loss import DetectionLoss, EndToEndLoss
 from compiled_loss.exporting import Setting, eager, export_assignment, export_decoding, export_loss, load
 from compiled_loss.exporting.command.losses import TASKS
+from compiled_loss.exporting.files import write
+from compiled_loss.exporting.graphs import AssignmentGraph
+from compiled_loss.exporting.metadata import describe
+from compiled_loss.exporting.programs import export_program
 from compiled_loss.exporting.translations import translations
 from compiled_loss.exporting.verifying.batches import Draw, make
 from compiled_loss.exporting.verifying.compare import error_of
@@ -66,8 +71,12 @@ def test_files_of_open_sizes_slots_plans_and_two_branches_hold_nothing_of_that(t
 
 
 def test_the_form_for_onnx_runtime_differs_in_its_gathers_alone(tmp_path):
-    plain = written(tmp_path / "plain.onnx", "detect", "assignment")
-    quick = written(tmp_path / "quick.onnx", "detect", "assignment", SMALL._replace(for_onnx_runtime=True))
+    plain, quick = tmp_path / "plain.onnx", tmp_path / "quick.onnx"
+    loss = DetectionLoss(3)
+    graph = AssignmentGraph(loss, SMALL)
+    program = export_program(graph)
+    for path, setting in ((plain, SMALL), (quick, SMALL._replace(for_onnx_runtime=True))):
+        write(program, describe(loss, setting, "assignment", graph.inputs, graph.outputs), path)
     models = [onnx.load(x) for x in (plain, quick)]
     pairs = list(zip(*(x.graph.node for x in models), strict=True))
     differing = {(a.op_type, b.op_type) for a, b in pairs if a.op_type != b.op_type}
@@ -89,6 +98,24 @@ def test_the_form_for_onnx_runtime_differs_in_its_gathers_alone(tmp_path):
 def test_the_form_for_onnx_runtime_is_of_onnx_files_alone(tmp_path):
     with pytest.raises(ValueError, match="for_onnx_runtime: expected False, since it is about ONNX files alone"):
         export_assignment(DetectionLoss(3), tmp_path / "a.pt2", SMALL._replace(for_onnx_runtime=True))
+
+
+def test_nothing_is_reduced_that_is_empty_where_there_are_no_rows(tmp_path):
+    """ONNX Runtime up to 1.31 gives what is empty back unreduced."""
+    path = tmp_path / "loss.onnx"
+    export_loss(DetectionLoss(2, (32,), reg_max=4), path, SMALL)
+    model, metadata = onnx.load(path), load(path).metadata
+    inputs = make(metadata, Draw("plain", {"B": 2, "N": 0}), seed=0)
+    expected = eager(metadata)(inputs)
+    reduced = {node.input[0] for node in model.graph.node if node.op_type.startswith(("Reduce", "TopK"))}
+    assert reduced
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in sorted(reduced))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [x.name for x in session.get_outputs()]
+    found = dict(zip(names, session.run(None, {k: x.numpy() for k, x in inputs.items()}), strict=True))
+    assert not [name for name in reduced if found[name].size == 0]
+    for name, x in expected.items():
+        assert error_of(torch.as_tensor(found[name]), x) < 1e-5
 
 
 class Total(torch.nn.Module):

@@ -54,3 +54,17 @@ def test_digits_are_kept_at_low_logits(function, x, dtype):
     session = onnxruntime.InferenceSession(written.model_proto.SerializeToString())
     (found,) = session.run(None, {"x": x.numpy()})
     torch.testing.assert_close(torch.as_tensor(found), function(x), rtol=1e-6, atol=0, equal_nan=True)
+
+
+def test_whole_numbers_are_divided_downwards_without_comparing_truth_values():
+    x, y = torch.arange(-9, 10)[:, None], torch.tensor([-64, -3, -1, 1, 2, 7])
+    with quiet():
+        program = torch.export.export(Of(lambda x: x // y), (x,))
+        written = torch.onnx.export(
+            program, dynamo=True, verbose=False, opset_version=20, custom_translation_table=translations()
+        )
+    assert written is not None
+    assert not {node.op_type for node in written.model_proto.graph.node} & {"Equal", "And"}
+    session = onnxruntime.InferenceSession(written.model_proto.SerializeToString())
+    (found,) = session.run(None, {"x": x.numpy()})
+    assert (found == x.numpy() // y.numpy()).all()
