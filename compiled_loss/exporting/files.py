@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 from compiled_loss.checks import require
 from compiled_loss.exporting.interface import Port, check_inputs
 from compiled_loss.exporting.metadata import Metadata
+from compiled_loss.exporting.narrow import narrow
 from compiled_loss.exporting.plain import needs_of, plain_forms
 from compiled_loss.exporting.simplify import simplify
 from compiled_loss.exporting.translations import translations
@@ -179,7 +180,10 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
     for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         value.ClearField("metadata_props")
     del model.graph.value_info[:]
-    plain_forms(model, for_onnx_runtime=metadata.constants["setting"]["for_onnx_runtime"])
+    for_onnx_runtime = metadata.constants["setting"]["for_onnx_runtime"]
+    if not for_onnx_runtime:
+        narrow(model)
+    plain_forms(model, for_onnx_runtime=for_onnx_runtime)
     for values, ports in ((model.graph.input, metadata.inputs), (model.graph.output, metadata.outputs)):
         for value, port in zip(values, ports, strict=True):
             _name_axes(value, port)

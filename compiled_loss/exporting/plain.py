@@ -11,7 +11,7 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
 
     Greater and GreaterOrEqual hold beside NaN in OpenVINO, Less and LessOrEqual do not. OpenCV takes no ConstantOfShape
     without a value. The reference evaluator of onnx takes no GatherElements from more than 63 entries; Gather, which is
-    the same for vectors, takes ten times as long in ONNX Runtime.
+    the same for vectors, takes ten times as long in ONNX Runtime. tract calls outputs like the operators that make them.
 
     Args:
         model: an `onnx.ModelProto`.
@@ -20,7 +20,10 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
     import onnx  # noqa: PLC0415  (an optional dependency)
 
     ranks = {} if for_onnx_runtime else _ranks(model)
+    told = {x.name for x in model.graph.output}
     for node in model.graph.node:
+        if len(node.output) == 1 and node.output[0] in told:
+            node.name = node.output[0]
         if node.op_type in _SWAPPED:
             node.op_type = _SWAPPED[node.op_type]
             first, second = node.input

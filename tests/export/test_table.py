@@ -40,7 +40,7 @@ def test_forms_of_a_graph_are_added_up():
     made = table.table([table.condensed(x) for x in (REPORT, large, {**large, "setting": REPORT["setting"]})])
     row = "2 of 4 (2 wrong) |  |  | 0 of 2 (2 ended) | 2 of 2 | usual, 640x640 planned slots |"
     assert f"| OpenVINO 2026.4.1 | detect, end to end |  | {row}" in made
-    assert "- OpenVINO 2026.4.1 (detect loss; detect, end to end loss; detect, end to end loss, 640x640" in made
+    assert "(detect loss; detect, end to end loss, 640x640 planned slots; detect, end to end loss): `ended" in made
 
 
 def test_a_folder_of_reports_is_taken_in_and_a_later_one_replaces_an_earlier(tmp_path, monkeypatch):

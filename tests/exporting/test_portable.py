@@ -70,7 +70,7 @@ def test_files_of_open_sizes_slots_plans_and_two_branches_hold_nothing_of_that(t
     assert not suspects(onnx.load(path))
 
 
-def test_the_form_for_onnx_runtime_differs_in_its_gathers_alone(tmp_path):
+def test_the_form_for_onnx_runtime_differs_in_its_gathers_and_bits_alone(tmp_path):
     plain, quick = tmp_path / "plain.onnx", tmp_path / "quick.onnx"
     loss = DetectionLoss(3)
     graph = AssignmentGraph(loss, SMALL)
@@ -78,7 +78,8 @@ def test_the_form_for_onnx_runtime_differs_in_its_gathers_alone(tmp_path):
     for path, setting in ((plain, SMALL), (quick, SMALL._replace(for_onnx_runtime=True))):
         write(program, describe(loss, setting, "assignment", graph.inputs, graph.outputs), path)
     models = [onnx.load(x) for x in (plain, quick)]
-    pairs = list(zip(*(x.graph.node for x in models), strict=True))
+    # Casts are what 32 bits cost.
+    pairs = list(zip(*([n for n in x.graph.node if n.op_type != "Cast"] for x in models), strict=True))
     differing = {(a.op_type, b.op_type) for a, b in pairs if a.op_type != b.op_type}
     assert differing == {("Gather", "GatherElements")}
     assert {x.split(":")[0] for x in suspects(models[1])} == {"GatherElements"}
