@@ -11,7 +11,7 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
 
     Greater and GreaterOrEqual hold beside NaN in OpenVINO, Less and LessOrEqual do not. OpenCV takes no ConstantOfShape
     without a value. The reference evaluator of onnx takes no GatherElements from more than 63 entries; Gather, which is
-    the same for vectors, takes ten times as long in ONNX Runtime. tract calls outputs like the operators that make them.
+    the same for vectors, takes ten times as long in ONNX Runtime. tract calls outputs as the operators that make them.
 
     Args:
         model: an `onnx.ModelProto`.
