@@ -37,7 +37,7 @@ class _Narrowing:
         self.constants = {x.name: x for x in model.graph.initializer}
         types |= {name: x.data_type for name, x in self.constants.items()}
         self.int64 = {name for name, kind in types.items() if kind == onnx.TensorProto.INT64}
-        self.outputs = {x.name for x in model.graph.output}
+        self.inputs, self.outputs = ({x.name for x in found} for found in (model.graph.input, model.graph.output))
         self.narrow = self._data()
         self.made: dict[tuple[str, bool], str] = {}
         self.nodes: list[Any] = []
@@ -92,9 +92,20 @@ class _Narrowing:
         if name in self.constants:
             values = self.onnx.numpy_helper.to_array(self.constants[name])
             self.graph.initializer.append(self.onnx.numpy_helper.from_array(values.astype("int32"), made))
-        else:
-            self._cast(name, made, narrow=narrow)
+            return made
+        if name in self.inputs:  # what is beyond 32 bits must not come round to a valid number
+            name, given = f"{name}_clipped", name
+            limits = [self._limit("least", -(2**31)), self._limit("most", 2**31 - 1)]
+            self.nodes.append(self.onnx.helper.make_node("Clip", [given, *limits], [name], name=f"node_{name}"))
+        self._cast(name, made, narrow=narrow)
         return made
+
+    def _limit(self, name: str, value: int) -> str:
+        name = f"{name}_of_32_bits"
+        if name not in {x.name for x in self.graph.initializer}:
+            tensor = self.onnx.helper.make_tensor(name, self.onnx.TensorProto.INT64, [], [value])
+            self.graph.initializer.append(tensor)
+        return name
 
     def _cast(self, name: str, made: str, *, narrow: bool) -> None:
         to = self.onnx.TensorProto.INT32 if narrow else self.onnx.TensorProto.INT64
