@@ -15,7 +15,10 @@ MODE ?= eager
 BATCHES ?= 100000
 SEED ?= 0
 
-.PHONY: demo explorer test test-all thorough fuzz lint types format benchmark trainers docs package setup clean
+# Of `make matrix`: versions of torch and options of tests/matrix.py.
+MATRIX ?=
+
+.PHONY: demo explorer test test-all thorough matrix fuzz lint types format benchmark trainers docs package setup clean
 
 demo: setup
 	$(RUN) examples/train.py --out runs/demo
@@ -32,6 +35,10 @@ thorough: setup
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --exitfirst -m thorough
 
 test-all: test thorough
+
+# Under several versions of torch, under build/matrix: make matrix MATRIX='2.14.1 --groups losses audit'
+matrix: setup
+	$(RUN) tests/matrix.py $(MATRIX)
 
 # make trainers TRAINERS='lightning accelerate': each in an environment of its own, under build/trainers.
 trainers: setup

@@ -1,8 +1,8 @@
-"""The README's table of what is held to what, from the cases of the tests.
+"""The table in CONTRIBUTING.md of what is held to what, from the cases of the tests.
 
     python -m tests.coverage
 
-prints it; `tests/test_readme.py` compares it with the README.
+prints it; `tests/test_readme.py` compares it with the page.
 """
 
 from collections import Counter

@@ -1,26 +1,76 @@
-"""The README's Python runs as it stands."""
+"""The Python of every page runs as it stands, their links lead somewhere, and their table counts the tests."""
 
+import functools
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from torch._dynamo.utils import counters
 
 from tests.coverage import table
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob(".docs/*.md"),
+    *ROOT.glob("examples/**/README.md"),
+    ROOT / "export" / "README.md",
+]
+# Blocks that go on from the one before; those of other pages stand alone.
+IN_TURN = ROOT / "examples" / "README.md"
 
 
-def test_each_of_the_readmes_python_blocks_runs_by_itself(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert len(blocks) >= 3
+def blocks_of(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def test_the_readmes_blocks_are_one_graph(capsys):
     torch.compiler.reset()
     counters.clear()
+    blocks = blocks_of(ROOT / "README.md")
+    assert len(blocks) >= 3
     for block in blocks:
         exec(block, {"__name__": "readme"})
     assert counters["stats"]["unique_graphs"] == 1
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_the_readmes_table_counts_the_tests():
-    assert table() in README.read_text(), "python -m tests.coverage"
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the tracer's own look
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if blocks_of(p) and p != ROOT / "README.md"], ids=lambda p: p.parent.name + "/" + p.name
+)
+def test_each_block_of_a_page_runs(page, monkeypatch, capsys):
+    torch.compiler.reset()
+    # What C++ makes of these graphs is tested elsewhere.
+    monkeypatch.setattr(torch, "compile", functools.partial(_traced, compile=torch.compile))
+    names: dict[str, object] = {"__name__": "page"}
+    for block in blocks_of(page):
+        exec(block, names)
+        if page != IN_TURN:
+            names = {"__name__": "page"}
+
+
+def _traced(function, *, compile, mode=None, **options):
+    return compile(function, **{"backend": "aot_eager"} | options)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name + "/" + p.name)
+def test_links_lead_to_files_and_headings_that_exist(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        name, _, heading = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), target
+        if heading:
+            assert heading in [anchor(line) for line in path.read_text().splitlines() if line.startswith("#")], target
+
+
+def anchor(line: str) -> str:
+    """What a heading is called in links."""
+    return re.sub(r"[^\w\- ]", "", line.lstrip("#").strip().lower()).replace(" ", "-")
+
+
+def test_the_table_of_contributing_counts_the_tests():
+    assert table() in (ROOT / "CONTRIBUTING.md").read_text(), "python -m tests.coverage"

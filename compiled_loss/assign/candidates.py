@@ -23,7 +23,7 @@ _FARTHEST = 2.0**20
 
 
 class Cells(NamedTuple):
-    """The cells of every level inside each box, and one row more, which has none.
+    """The cells of every level inside each box, and an extra row without any.
 
     32-bit, since 64-bit integers halve the vector width and convert slowly to float; anchors are far fewer than 2^31.
 
@@ -107,7 +107,7 @@ def find_cells(
         >>> find_cells(torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.tensor([True]), [(8, 8), (4, 4)], [8, 16]).counts
         tensor([5, 0], dtype=torch.int32)
     """
-    # One row more than there are, so that empty pages have something to read even in an empty batch.
+    # An extra row, so that empty pages have something to read even in an empty batch.
     boxes = torch.cat([boxes, boxes.new_zeros(*boxes.shape[:-2], 1, 4)], -2)
     real = torch.cat([real, real.new_zeros(1)])
     low, high = boxes.mT.chunk(2, -2)

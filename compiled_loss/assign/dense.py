@@ -1,4 +1,4 @@
-"""The dense view of an assignment: one entry per anchor, for those who ask.
+"""The dense view of an assignment: one entry per anchor.
 
 Letters: B images, A anchors, C classes, N rows, P positive slots.
 """
@@ -40,7 +40,7 @@ def to_dense(
     place = torch.where(assignment.valid, assignment.image * num_anchors + assignment.anchor, size)
     row = place.new_full((size + 1,), -1).scatter(0, place, assignment.row)[:size]
     foreground = row >= 0
-    # One row more than there are, so that background has something to read even in an empty batch.
+    # An extra row, so that background has something to read even in an empty batch.
     source = torch.where(foreground, row, labels.shape[0])
     label = torch.cat([labels.long(), labels.new_full((1,), num_classes, dtype=torch.int64)])[source]
     box = torch.cat([boxes, boxes.new_zeros(1, boxes.shape[1])])[source]

@@ -63,7 +63,7 @@ class Pairs(NamedTuple):
         return torch.where(self.real(), self.batch_idx, 0).long()
 
     def label(self) -> Tensor:
-        """`[N]` class of each row, 0 of padding; an id that is none must fail, not read another class or image."""
+        """`[N]` class of each row, 0 of padding; an id out of range must fail, not read another class or image."""
         batch, classes, _ = self.scores.shape
         known = (self.labels >= 0) & (self.labels < classes)
         return torch.where(self.real(), torch.where(known, self.labels, batch * classes), 0).long()

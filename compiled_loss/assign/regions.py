@@ -74,7 +74,7 @@ class InBox(Region):
             a small box, or one that is too large for every level, may have none.
 
     Raises:
-        ValueError: for a distance below 1, or that is no finite number; for oriented boxes; and for a `grown` that is
+        ValueError: for a distance below 1 or not finite; for oriented boxes; and for a `grown` that is
             not True or False.
 
     Source: the in-box test of the task-aligned assigner, arXiv 2108.07755; limited distances: YOLOv9 in its MIT form.

@@ -40,7 +40,7 @@ def _by_keys(x: Tensor, layout: Layout, k: int) -> tuple[Tensor, Tensor]:
     (pages, width), rows = x.shape, layout.fits.shape[0]
     column = torch.arange(width, device=x.device)
     keys = to_keys(x, torch.arange(pages, device=x.device)[:, None] * width + column)
-    # One page and one row more: rows that have no further entry write to a page that is none.
+    # One extra page and row: rows without a further entry write there.
     group = torch.cat([layout.group, layout.group.new_full((1,), rows)])
     shown = torch.cat([keys.amax(1), keys.new_zeros(1)])
     taken = []

@@ -85,7 +85,7 @@ def keep_listed(pairs: Pairs, held: Held, merit: Tensor, keep: int) -> tuple[Ten
 def _listed(merit: Tensor, place: Tensor, rows: int, anchors: int, k: int) -> Tensor:
     """`[N, k]` places `row A + anchor` of each row's k largest merits, 0 elsewhere; `N A` where there are fewer."""
     dense = merit.new_zeros(rows * anchors + 1).scatter(0, place.flatten(), merit.flatten())[:-1].view(rows, anchors)
-    if anchors < k:  # more that are none
+    if anchors < k:  # fill up with empty ones
         dense = torch.cat([dense, dense.new_full((rows, k - anchors), -1.0)], 1)
     listed = dense.topk(k).indices
     row = torch.arange(rows, device=merit.device)[:, None]

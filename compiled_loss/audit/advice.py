@@ -97,7 +97,7 @@ _PLAIN = {
         ),
     ),
     "export": (
-        (r"is no tensor", "pass it as a tensor, or export once for each value"),
+        (r"is not a tensor", "pass it as a tensor, or export once for each value"),
         (
             r"data-dependent|guard|constraint|specializ",
             "no Python branch or max() on a size; export with example sizes of at least 2",

@@ -35,7 +35,7 @@ class State(NamedTuple):
     Args:
         modules: every module, the parts of others included.
         tensors: every tensor by name, those of modules and optimizers included.
-        slots: places of tensors and devices; a plain tensor attribute of a module is none, as it follows no `.to`.
+        slots: places of tensors and devices; not plain tensor attributes of modules, which follow no `.to`.
         bindings: what a call may rebind outside of containers: globals, closures, attributes of classes, `__slots__`;
             and the states of random generators.
         containers: dicts, lists and deques whose contents may be rebound, sets and arrays of objects.
@@ -61,7 +61,7 @@ class State(NamedTuple):
 
 
 def reachable(function: Any, batches: Any = ()) -> State:
-    """Walk from a function, and from what is no tensor in its arguments, through all that they hold."""
+    """Walk from a function, and from everything in its arguments that is not a tensor, through all that they hold."""
     walk = _Walk()
     walk.look("self" if isinstance(function, nn.Module) else "", function)
     for i, x in enumerate(batches):

@@ -176,7 +176,7 @@ def _stage(name: str, result: Result, findings: list[Finding], seconds: float) -
 
 
 def _others(batches: list[Any]) -> list[Any]:
-    """What is no tensor among the arguments."""
+    """Those arguments that are not tensors."""
     return [x for x in pytree.tree_leaves(batches) if not isinstance(x, torch.Tensor)]
 
 

@@ -53,7 +53,7 @@ def tensors_of(tree: Any) -> list[Tensor]:
 
 
 def others_of(tree: Any) -> dict[str, Any]:
-    """What is no tensor, by path."""
+    """Everything that is not a tensor, by path."""
     return {name: x for name, x in leaves_of(tree) if not isinstance(x, Tensor)}
 
 

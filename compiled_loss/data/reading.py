@@ -30,7 +30,7 @@ def plain(value: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether this is a real number, of NumPy too; True and False are none."""
+    """Whether this is a real number, of NumPy too; True and False are not."""
     return type(value) in (int, float) or (isinstance(value, numbers.Real) and not isinstance(value, bool))
 
 

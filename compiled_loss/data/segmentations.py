@@ -65,8 +65,8 @@ def check_segmentation(segmentation: Any, image_size: tuple[int, int], name: str
     """Check that a segmentation is polygons of three points or more near the image, or run lengths that fill it.
 
     Raises:
-        ValueError: naming the segmentation, for another form, what is no number, corners further outside the image
-            than `Targets.validate` lets boxes reach, and run lengths of another size or sum than the image's.
+        ValueError: naming the segmentation, for another form, a value that is not a number, corners further outside the
+            image than `Targets.validate` lets boxes reach, and run lengths of another size or sum than the image's.
 
     Example:
         >>> check_segmentation({"size": [2, 3], "counts": [1, 2, 4]}, (2, 3), "segmentation")
@@ -141,7 +141,7 @@ def _runs(segmentation: Mapping[str, Any], image_size: tuple[int, int], name: st
 
 def _uncompressed(text: str | bytes) -> list[int] | None:
     """COCO's compressed counts: five bits a character, the last of a number without bit 6; from the fourth on the
-    difference to the number before the last. None for a text that is none.
+    difference to the number before the last. None for a malformed text.
     """
     counts: list[int] = []
     value = bits = 0

@@ -204,7 +204,7 @@ def from_coco(
         Targets with the rows in image order.
 
     Raises:
-        ValueError: for no images, a missing key, values that are no numbers, an unknown category id, lengths that do
+        ValueError: for no images, a missing key, values that are not numbers, an unknown category id, lengths that do
             not fit each other, an `iscrowd` that is neither 0 nor 1, outlines that `check_segmentation` refuses, or
             what `Targets.validate` finds.
         ImportError: for polygons to be drawn without `pycocotools`.

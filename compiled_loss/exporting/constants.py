@@ -54,7 +54,7 @@ def loss_of(constants: dict[str, Any]) -> DenseLoss:
     """The loss that `plain_loss` described.
 
     Raises:
-        ValueError: for a loss or a part that is none of this package.
+        ValueError: for a loss or a part that is not of this package.
 
     Example:
         >>> loss_of(plain_loss(DetectionLoss(3, assigner=TaskAligned(top_k=7)))).assigner.top_k

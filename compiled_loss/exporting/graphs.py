@@ -107,7 +107,7 @@ class AssignmentGraph(Graph):
         found = {**flat, **{f"dense_{name}": x for name, x in dense._asdict().items()}, **filled}
         if slot is not None:
             found["slot"] = torch.where(flat["valid"], slot[flat["row"]], 0)
-            # One row more than there are, so that background has something to read even without rows.
+            # An extra row, so that background has something to read even without rows.
             background = slot.new_full((1,), -1)
             row = torch.where(dense.row >= 0, dense.row, slot.shape[0])
             found["dense_slot"] = torch.cat([slot, background])[row]

@@ -92,7 +92,7 @@ def rebuild(metadata: Metadata) -> tuple[Loss, Setting]:
         `(loss, setting)`.
 
     Raises:
-        ValueError: for a loss that is no class of this package, one with a function among its arguments, or constants
+        ValueError: for a loss that is not of this package, one with a function among its arguments, or constants
             that no program of this package wrote.
 
     Example:

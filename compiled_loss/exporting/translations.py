@@ -48,7 +48,7 @@ def _logaddexp(x: Any, y: Any, unit: float = 1.0) -> Any:
     """
     op = _operators()
     larger, distance = op.Max(x, y), op.Neg(op.Abs(op.Sub(x, y)))
-    # Of two infinities alike the distance is none.
+    # Equal infinities have distance 0.
     distance = op.Where(op.Equal(x, y), _number(0.0, x), op.Mul(distance, _number(unit, x)))
     return op.Add(larger, op.Div(_log1p(op.Exp(distance)), _number(unit, x)))
 

@@ -20,7 +20,7 @@ _BANDS = 8
 
 
 class MaskTargets(NamedTuple):
-    """True masks of the rows and of one row more, which stands for none.
+    """True masks of the rows, and of an extra row that stands for "no row".
 
     Args:
         maps: `[B, H, W]` index maps, or `[N + 1, H, W]` masks.
@@ -85,7 +85,7 @@ def stacked_targets(masks: Tensor) -> MaskTargets:
         >>> stacked_targets(torch.full((1, 2, 2), 0.7)).source
         tensor([0, 1])
     """
-    # The row more is there to be read in a batch without rows.
+    # The extra row is there to be read in a batch without rows.
     maps = torch.cat([masks, masks.new_zeros(1, *masks.shape[1:])])
     return MaskTargets(maps, torch.arange(maps.shape[0], device=masks.device), None)
 

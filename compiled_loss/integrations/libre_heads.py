@@ -218,7 +218,7 @@ class RawBoxes(Extra):
 
 
 def classes_of_positives(scores: Tensor, assignment: Assignment, labels: Tensor) -> Tensor:
-    """Sum over positives and classes of `BCE(score, one-hot * target score)`; the last score is no class."""
+    """Sum over positives and classes of `BCE(score, one-hot * target score)`; the last score is not a class."""
     read = masked(scores[assignment.image, :-1, assignment.anchor], assignment.valid)
     label = torch.where(assignment.valid, labels[assignment.row], 0)
     true = read.gather(1, label[:, None])[:, 0] * assignment.score

@@ -126,8 +126,8 @@ def install(
         `Installation`, whose `uninstall()` undoes it; a context manager too.
 
     Raises:
-        ValueError: for what is no class of trainers, or options of a compilation without one; when training starts, for
-            a head that is none of these.
+        ValueError: for anything but a class of trainers, or options of a compilation without one; when training starts,
+            for an unknown head.
 
     Example:
         >>> install(int)

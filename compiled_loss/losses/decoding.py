@@ -88,8 +88,8 @@ class Decoder(ExactModule):
             `Detections(boxes, scores, labels, anchors, keypoints, masks)`, the same sizes whatever was found.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device, a k below 1, or a mask size that is none or
-                has no masks to be of.
+            ValueError: for a wrong rank, size, dtype or device, a k below 1, or a mask size that is not two positive
+                integers or has no masks to be of.
 
         Source: YOLOv10, arXiv 2405.14458.
         """

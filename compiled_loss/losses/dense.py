@@ -27,7 +27,7 @@ from compiled_loss.losses.inputs import check_buffers, check_extra, check_inputs
 from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Pairing, Term, Weighted
 from compiled_loss.losses.placing import placed
 from compiled_loss.losses.reducing import reduction_of
-from compiled_loss.losses.scene import Positives, Scene, View, detached, sound_anchors, to_rows, where_sound
+from compiled_loss.losses.scene import Positives, Scene, View, detached, sound_anchors, to_rows, where_sound, widened
 from compiled_loss.numerics import masked
 from compiled_loss.reduce import Sums
 from compiled_loss.terms.box import read_sides, scaled_l1
@@ -255,7 +255,7 @@ class DenseLoss(Decoder):
 
     def evaluate(self, predictions: Predictions, scene: Scene, assigner: Assigner) -> LossOutput:
         """The loss in a scene that another branch may share."""
-        view = self.view(predictions, scene)
+        view = self.view(widened(predictions, self.boxes.maps), scene)
         assignment = self.positives(view, assigner)
         points, strides = scene.anchors.points[assignment.anchor], scene.anchors.strides[assignment.anchor]
         true = masked(scene.boxes[assignment.row], assignment.valid)

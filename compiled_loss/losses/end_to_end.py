@@ -128,7 +128,7 @@ class EndToEndLoss(ExactModule):
             `Detections(boxes, scores, labels, anchors, keypoints, masks)`.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device, a k below 1, or a mask size that is none.
+            ValueError: for a wrong rank, size, dtype or device, a k below 1, or a bad mask size.
         """
         return self.loss.detect(one, k, mask_size=mask_size)
 

@@ -18,7 +18,7 @@ _ARGUMENTS = {"seg": "mask", "sem": "semantic"}
 
 
 def check_extra(argument: str, value: Extra) -> None:
-    """Check that an argument gives further terms, and is no class of such.
+    """Check that an argument gives further terms, and is not a class of such.
 
     Raises:
         ValueError: for anything else.
@@ -32,7 +32,7 @@ def checked_gains(gains: Mapping[str, float], extras: Sequence[Extra], bins: int
     """The factor of each term by name: those of a loss's arguments, then those that extras bring.
 
     Raises:
-        ValueError: for a factor that is no finite number of 0 or more, or two terms of one name.
+        ValueError: for a factor that is not a finite number of 0 or more, or two terms of one name.
     """
     side = "l1" if bins == 1 else "dfl"
     own = {name: finite_number(f"{_ARGUMENTS.get(name, name)}_gain", gain) for name, gain in gains.items()}

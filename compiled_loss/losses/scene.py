@@ -11,10 +11,11 @@ from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.parts import Overlap
-from compiled_loss.checks import check_shape, require
+from compiled_loss.checks import check_shape, given, require
 from compiled_loss.data.padded import PaddedTargets
 from compiled_loss.data.targets import Targets
 from compiled_loss.grid import Anchors, Sides, make_anchors
+from compiled_loss.losses.fields import Map
 from compiled_loss.numerics import at_least_float32, masked
 from compiled_loss.types import Assignment, Predictions
 
@@ -108,6 +109,12 @@ def detached(predictions: Predictions) -> Predictions:
     return predictions._replace(**maps)
 
 
+def widened(predictions: Predictions, maps: Sequence[Map]) -> Predictions:
+    """Maps that several parts read, in float32 at least: their gradients are added up before they are rounded."""
+    wide = {x.name: at_least_float32(given(f"predictions.{x.name}", getattr(predictions, x.name))) for x in maps}
+    return predictions._replace(**wide)
+
+
 def anchors_of(predictions: Predictions, strides: tuple[int, ...]) -> Anchors:
     """Anchors in the predictions' precision, float32 at least, and on their device."""
     dtype = at_least_float32(predictions.boxes).dtype
@@ -123,7 +130,7 @@ def image_size_of(predictions: Predictions, strides: tuple[int, ...]) -> tuple[i
 def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
     """`[N]` bool: rows of an image of the batch, without the broken ones; the others are padding.
 
-    Where nobody looked at the values, a row with a number that is none, or with a negative size, matches nothing.
+    Where nobody looked at the values, a row with NaN, an infinite number or a negative size matches nothing.
     """
     boxes, keypoints, masks, weights = targets.boxes, targets.keypoints, targets.masks, targets.weights
     real = (targets.batch_idx >= 0) & (targets.batch_idx < predictions.scores.shape[0])
@@ -147,7 +154,7 @@ def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
 def sums_are_finite(x: Tensor, dim: int) -> Tensor:
     """Whether all entries along a dimension are finite, read once: a sum is NaN or infinite where an entry is.
 
-    So it is where they are so large that they add up to no finite number.
+    The same holds if they are so large that their sum is not finite.
     """
     return x.sum(dim, dtype=at_least_float32(x).dtype).isfinite()
 

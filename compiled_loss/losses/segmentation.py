@@ -223,7 +223,7 @@ class CompareMasks:
             sound = candidates.inside & first.isfinite()
             first = torch.where(sound & (first > 0), first, 0.0)
             aligned = assigner.alignment(logits, first)
-            # Candidates without overlap come after the others, by their anchor, and before what is none.
+            # Candidates without overlap come after the others, by their anchor, and before empty entries.
             ranked = torch.where(sound, aligned.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
             best, entry = first_top_k(ranked, candidates.layout, 3 * assigner.top_k)
             page, valid, entry = entry.flatten() // PAGE, (best > 0).flatten(), entry.flatten()
@@ -237,7 +237,7 @@ class CompareMasks:
                 valid,
                 truth,
             )
-            # Entries without a candidate write into one more, which is none.
+            # Entries without a candidate write into an extra place, which nobody reads.
             entry = torch.where(valid, entry, first.numel())
             shares = first.new_zeros(first.numel() + 1).scatter(0, entry, second.to(first.dtype))
             return (first + shares[:-1].view_as(first)) / 2

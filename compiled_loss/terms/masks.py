@@ -105,7 +105,7 @@ def _over_images(
     images, (height, width) = prototypes.shape[0], truth.size
     pages = paginate(assignment.image, assignment.valid, images, SLOTS_OF_AN_IMAGE)
     image = pages.group.clamp(max=images - 1)
-    # The last row, which is none, at places without a slot.
+    # The last row, a box without pixels, at places without a slot.
     row = boxes.shape[0] - 1 - pages.write(boxes.shape[0] - 1 - assignment.row)
     logits = product(pages.write(coefficients), prototypes.flatten(2)[image])  # [G, S, H*W]
     pixel = torch.arange(height * width, device=row.device)

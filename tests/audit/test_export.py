@@ -59,7 +59,7 @@ def test_tensors_in_a_dataclass_are_inputs_and_outputs():
 
 def test_a_number_in_a_dataclass_that_changes_is_found():
     report = audit(lambda scene: scene.boxes * scene.scale, scenes(2.0, 2.0, 3.0), **ALONE)
-    assert [x.message.split(" is no tensor")[0] for x in report.findings] == ["args[0].scale"]
+    assert [x.message.split(" is not a tensor")[0] for x in report.findings] == ["args[0].scale"]
 
 
 def test_arrays_among_the_arguments_do_not_stop_it():

@@ -25,6 +25,8 @@ DISTURBED = 100  # runs of the reference at most, to learn the spread of its num
 WIDER = 4  # than the spread seen
 HALF = {torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}  # of gradients in that precision
 TINY, LARGEST = 2.0**-24, 65504.0  # of float16
+# A target score is an alignment over the largest of its row and 1e-9, a term that times a gain.
+FEW_DIGITS = 16 * LEAST / 1e-9
 
 
 @dataclass
@@ -153,12 +155,8 @@ def _found(scene: Scene, outcome: Outcome) -> dict[str, np.ndarray]:
 
 
 def _low(scene: Scene, name: str) -> float:
-    """The relative rounding of a gradient in half precision.
-
-    Two terms read the angles, and torch adds their gradients in the map's precision: each is rounded, and their sum.
-    """
-    roundings = 3 if name.endswith(".angles") else 1
-    return roundings * HALF.get(scene.setup.dtype, 0.0) if name.startswith("gradient") else 0.0
+    """The relative rounding of a gradient in half precision."""
+    return HALF.get(scene.setup.dtype, 0.0) if name.startswith("gradient") else 0.0
 
 
 def _close(
@@ -169,7 +167,7 @@ def _close(
     spread: np.ndarray | float = 0.0,
 ) -> bool:
     low, largest = _low(scene, name), np.abs(wanted[name]).max(initial=0)
-    allowed = LEAST + ROUNDINGS * UNIT * largest + spread + (low * largest + TINY if low else 0.0)
+    allowed = FEW_DIGITS + ROUNDINGS * UNIT * largest + spread + (low * largest + TINY if low else 0.0)
     error = np.abs(got[name] - wanted[name])
     if low and scene.setup.dtype == torch.float16:
         # Beyond the largest number there is infinity.

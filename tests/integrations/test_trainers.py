@@ -89,10 +89,3 @@ def test_what_cannot_be_built_is_said(tmp_path):
     assert run("-c", code, tmp_path).returncode == 0
     done = run(FOLDER / "run.py", "nothing")
     assert "no such trainer: nothing; there are accelerate" in done.stderr
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the tracer's own look
-def test_the_pages_example_runs():
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(blocks) == 1
-    exec(blocks[0], {"__name__": "page"})

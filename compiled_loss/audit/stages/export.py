@@ -136,5 +136,5 @@ def _changing_constants(subject: Subject) -> list[Finding]:
     where = subject.finder.of_function(subject.function)
     first, *others = map(_constants, subject.batches)
     changing = [name for name, value in first.items() if any(x.get(name, value) != value for x in others)]
-    message = "is no tensor and changes between batches: an exported graph keeps one value"
+    message = "is not a tensor and changes between batches: an exported graph keeps one value"
     return [finding("export", f"{name} {message}", where, 0) for name in changing]

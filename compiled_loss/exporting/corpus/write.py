@@ -21,7 +21,7 @@ def write_corpus(folder: str | os.PathLike[str]) -> list[str]:
     """Write the corpus.
 
     Args:
-        folder: made where there is none; must be empty otherwise.
+        folder: created if it does not exist; must be empty otherwise.
 
     Returns:
         The names of the cases.

@@ -79,7 +79,7 @@ def verify(
         The verdicts, and what was run in what.
 
     Raises:
-        ValueError: for a file that cannot be read, whose loss cannot be made anew, or that is none for the runtime.
+        ValueError: for a file that cannot be read, whose loss cannot be made anew, or not meant for the runtime.
         ImportError: where the runtime is not installed.
 
     Example:
