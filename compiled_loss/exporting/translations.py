@@ -15,7 +15,7 @@ def translations() -> dict[Callable, Callable]:
     ops = torch.ops.aten
     functions = {ops.sigmoid.default: _sigmoid, ops.log1p.default: _log1p}
     functions |= {ops.logaddexp.default: _logaddexp, ops.logaddexp2.default: _logaddexp2}
-    functions |= {ops.floor_divide.default: _floor_divide}
+    functions |= {ops.softplus.default: _softplus, ops.floor_divide.default: _floor_divide}
     sums = {ops.sum.default: sum_in_steps, ops.sum.dim_IntList: sum_of_dimensions}
     return {**quick_gathers(), **functions, **sums}
 
@@ -39,6 +39,16 @@ def _log1p(x: Any) -> Any:
     rounded = op.Add(one, x)
     is_it = op.Or(op.Equal(rounded, one), op.IsInf(x))
     return op.Where(is_it, x, op.Mul(op.Log(rounded), op.Div(x, op.Sub(rounded, one))))
+
+
+def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """`max(x, 0) + ln(1 + e^-|x|)`: OpenVINO's Softplus is 1 % off at -18. Beyond the threshold it is x to rounding."""
+    op = _operators()
+    zero = _number(0.0, x)
+    x = x if beta == 1 else op.Mul(x, _number(beta, x))
+    # Not a maximum, in which runtimes lose NaN.
+    found = op.Add(op.Where(op.Less(zero, x), x, zero), _log1p(op.Exp(op.Neg(op.Abs(x)))))
+    return found if beta == 1 else op.Div(found, _number(beta, x))
 
 
 def _logaddexp(x: Any, y: Any, unit: float = 1.0) -> Any:

@@ -14,6 +14,7 @@ from compiled_loss.exporting.command.losses import TASKS
 from compiled_loss.exporting.files import write
 from compiled_loss.exporting.graphs import AssignmentGraph
 from compiled_loss.exporting.metadata import describe
+from compiled_loss.exporting.plain import plain_forms
 from compiled_loss.exporting.programs import export_program
 from compiled_loss.exporting.translations import translations
 from compiled_loss.exporting.verifying.batches import Draw, make
@@ -24,7 +25,8 @@ from tests.exporting.portable import suspects
 
 SMALL = Setting((64, 96))
 BAD = """<ir_version: 8, opset_import: ["" : 20]>
-bad (float[N] x, int64[1] shape, int64[N] index) => (float[N] y, bool[N] z, float[K] e, float[M] s, float[N] taken)
+bad (float[N] x, int64[1] shape, int64[N] index) => (float[N] y, bool[N] z, float[K] e, float[M] s, float[N] taken,
+float[L] size)
 <int64[1] three = {3}>
 {
     wide = Cast<to = 11>(x)
@@ -33,6 +35,9 @@ bad (float[N] x, int64[1] shape, int64[N] index) => (float[N] y, bool[N] z, floa
     e = ConstantOfShape(shape)
     s = Slice(x, three, three)
     taken = GatherElements<axis = 0>(x, index)
+    soft = Softplus(x)
+    joined = Concat<axis = 0>(x, soft)
+    size = Abs(joined)
 }"""
 
 
@@ -51,7 +56,8 @@ def written(path, task, kind, setting=SMALL):
 def test_what_runtimes_compute_otherwise_is_found():
     found = suspects(parser.parse_model(BAD))
     kinds = [x.split(":")[0] for x in found]
-    assert kinds == ["float64", "Greater", "ConstantOfShape without a value", "empty Slice", "GatherElements"]
+    wrong = ["float64", "Greater", "ConstantOfShape without a value", "empty Slice", "GatherElements"]
+    assert kinds == [*wrong, "Softplus", "Abs of Concat"]
 
 
 @pytest.mark.slow
@@ -94,6 +100,19 @@ def test_the_form_for_onnx_runtime_differs_in_its_gathers_and_bits_alone(tmp_pat
     named = zip(reference.output_names, reference.run(None, {k: x.numpy() for k, x in inputs.items()}), strict=True)
     for found in (load(plain).run(inputs), load(quick).run(inputs), {k: torch.as_tensor(x) for k, x in named}):
         assert max(error_of(found[name], x) for name, x in expected.items()) < 1e-5
+
+
+def test_the_absolute_value_of_what_was_joined_is_written_apart():
+    text = """<ir_version: 8, opset_import: ["" : 20]>
+    g (float[N] x) => (float[M] y, float[M] z) { joined = Concat<axis = 0>(x, x) y = Abs(joined) z = Neg(joined) }"""
+    model = parser.parse_model(text)
+    plain_forms(model, for_onnx_runtime=False)
+    onnx.checker.check_model(model, full_check=True)
+    assert "Abs" not in {node.op_type for node in model.graph.node}
+    x = np.array([-2.5, np.nan, 0.0, 3.0, -np.inf], np.float32)
+    found, negative = ReferenceEvaluator(model).run(None, {"x": x})
+    np.testing.assert_array_equal(found, np.abs(np.concatenate([x, x])))
+    np.testing.assert_array_equal(negative, -np.concatenate([x, x]))
 
 
 def test_the_form_for_onnx_runtime_is_of_onnx_files_alone(tmp_path):

@@ -4,6 +4,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from compiled_loss.exporting.translations import translations
 from compiled_loss.torch_private import quiet
@@ -28,6 +29,8 @@ class Of(nn.Module):
     ("function", "x"),
     [
         (torch.sigmoid, LOGITS),
+        (F.softplus, LOGITS),
+        (lambda x: F.softplus(x, beta=0.5), LOGITS),
         (torch.log1p, LOGITS.exp()),
         (torch.log1p, -torch.linspace(0, 1, 100)),
         (lambda x: torch.logaddexp(x, 2 * x), torch.cat([torch.linspace(-2000, -1, 500), SPECIAL])),
@@ -36,6 +39,8 @@ class Of(nn.Module):
     ],
     ids=[
         "sigmoid",
+        "softplus",
+        "softplus of another beta",
         "log1p of an exponential",
         "log1p of negative numbers",
         "logaddexp of small numbers",
