@@ -3,7 +3,7 @@
     python -m export.table FOLDER     # takes FOLDER/*.json into runtimes.json, and writes the table into README.md
     python -m export.table            # writes the table anew
 
-A later run of the same graph in the same version of a runtime takes the place of an earlier one.
+A later run of the same graph in the same form and the same version of a runtime takes the place of an earlier one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ GRAPHS = ("assignment", "loss", "gradients", "decoding")
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "reference": "onnx.reference", "torch": "torch (.pt2)"}
 # Kinds of batches: without rows, with broken predictions, the others.
 KINDS = ("empty", "broken", "usual")
-KEYS = ("runtime", "version", "task", "graph")
+KEYS = ("runtime", "version", "task", "graph", "form")
+USUAL = [64, 96]  # rows and columns of pixels
 
 
 def condensed(report: dict[str, Any]) -> dict[str, Any]:
@@ -35,24 +36,39 @@ def condensed(report: dict[str, Any]) -> dict[str, Any]:
     reason = next((f"{x['verdict']}: {x['reason']}" for x in report["verdicts"] if x["reason"]), "")
     reason = re.sub(r"/\S*/", "", reason)  # folders in which the runtime was built
     version = report["version"].split("-")[0]  # of OpenVINO without the commit that it was built from
-    return {**{key: report[key] for key in KEYS}, "version": version, "written_with": report["versions"],
+    task = report["task"] + (", end to end" if report["end_to_end"] else "")
+    return {"runtime": report["runtime"], "version": version, "task": task, "graph": report["graph"],
+            "form": form(report["setting"]), "written_with": report["versions"],
             "counts": counts, "reason": reason}  # fmt: skip
+
+
+def form(setting: dict[str, Any]) -> str:
+    """What is special about a file of the same graph: its image size, planned pages or tiles, slots of rows."""
+    size = setting["image_size"]
+    words = ["any size"] if size is None else [] if size == USUAL else ["x".join(map(str, size))]
+    words += ["planned"] if setting["pages"] or setting["mask_tiles"] else []
+    words += ["slots"] if setting["slots"] else []
+    words += ["for ONNX Runtime"] if setting["for_onnx_runtime"] else []
+    return " ".join(words) or "usual"
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """The rows, one for each runtime and task, and below what runtimes said where they did not run a graph."""
-    lines = [f"| runtime | task | {' | '.join(GRAPHS)} | N = 0 | NaN |", f"| --- | --- {'| ---: ' * 6}|"]
+    lines = [f"| runtime | task | {' | '.join(GRAPHS)} | N = 0 | NaN | forms |"]
+    lines.append(f"| --- | --- {'| ---: ' * 6}| --- |")
     for runtime, version, task in sorted({(x["runtime"], x["version"], x["task"]) for x in results}, key=_order):
         own = [x for x in results if (x["runtime"], x["version"], x["task"]) == (runtime, version, task)]
         graphs = [[x for x in own if x["graph"] == graph] for graph in GRAPHS]
         cells = [_cell(found, "usual") for found in graphs] + [_cell(own, kind) for kind in ("empty", "broken")]
+        cells.append(", ".join(sorted({x["form"] for x in own}, key=lambda x: (x != "usual", x))))
         lines.append(f"| {NAMES.get(runtime, runtime)} {version} | {task} | {' | '.join(cells)} |")
     reasons: dict[tuple[str, str], list[str]] = {}
     for x in sorted(results, key=_order):
         if x["reason"]:
             told = f"{NAMES.get(x['runtime'], x['runtime'])} {x['version']}", x["reason"][:240].replace("|", "\\|")
-            reasons.setdefault(told, []).append(f"{x['task']} {x['graph']}")
-    notes = [f"- {name} ({', '.join(where)}): `{reason}`" for (name, reason), where in reasons.items()]
+            where = f"{x['task']} {x['graph']}" + (f", {x['form']}" if x["form"] != "usual" else "")
+            reasons.setdefault(told, []).append(where)
+    notes = [f"- {name} ({'; '.join(where)}): `{reason}`" for (name, reason), where in reasons.items()]
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
 

@@ -16,7 +16,9 @@ from torch.fx import GraphModule
 from compiled_loss.checks import require
 from compiled_loss.exporting.interface import Port, check_inputs
 from compiled_loss.exporting.metadata import Metadata
+from compiled_loss.exporting.narrow import narrow
 from compiled_loss.exporting.plain import needs_of, plain_forms
+from compiled_loss.exporting.simplify import simplify
 from compiled_loss.exporting.translations import translations
 from compiled_loss.torch_private import quiet
 
@@ -164,10 +166,12 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
             input_names=names[0],
             output_names=names[1],
             custom_translation_table=translations(),
+            optimize=False,
         )
+        assert converted is not None
+        simplify(converted.model)
     finally:
         logging.disable(silenced)
-    assert converted is not None
     model = converted.model_proto
     # Traces of the source are most of the file, and name paths of this machine.
     for node in model.graph.node:
@@ -176,7 +180,10 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
     for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         value.ClearField("metadata_props")
     del model.graph.value_info[:]
-    plain_forms(model, for_onnx_runtime=metadata.constants["setting"]["for_onnx_runtime"])
+    for_onnx_runtime = metadata.constants["setting"]["for_onnx_runtime"]
+    if not for_onnx_runtime:
+        narrow(model)
+    plain_forms(model, for_onnx_runtime=for_onnx_runtime)
     for values, ports in ((model.graph.input, metadata.inputs), (model.graph.output, metadata.outputs)):
         for value, port in zip(values, ports, strict=True):
             _name_axes(value, port)

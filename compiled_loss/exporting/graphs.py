@@ -23,6 +23,7 @@ from compiled_loss.exporting.interface import (
 from compiled_loss.exporting.outputs import SLOTTED, assignment_outputs, decoding_outputs, loss_outputs
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.end_to_end import EndToEndLoss, main_loss
+from compiled_loss.numerics import for_any_runtime
 from compiled_loss.ragged import fill, positions
 from compiled_loss.types import EndToEndOutput, LossOutput, Predictions
 
@@ -66,7 +67,13 @@ class Graph(nn.Module):
         return Predictions(grid_sizes=tuple(cells), **maps)
 
     def _targets(self, tensors: dict[str, Tensor]) -> Targets:
-        fields = {_FIELDS.get(p.name, p.name): tensors[p.name] for p in target_ports(self.loss, self.setting)}
+        """The targets, in an exported graph with a row of padding more: runtimes disagree about sums of nothing."""
+        fields: dict[str, Tensor] = {}
+        for port in target_ports(self.loss, self.setting):
+            x = tensors[port.name]
+            if for_any_runtime() and port.shape[0] == "N":
+                x = torch.cat([x, x.new_full((1, *x.shape[1:]), -1 if port.name == "batch_idx" else 0)])
+            fields[_FIELDS.get(port.name, port.name)] = x
         return Targets(**fields, pages=self.setting.pages, mask_tiles=self.setting.mask_tiles)  # type: ignore[arg-type]
 
 
@@ -81,18 +88,22 @@ class AssignmentGraph(Graph):
 
     def forward(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs by name."""
-        predictions, targets = self._predictions(tensors, "pred"), self._targets(tensors)
+        predictions, batch_idx = self._predictions(tensors, "pred"), tensors["batch_idx"]
         batch, classes, anchors = predictions.scores.shape
         slot, filled = None, {}
         if self.setting.slots is not None:
             slot, filled = self._fill(tensors, batch)
             # A row without a slot takes no part, and keeps its place among the rows.
-            targets = targets._replace(batch_idx=torch.where(slot < self.setting.slots, targets.batch_idx, -1))
-        loss = self.loss
+            batch_idx = torch.where(slot < self.setting.slots, batch_idx, -1)
+        loss, targets = self.loss, self._targets({**tensors, "batch_idx": batch_idx})
         scene = loss.place(predictions, targets)
         flat = loss.positives(loss.view(predictions, scene), loss.assigner)
         dense = to_dense(flat, targets.labels, scene.boxes, batch, anchors, classes)
         flat = dict(zip(("image", "anchor", "row", "valid", "weight", "overflow"), flat[:6], strict=True))
+        if for_any_runtime():  # without the slots of the row of padding
+            rows, padded = batch_idx.shape[0], targets.labels.shape[0]
+            own = {name: x.view(padded, -1)[:rows].flatten() for name, x in flat.items() if name != "overflow"}
+            flat = {**own, "overflow": flat["overflow"]}
         found = {**flat, **{f"dense_{name}": x for name, x in dense._asdict().items()}, **filled}
         if slot is not None:
             found["slot"] = torch.where(flat["valid"], slot[flat["row"]], 0)

@@ -43,7 +43,8 @@ class Setting(NamedTuple):
         k: detections per image of a decoding graph, or None: every anchor.
         mask_size: (H, W) of a decoding graph's masks, or None: that of the prototypes.
         for_onnx_runtime: of an ONNX file, single numbers are read by GatherElements, which is ten times as quick as
-            Gather in ONNX Runtime, and which the reference evaluator of onnx takes from 63 entries at most.
+            Gather in ONNX Runtime, and which the reference evaluator of onnx takes from 63 entries at most; all whole
+            numbers have 64 bits, which tract does not take.
 
     Example:
         >>> Setting(image_size=(64, 96)).slots is None

@@ -4,14 +4,16 @@ from typing import Any
 
 # The same comparison with its sides swapped.
 _SWAPPED = {"Greater": "Less", "GreaterOrEqual": "LessOrEqual"}
+_ZERO = "zero_of_absolute_values"
 
 
 def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
     """Rewrite an ONNX model in place, one operator by one.
 
-    Greater and GreaterOrEqual hold beside NaN in OpenVINO, Less and LessOrEqual do not. OpenCV takes no ConstantOfShape
-    without a value. The reference evaluator of onnx takes no GatherElements from more than 63 entries; Gather, which is
-    the same for vectors, takes ten times as long in ONNX Runtime.
+    Greater and GreaterOrEqual hold beside NaN in OpenVINO, Less and LessOrEqual do not; it takes the absolute value of
+    what Concat made in place, and who else reads that is given it too. OpenCV takes no ConstantOfShape without a value.
+    The reference evaluator of onnx takes no GatherElements from more than 63 entries; Gather, which is the same for
+    vectors, takes ten times as long in ONNX Runtime. tract calls outputs as the operators that make them.
 
     Args:
         model: an `onnx.ModelProto`.
@@ -20,7 +22,12 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
     import onnx  # noqa: PLC0415  (an optional dependency)
 
     ranks = {} if for_onnx_runtime else _ranks(model)
+    told = {x.name for x in model.graph.output}
+    joined = {node.output[0] for node in model.graph.node if node.op_type == "Concat"}
+    nodes = []
     for node in model.graph.node:
+        if len(node.output) == 1 and node.output[0] in told:
+            node.name = node.output[0]
         if node.op_type in _SWAPPED:
             node.op_type = _SWAPPED[node.op_type]
             first, second = node.input
@@ -30,6 +37,25 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
             node.attribute.append(onnx.helper.make_attribute("value", zero))
         elif node.op_type == "GatherElements" and ranks.get(node.input[0]) == 1:
             node.op_type = "Gather"  # its axis is 0, the only one
+        nodes += _absolute(node) if node.op_type == "Abs" and node.input[0] in joined else [node]
+    if any(_ZERO in node.input for node in nodes):
+        model.graph.initializer.append(onnx.helper.make_tensor(_ZERO, onnx.TensorProto.FLOAT, [], [0.0]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _absolute(node: Any) -> list[Any]:
+    """`x < 0 ? -x : x` for the absolute value of float32 numbers."""
+    import onnx  # noqa: PLC0415  (an optional dependency)
+
+    make = onnx.helper.make_node
+    (x,), (y,) = node.input, node.output
+    below, negative = f"{y}_below", f"{y}_negative"
+    return [
+        make("Less", [x, _ZERO], [below], name=f"node_{below}"),
+        make("Neg", [x], [negative], name=f"node_{negative}"),
+        make("Where", [below, negative, x], [y], name=node.name),
+    ]
 
 
 def needs_of(model: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ def translations() -> dict[Callable, Callable]:
     ops = torch.ops.aten
     functions = {ops.sigmoid.default: _sigmoid, ops.log1p.default: _log1p}
     functions |= {ops.logaddexp.default: _logaddexp, ops.logaddexp2.default: _logaddexp2}
+    functions |= {ops.softplus.default: _softplus, ops.floor_divide.default: _floor_divide}
     sums = {ops.sum.default: sum_in_steps, ops.sum.dim_IntList: sum_of_dimensions}
     return {**quick_gathers(), **functions, **sums}
 
@@ -40,6 +41,16 @@ def _log1p(x: Any) -> Any:
     return op.Where(is_it, x, op.Mul(op.Log(rounded), op.Div(x, op.Sub(rounded, one))))
 
 
+def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """`max(x, 0) + ln(1 + e^-|x|)`: OpenVINO's Softplus is 1 % off at -18. Beyond the threshold it is x to rounding."""
+    op = _operators()
+    zero = _number(0.0, x)
+    x = x if beta == 1 else op.Mul(x, _number(beta, x))
+    # Not a maximum, in which runtimes lose NaN.
+    found = op.Add(op.Where(op.Less(zero, x), x, zero), _log1p(op.Exp(op.Neg(op.Abs(x)))))
+    return found if beta == 1 else op.Div(found, _number(beta, x))
+
+
 def _logaddexp(x: Any, y: Any, unit: float = 1.0) -> Any:
     """`max + ln(1 + e^(min - max))`: by itself it becomes `Log(Exp(x) + Exp(y))`, infinite beyond 100 either way.
 
@@ -50,6 +61,14 @@ def _logaddexp(x: Any, y: Any, unit: float = 1.0) -> Any:
     # Equal infinities have distance 0.
     distance = op.Where(op.Equal(x, y), _number(0.0, x), op.Mul(distance, _number(unit, x)))
     return op.Add(larger, op.Div(_log1p(op.Exp(distance)), _number(unit, x)))
+
+
+def _floor_divide(x: Any, y: Any) -> Any:
+    """Of whole numbers: by itself it becomes seven operators, of which one compares truth values, as tract cannot."""
+    op = _operators()
+    if x.dtype.is_floating_point():
+        return op.Floor(op.Div(x, y))
+    return op.Div(op.Sub(x, op.Mod(x, y)), y)
 
 
 def _logaddexp2(x: Any, y: Any) -> Any:

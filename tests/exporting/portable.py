@@ -3,7 +3,18 @@
 import onnx
 from onnx import numpy_helper
 
-SUSPECT = {"Greater", "GreaterOrEqual", "GatherElements", "ArgMax", "ArgMin", "Loop", "If", "Scan"}
+SUSPECT = {
+    "Greater",
+    "GreaterOrEqual",
+    "GatherElements",
+    "ArgMax",
+    "ArgMin",
+    "Loop",
+    "If",
+    "Scan",
+    "Sigmoid",
+    "Softplus",
+}
 
 
 def suspects(model: onnx.ModelProto, *, vectors_only: bool = True) -> list[str]:
@@ -17,10 +28,13 @@ def suspects(model: onnx.ModelProto, *, vectors_only: bool = True) -> list[str]:
     types = {name: x.elem_type for name, x in values.items()} | {x.name: x.data_type for x in graph.initializer}
     ranks = {name: len(x.shape.dim) for name, x in values.items() if x.HasField("shape")}
     found = [f"float64: {name}" for name, kind in types.items() if kind == onnx.TensorProto.DOUBLE]
+    joined = {node.output[0] for node in graph.node if node.op_type == "Concat"}
     for node in graph.node:
         vector = ranks.get(node.input[0]) == 1 if node.input else False
         if node.op_type in SUSPECT and (node.op_type != "GatherElements" or vector or not vectors_only):
             found.append(f"{node.op_type}: {node.name}")
+        if node.op_type == "Abs" and node.input[0] in joined:
+            found.append(f"Abs of Concat: {node.name}")
         if node.op_type == "ConstantOfShape" and not any(x.name == "value" for x in node.attribute):
             found.append(f"ConstantOfShape without a value: {node.name}")
         if node.op_type == "Slice" and all(x in constants for x in node.input[1:3]):

@@ -78,14 +78,37 @@ def _reference(runtime: Any, path: str) -> Callable:
 
 
 def _tract(runtime: Any, path: str) -> Callable:
-    model = runtime.onnx().load(path).into_model()
-    inputs = [model.input_name(i) for i in range(model.input_count())]
-    outputs = [model.output_name(i) for i in range(model.output_count())]
-    runnable = model.into_runnable()
+    codes = {"float32": "f32", "int64": "i64"}
+    runnables: dict[tuple, tuple] = {}
+
+    def prepare(shapes: dict[str, tuple]) -> tuple:
+        """It solves for open sizes and gives up at sums and quotients of them: made anew for every batch's own."""
+        model = runtime.onnx().load(path)
+        inputs = [model.input_name(i) for i in range(model.input_count())]
+        outputs = [model.output_name(i) for i in range(model.output_count())]
+        for i, name in enumerate(inputs) if shapes else ():
+            *shape, dtype = shapes[name]
+            model.set_input_fact(i, ",".join([*map(str, shape), codes[dtype]]))
+        for i in range(len(outputs)) if shapes else ():
+            model.set_output_fact(i, None)
+        return inputs, outputs, model.into_model().into_runnable() if shapes else None
+
+    def numbers(x: Any) -> Any:
+        try:
+            return x.to_numpy()
+        except runtime.TractError:  # a whole number of 64 bits, which it takes for a size, a type of its own
+            return x.convert_to(importlib.import_module("tract.tensor").DatumType.I64).to_numpy()
+
+    prepare({})
 
     def run(given: dict[str, Any]) -> dict[str, Any]:
+        shapes = {name: (*x.shape, x.dtype.name) for name, x in given.items()}
+        key = tuple(shapes.items())
+        if key not in runnables:
+            runnables[key] = prepare(shapes)
+        inputs, outputs, runnable = runnables[key]
         found = runnable.run([given[name] for name in inputs])
-        return {name: x.to_numpy() for name, x in zip(outputs, found)}  # noqa: B905
+        return {name: numbers(x) for name, x in zip(outputs, found)}  # noqa: B905
 
     return run
 

@@ -21,7 +21,7 @@ class Report(NamedTuple):
     """What a runtime makes of a file.
 
     Args:
-        graph, task, setting, versions: of the file, from its metadata.
+        graph, task, end_to_end, setting, versions: of the file, from its metadata.
         runtime, version: that ran it.
         outputs: their names.
         verdicts: one for every batch.
@@ -29,6 +29,7 @@ class Report(NamedTuple):
 
     graph: str
     task: str
+    end_to_end: bool
     setting: dict[str, Any]
     versions: dict[str, str]
     runtime: str
@@ -101,7 +102,14 @@ def verify(
             verdicts.append(judge(file.run, truth, metadata, draw, i))
             if progress is not None:
                 progress(verdicts[-1])
-    facts = (metadata.graph, metadata.task, metadata.constants["setting"], metadata.versions)
+    constants = metadata.constants
+    facts = (
+        metadata.graph,
+        metadata.task,
+        constants["end_to_end"] is not None,
+        constants["setting"],
+        metadata.versions,
+    )
     return Report(*facts, runtime, file.version, [port.name for port in metadata.outputs], verdicts)
 
 
