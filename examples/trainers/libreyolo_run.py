@@ -118,7 +118,7 @@ def main() -> None:
         f"the same up to step 3: off by {max(drift[:3]):.1e}; later by up to {max(drift):.1e}", max(drift[:3]) <= 1e-3
     )
     last, right = (sum(x["total_loss"] for x in each[-WINDOW:]) / WINDOW for each in (losses, theirs))
-    claim(f"last {WINDOW} losses {last:.3f} on average, with its own {right:.3f}", abs(last - right) < 0.1 * right)
+    claim(f"last {WINDOW} losses {last:.3f} on average, with its own {right:.3f}", abs(last - right) < 0.2 * right)
     claim("nothing of ours is left in its class", "on_setup" not in vars(YOLO9Trainer))
 
 

@@ -3,7 +3,7 @@
     python examples/trainers/ultralytics_ddp.py [--data FOLDER] [--backend none]
 
 It starts itself twice under torchrun, over gloo on a CPU. There the trainer shares out the pictures by itself, but
-neither starts the process group nor wraps the network, as it does for GPUs: two lines here.
+neither starts the process group nor wraps the network, as it does for GPUs: a callback does, here.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ CONFIG, PROCESSES = "yolo11n.yaml", 2
 def wrap(trainer: Any) -> None:
     """Average gradients over the processes."""
     trainer.model = DistributedDataParallel(trainer.model)
+    trainer.final_eval = lambda: None  # asks for a GPU wherever there is a process group
 
 
 def train(folder: Path, name: str, options: dict[str, Any] | None) -> Run:
@@ -49,7 +50,8 @@ def train(folder: Path, name: str, options: dict[str, Any] | None) -> Run:
     model = YOLO(CONFIG)
     model.add_callback("on_pretrain_routine_end", wrap)
     with nullcontext() if options is None else install(model, **options):
-        return Run(model, folder, f"{name}{dist.get_rank()}").train()
+        # Beside a process group it turns mixed precision on, with a scaler for GPUs.
+        return Run(model, folder, f"{name}{dist.get_rank()}", amp=False).train()
 
 
 def spread(run: Run) -> float:
