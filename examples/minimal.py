@@ -43,9 +43,11 @@ class Detector(nn.Module):
 
         self.stem = nn.Sequential(block(3, 2), block(width, 2))
         self.levels = nn.ModuleList(nn.Sequential(block(width, 2), block(width, 1), block(width, 1)) for _ in STRIDES)
-        self.heads = nn.ModuleList(nn.Conv2d(width, 4 * BINS + CLASSES, 1) for _ in STRIDES)
-        for head in self.heads:
+        heads = [nn.Conv2d(width, 4 * BINS + CLASSES, 1) for _ in STRIDES]
+        for head in heads:
+            assert head.bias is not None
             nn.init.constant_(head.bias[4 * BINS :], -4.0)  # at first nearly every anchor is background
+        self.heads = nn.ModuleList(heads)
 
     def forward(self, images: Tensor) -> Predictions:
         x, maps = self.stem(images), []

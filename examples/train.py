@@ -3,7 +3,7 @@
 python examples/train.py                                        # poses of rendered figures, minutes on two cores
 python examples/train.py --task obb                             # or detect, segment: rotated boxes, instance masks
 python examples/train.py --task segment --head end2end          # a second head, evaluated without suppression
-python examples/train.py --data FOLDER --task detect            # COCO-style FOLDER/labels.json and FOLDER/images/
+python examples/train.py --data DATA --task detect              # yours, in the forms that --help lists
 python examples/train.py --resume runs/pose-figures/checkpoint.pt
 """
 

@@ -120,6 +120,11 @@ class Audited:
         return tuple(x for x in self.stages if x.outcome == "skipped" and x.name not in ("gpu", "export"))
 
     @property
+    def turned_off(self) -> tuple[Stage, ...]:
+        """Stages that the caller did not want."""
+        return tuple(x for x in self.stages if x.outcome == "off")
+
+    @property
     def ok(self) -> bool:
         """No finding but the allowed ones, at least one stage looked, and all that were asked for ran to their end."""
         looked = any(x.outcome in ("clean", "findings") and x.name not in ("eager", "allowances") for x in self.stages)

@@ -130,7 +130,7 @@ def _verdict(report: Audited) -> tuple[str, str, list[str]]:
         return "Incomplete", "amber", reasons
     if not report.ok:
         return "Nothing judged", "amber", ["No stage had anything to look at"]
-    reasons += [f"{x.name} not judged" for x in report.unjudged]
+    reasons += [f"{x.name} not judged" for x in report.unjudged] + [f"{x.name} turned off" for x in report.turned_off]
     return "Passed", "green", reasons or ["Nothing was found"]
 
 

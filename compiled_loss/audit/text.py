@@ -67,8 +67,9 @@ def _verdict(report: Audited) -> Iterator[Line]:
         names = ", ".join(x.name for x in report.incomplete)
         yield f"INCOMPLETE: {names} had to stop; what they would have found is unknown", "bold yellow"
     if report.ok:
-        names = ", ".join(x.name for x in report.unjudged)
-        yield f"PASSED{extra}" + (f", but not judged: {names}" if names else ""), "bold green"
+        names, off = (", ".join(x.name for x in y) for y in (report.unjudged, report.turned_off))
+        words = f", but not judged: {names}" if names else ""
+        yield f"PASSED{extra}{words}" + (f"; turned off: {off}" if off else ""), "bold green"
     elif not report.failures and not report.incomplete:
         yield "NOTHING JUDGED: no stage had anything to look at", "bold yellow"
 

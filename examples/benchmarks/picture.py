@@ -8,6 +8,7 @@ at the peak with the gradients. The reference (`ultralytics`) takes part where i
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from batches import BATCH, MIXED, rows_of
@@ -40,7 +41,7 @@ def draw(points: list[tuple[int, dict[str, float], dict[str, float]]], path: Pat
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": "step", "font.family": "sans-serif", "font.size": 11}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "step", "font.family": "sans-serif", "font.size": 11}
     ink = dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], INK)
     with mpl.rc_context(style | ink):
         figure = Figure(figsize=(9, 3.4), layout="constrained")

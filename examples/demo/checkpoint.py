@@ -20,7 +20,7 @@ def save(path: Path, settings: dict[str, Any], step: TrainingStep, progress: Pro
         "model": step.model.state_dict(),
         "criterion": step.criterion.state_dict(),
         "optimizer": step.optimizer.state,
-        "progress": {name: getattr(progress, name) for name in ("steps", "names", "losses", "overflow")},
+        "progress": {name: getattr(progress, name) for name in ("steps", "names", "losses", "overflow", "precision")},
         "random": torch.get_rng_state(),
     }
     unfinished = path.with_suffix(".partial")

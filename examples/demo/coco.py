@@ -36,7 +36,7 @@ def average_precision(info: Info, truth: Sequence[Labels], found: Sequence[Detec
     segments = first.rotated is not None or first.runs is not None
     kind = "keypoints" if first.keypoints is not None else "segm" if segments else "bbox"
     results = [row for i, detections in enumerate(found) for row in _results(i, detections, size)]
-    seen = sorted({int(c) for labels in truth for c in labels.classes[_counted(labels)]})
+    seen = sorted({int(c) for labels in truth for c in labels.classes[counted(labels)]})
     if not seen:
         return AveragePrecision(math.nan, math.nan, math.nan, {})
     if not results:
@@ -58,7 +58,7 @@ def average_precision(info: Info, truth: Sequence[Labels], found: Sequence[Detec
     return AveragePrecision(ap, ap50, ap75, by_class)
 
 
-def _counted(labels: Labels) -> np.ndarray:
+def counted(labels: Labels) -> np.ndarray:
     """`[n]` bool: the objects that are to be found, of poses those with a labelled keypoint."""
     real = ~labels.crowd
     return real if labels.keypoints is None else real & (labels.keypoints[:, :, 2] > 0).any(1)
@@ -67,9 +67,7 @@ def _counted(labels: Labels) -> np.ndarray:
 def _annotations(truth: Sequence[Labels], size: int) -> list[dict]:
     rows = []
     for image, labels in enumerate(truth):
-        masks = labels.masks()
-        runs = None if masks is None else encode(masks)
-        for j, fields in enumerate(_objects(image, labels, runs, size)):
+        for j, fields in enumerate(_objects(image, labels, size)):
             row = {"id": len(rows) + 1, "area": float(labels.areas[j]), "iscrowd": int(labels.crowd[j]), **fields}
             if labels.keypoints is not None:
                 row["num_keypoints"] = int((labels.keypoints[j, :, 2] > 0).sum())
@@ -78,7 +76,7 @@ def _annotations(truth: Sequence[Labels], size: int) -> list[dict]:
 
 
 def _results(image: int, detections: Detections, size: int) -> list[dict]:
-    rows = _objects(image, detections, detections.runs, size)
+    rows = _objects(image, detections, size)
     for row, score in zip(rows, detections.scores.tolist(), strict=True):
         row["score"] = score
         if "keypoints" in row or "segmentation" in row:
@@ -87,11 +85,20 @@ def _results(image: int, detections: Detections, size: int) -> list[dict]:
     return rows
 
 
-def _objects(image: int, objects: Labels | Detections, runs: list[dict] | None, size: int) -> list[dict]:
-    """What annotations and results have in common, one dict an object."""
-    if objects.rotated is not None and len(objects.rotated) > 0:
+def outlines(objects: Labels | Detections, size: int) -> list[dict] | None:
+    """Run lengths of masks, or of rotated boxes as polygons; None where there are only boxes and keypoints."""
+    if objects.rotated is not None:
         polygons: Any = corners(objects.rotated).reshape(-1, 1, 8).tolist()
-        runs = [run_lengths.segmToRle(polygon, size, size) for polygon in polygons]
+        return [run_lengths.segmToRle(polygon, size, size) for polygon in polygons]
+    if isinstance(objects, Detections):
+        return objects.runs
+    masks = objects.masks()
+    return None if masks is None else encode(masks)
+
+
+def _objects(image: int, objects: Labels | Detections, size: int) -> list[dict]:
+    """What annotations and results have in common, one dict an object."""
+    runs = outlines(objects, size)
     rows = []
     for j, (x1, y1, x2, y2) in enumerate(objects.boxes.tolist()):
         row = {"image_id": image, "category_id": int(objects.classes[j]), "bbox": [x1, y1, x2 - x1, y2 - y1]}

@@ -7,6 +7,7 @@ first step and never again.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import signal
@@ -64,6 +65,14 @@ class TrainingStep:
     def __call__(self, images: Tensor, targets: Targets, learning_rate: float) -> LossOutput | EndToEndOutput:
         return self.run(self.forward_loss, images, targets, learning_rate)
 
+    @torch.no_grad()
+    def trial(self, images: Tensor, targets: Targets) -> LossOutput | EndToEndOutput:
+        """The loss of a batch, eagerly and on copies: nothing is changed, and what is wrong shows before compiling."""
+        model, criterion = copy.deepcopy((self.model, self.criterion))
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.half):
+            predictions = model.train()(images)
+        return criterion(*predictions, targets)
+
     def run(
         self, forward_loss: Callable, images: Tensor, targets: Targets, learning_rate: float
     ) -> LossOutput | EndToEndOutput:
@@ -87,7 +96,7 @@ def learning_rate(step: int, steps: int, peak: float, warm_up: int = 40) -> floa
 
 @dataclass
 class Progress:
-    """How far a run has come: steps done and the loss terms of each, per image.
+    """How far a run has come: steps done, the loss terms of each, per image, and average precision after some.
 
     Values stay on the device until `flush`, which `train` calls now and then, so that a GPU need not wait.
     """
@@ -96,6 +105,7 @@ class Progress:
     names: list[str] = field(default_factory=list)
     losses: list[list[float]] = field(default_factory=list)
     overflow: int = 0
+    precision: list[tuple[int, float]] = field(default_factory=list)
     _pending: list[Tensor] = field(default_factory=list)
 
     def record(self, out: LossOutput | EndToEndOutput, images: int) -> None:

@@ -1,7 +1,7 @@
-"""Pictures of a folder: `FOLDER/images/` and a COCO-style `FOLDER/labels.json`.
+"""Labelled pictures of one's own: fitted into a square and padded.
 
-Pictures are fitted into a square and padded; in training they are also scaled, shifted, recoloured and, where there
-are no keypoints whose left and right would have to be swapped, mirrored.
+In training they are also scaled, shifted, recoloured and, where there are no keypoints whose left and right would have
+to be swapped, mirrored.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,40 +16,42 @@ import torch
 from PIL import Image
 
 from compiled_loss.data.reading import look_like_corners
-from demo import pictures
-from demo.document import Document, Picture, Row, read_document
+from demo.document import Document, Row
+from demo.formats.choice import read_labels
 from demo.labels import DataError, Labels
 from demo.placing import Placing
+from demo.recent import Recent
 from demo.rotated import hulls
 
 PADDING_GREY = 114
 CACHED_PICTURES = 512
+# Of the classes that have no object, where there are many.
+TOLD_CLASSES = 8
 
 
 class Folder:
-    """One split of a folder; category ids may be any whole numbers, classes are their rank.
+    """One split of a data set in a format that `formats.choice` knows.
 
     Args:
-        root: the folder.
+        data: the folder, or what else says where the labels are.
         split: "train" or "val".
         size: side of the square picture in pixels.
-        task: "detect", or what to read beside boxes: "pose" `keypoints`, "obb" `rbox` (centre x, y, width, height and
-            angle in radians, pixels), "segment" `segmentation` (polygons or run lengths).
+        task: "detect", or what to read beside boxes: "pose" keypoints, "obb" rotated boxes, "segment" outlines.
         seed: of the augmentation.
         document: the labels, where they have been read already.
     """
 
     def __init__(
         self,
-        root: str | Path,
+        data: str | Path,
         split: str,
         size: int,
         task: str = "detect",
         seed: int = 0,
         document: Document | None = None,
     ):
-        self.root, self.split, self.size, self.seed, self.task = Path(root), split, size, seed, task
-        self.document = read_labels(self.root, task) if document is None else document
+        self.split, self.size, self.seed, self.task = split, size, seed, task
+        self.document = read_labels(data, task) if document is None else document
         self.info = self.document.info
         splits = ("train", None) if split == "train" else (split,)
         self.pictures = [image for image in self.document.pictures if image.split in splits]
@@ -59,7 +60,7 @@ class Folder:
         self.augmented = split == "train"
         self.notes: Sequence[str]
         self.objects, self.notes = self._count()
-        self._fitted = lru_cache(CACHED_PICTURES)(self._load)
+        self._fitted = Recent(self._load, CACHED_PICTURES)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -71,7 +72,7 @@ class Folder:
             hint = f" of a pixel or more at {self.size}x{self.size}"
             raise DataError(f"{self.document.path}: none of the {len(self)} training pictures has {what}{hint}")
         for image in self.pictures:
-            pictures.check(self._path(image), (image.width, image.height))
+            image.source.check((image.width, image.height))
 
     def labels(self, index: int, epoch: int | None = None) -> Labels:
         return self._labels(index, epoch)[0]
@@ -133,18 +134,15 @@ class Folder:
     def _load(self, index: int) -> Image.Image:
         """The picture, its longest side `size`."""
         image = self.pictures[index]
-        picture = pictures.read(self._path(image), (image.width, image.height))
+        picture = image.source.read((image.width, image.height))
         fit = self.size / max(picture.size)
         width, height = (max(1, round(side * fit)) for side in picture.size)
         return picture.resize((width, height), Image.Resampling.BOX)
 
-    def _path(self, image: Picture) -> Path:
-        return self.root / "images" / image.file_name
-
     def _count(self) -> tuple[int, list[str]]:
         """How many objects there are to learn or to find, and what was left out or looks wrong."""
         reasons = sum((self.document.left_out[image.id] for image in self.pictures), Counter())
-        objects, boxes = 0, []
+        objects, boxes, classes = 0, [], set()
         for image in self.pictures:
             for row in self.document.rows[image.id]:
                 small = min(row.box[2:]) * self.size < max(image.width, image.height)
@@ -154,23 +152,22 @@ class Folder:
                     reasons[f"smaller than a pixel at {self.size}x{self.size}"] += 1
                 else:
                     objects += row.keypoints is None or any(flag for *_, flag in row.keypoints)
+                    classes.add(row.label)
                 boxes.append([x / side for x, side in zip(row.box, (image.width, image.height) * 2, strict=True)])
         told = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
         notes = [f"{self.split}: annotations left out: {told}"] if told else []
         if not objects:
             notes.append(f"{self.split}: no object is labelled in any of the {len(self)} pictures")
+        without = [name for k, name in enumerate(self.info.classes) if k not in classes]
+        if self.augmented and objects and without:
+            several = ", ".join(without[:TOLD_CLASSES]) + (", ..." if len(without) > TOLD_CLASSES else "")
+            notes.append(f"{self.split}: no object of {len(without)} of {len(self.info.classes)} classes: {several}")
         given = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
+        read, first = ("[x, y, width, height]", given[:, :2])
         centred = torch.cat([given[:, :2] + given[:, 2:] / 2, given[:, 2:]], dim=1)
-        if self.task != "obb" and look_like_corners(given[:, :2], centred):
-            form = "are they [x1, y1, x2, y2]? They are read as [x, y, width, height]"
+        if self.document.centred:
+            read, first = "[centre x, centre y, width, height]", centred[:, :2]
+        if self.task != "obb" and look_like_corners(first, centred):
+            form = f"are they [x1, y1, x2, y2]? They are read as {read}"
             notes.append(f"{self.split}: many boxes reach out of their picture: {form}")
         return objects, notes
-
-
-def read_labels(root: Path, task: str) -> Document:
-    """The labels of a folder."""
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    if not (root / "labels.json").is_file():
-        raise DataError(f"{root / 'labels.json'}: missing; --data expects FOLDER/labels.json and FOLDER/images/")
-    return read_document(root / "labels.json", task)

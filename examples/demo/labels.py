@@ -14,6 +14,11 @@ from compiled_loss import Targets
 _PAIRS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 COCO_NAMES = ("nose", *(f"{side}_{part}" for part in _PAIRS for side in ("left", "right")))
 COCO_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
+# Pairs of COCO's keypoints, counted from 0.
+COCO_LIMBS = (
+    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10)),
+    *((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+)
 # Masks are learned at half the size of the picture.
 MASK_STRIDE = 2
 
@@ -31,6 +36,18 @@ class Info:
     keypoints: tuple[str, ...] = ()
     limbs: tuple[tuple[int, int], ...] = ()
     sigmas: tuple[float, ...] = ()
+
+    @property
+    def count(self) -> str:
+        """How many classes there are, in words."""
+        return "1 class" if len(self.classes) == 1 else f"{len(self.classes)} classes"
+
+    def with_keypoints(self, names: Sequence[str], limbs: Sequence[tuple[int, int]]) -> Info:
+        """Of poses: COCO's sigmas for COCO's keypoints, else the same for all; COCO's limbs where none are given."""
+        person, names = tuple(names) == COCO_NAMES, tuple(names)
+        sigmas = COCO_SIGMAS if person else np.full(len(names), 1 / len(names))
+        limbs = tuple(limbs) or (COCO_LIMBS if person else ())
+        return Info(self.name, self.classes, names, limbs, tuple(sigmas.tolist()))
 
 
 @dataclass(frozen=True)

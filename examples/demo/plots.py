@@ -1,87 +1,68 @@
-"""Pictures of a run: loss curves, what was found in held-out pictures, and which anchors each object was given."""
+"""Pictures of a run: what was found in held-out pictures, and which anchors each object was given."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.colors import hsv_to_rgb, to_rgb
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Polygon
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from compiled_loss import Assignment
 from compiled_loss.grid import make_anchors
+from demo import drawing
 from demo.detections import Detections
+from demo.drawing import KEYS, PALETTE
 from demo.labels import Info, Labels
+from demo.matching import ENOUGH, match
 from demo.model import STRIDES
-from demo.rotated import corners
 
-# Light and far apart, so that they read on any picture and beside each other.
-PALETTE = ("#ffd92f", "#4dd2ff", "#ff6ec7", "#7dff6b", "#ff9248", "#b79bff", "#2ee6c5", "#ff5a5a", "#ffffff", "#c8a06a")
 SHOWN_SCORE = 0.3
-SMOOTHED_SHARE = 0.05
 PANEL_POINTS = 250
-
-
-def losses(path: Path, names: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
-    """One panel for the total and one for each term, per image, with a running mean."""
-    # A term that the task's head has no output for is 0 throughout.
-    values = np.array(rows)
-    used = np.flatnonzero(values.any(0)).tolist()
-    names, values = [names[i] for i in used], values[:, used]
-    columns = 3
-    figure = Figure(figsize=(10, 2.6 * -(-len(names) // columns)), layout="constrained")
-    panels = figure.subplots(-(-len(names) // columns), columns, squeeze=False).ravel()
-    steps = np.arange(1, len(rows) + 1)
-    for name, column, panel in zip(names, values.T, panels, strict=False):
-        window = 1 + 2 * int(SMOOTHED_SHARE * len(column) / 2)
-        smooth = np.convolve(column, np.ones(window) / window, mode="valid")
-        panel.plot(steps, column, color="#9db8d6", linewidth=0.7)
-        panel.plot(steps[window // 2 : window // 2 + len(smooth)], smooth, color="#1f4e8c", linewidth=1.8)
-        # The first steps tower over all others: the scale is that of the rest, from zero.
-        panel.set_ylim(0, 1.05 * np.quantile(column, 0.98))
-        panel.set_title(name, fontsize=11, loc="left", fontweight="bold")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=8)
-    for panel in panels[len(names) :]:
-        panel.set_axis_off()
-    figure.supxlabel("step", fontsize=9)
-    figure.suptitle("Loss per image, and its running mean", fontsize=12)
-    figure.savefig(path, dpi=120)
+MISSED = drawing.sign("v", "#e0002d", "missed: nothing found is this object")
+FALSE_ALARM = drawing.sign("X", "#e0002d", f"false alarm: overlaps no labelled object of its class by {ENOUGH}")
 
 
 def predictions(
     path: Path, info: Info, pictures: Sequence[tuple[np.ndarray, Labels]], found: Sequence[Detections]
 ) -> None:
-    """Held-out pictures in pairs: as labelled above, as found below."""
+    """Held-out pictures in pairs: as labelled above, as found below, with misses and false alarms marked."""
     columns = len(pictures)
-    figure = Figure(figsize=(3.2 * columns, 6.9), layout="constrained")
+    figure = Figure(figsize=(max(3.2 * columns, 6.4), 7.4), layout="constrained")
     panels = figure.subplots(2, columns, squeeze=False)
-    for (image, labels), detections, (upper, lower) in zip(pictures, found, panels.T, strict=True):
-        _picture(upper, image)
-        _objects(upper, info, labels, np.arange(len(labels.boxes)))
-        _picture(lower, image)
-        best = detections.take(detections.scores >= SHOWN_SCORE)
-        # Found objects take the colour of the labelled one they lie nearest to.
-        apart = np.abs(best.boxes[:, None] - labels.boxes).sum(-1)
-        nearest = apart.argmin(1) if len(labels.boxes) else np.arange(len(best.boxes))
+    shown = [one.take(one.scores >= SHOWN_SCORE) for one in found]
+    by_class = _class_colours(
+        info, [x for (_, labels), one in zip(pictures, shown, strict=True) for x in (labels, one)]
+    )
+    marks: list[Line2D] = []
+    for (image, labels), best, (upper, lower) in zip(pictures, shown, panels.T, strict=True):
+        partner, missed, false = match(info, labels, best, len(image))
+        drawing.picture(upper, image)
+        drawing.picture(lower, image)
         if best.keypoints is not None:
             best = best._replace(keypoints=_with_flags(best.keypoints))
-        _objects(lower, info, best, nearest, best.scores)
-        if len(best.scores) == 0:
-            lower.set_xlabel("nothing found", fontsize=9)
+        above, below = _colours(labels, best, partner, by_class)
+        drawing.objects(upper, info, labels, above)
+        drawing.objects(lower, info, best, below, best.scores)
+        for panel, objects, which, kind in ((upper, labels, missed, MISSED), (lower, best, false, FALSE_ALARM)):
+            for outline in drawing.outlines(objects)[which]:
+                drawing.mark(panel, outline, kind)
+            marks += [kind] if which.any() and kind not in marks else []
+        count = len(best.scores)
+        told = f"{count} found" + "".join(
+            f", {n} {word}" for n, word in ((missed.sum(), "missed"), (false.sum(), "false")) if n
+        )
+        lower.set_xlabel(told if count else "nothing found", fontsize=9)
     panels[0, 0].set_ylabel("labelled", fontsize=12)
     panels[1, 0].set_ylabel(f"found (score ≥ {SHOWN_SCORE})", fontsize=12)
     figure.suptitle(f"Held-out pictures: {info.name}", fontsize=13, parse_math=False)
-    if 1 < len(info.classes) <= len(PALETTE) and _coloured_by_class(pictures[0][1]):
-        pairs = zip(PALETTE, info.classes, strict=False)
-        keys = [Patch(facecolor=colour, edgecolor="grey", label=name) for colour, name in pairs]
-        legend = figure.legend(handles=keys, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+    classes: list[Artist] = [Patch(facecolor=c, edgecolor="grey", label=info.classes[k]) for k, c in by_class.items()]
+    handles = [*classes[:KEYS], *_keypoint_keys(info), *marks]
+    drawing.keys(figure, handles, more=len(classes[KEYS:]))
     figure.savefig(path, dpi=110)
 
 
@@ -94,105 +75,76 @@ def assignment(path: Path, image: np.ndarray, labels: Labels, assigned: Assignme
     xy = points * strides[:, None]
     valid = assigned.valid.cpu().numpy()
     anchor, row, score = (x.cpu().numpy()[valid] for x in (assigned.anchor, assigned.row, assigned.score))
-    colours = np.array([PALETTE[i % len(PALETTE)] for i in range(len(real.boxes))])
-    figure = Figure(figsize=(3.6 * (1 + len(STRIDES)), 4.3), layout="constrained")
+    colours = drawing.colours_of(len(real.boxes))
+    figure = Figure(figsize=(3.6 * (1 + len(STRIDES)), 4.7), layout="constrained")
     first, *levels = figure.subplots(1, 1 + len(STRIDES))
-    _picture(first, image)
+    drawing.picture(first, image)
     count = len(real.boxes)
     first.set_title(f"{count} object" if count == 1 else f"{count} objects", fontsize=11)
     for panel, stride in zip(levels, STRIDES, strict=True):
-        _picture(panel, image // 3)
+        drawing.picture(panel, image // 3)
         here, chosen = strides == stride, strides[anchor] == stride
         panel.scatter(*xy[here].T, s=2, color="#8a8a8a", linewidths=0)
         at = xy[anchor[chosen]]
-        # In points; a full score all but fills the cell of the grid.
-        widest = min(11.0, 0.9 * PANEL_POINTS * stride / side)
-        panel.scatter(
-            *at.T,
-            s=widest**2 * (0.06 + 0.94 * score[chosen]),
-            c=colours[row[chosen]],
-            edgecolors="black",
-            linewidths=0.5,
-        )
+        size = _dot_size(score[chosen], stride / side)
+        panel.scatter(*at.T, s=size, c=np.array(colours)[row[chosen]], edgecolors="black", linewidths=0.5)
         panel.set_title(f"stride {stride}: {chosen.sum()} of {here.sum()} anchors", fontsize=11)
     for panel in (first, *levels):
         if panel is first:
-            _tint(panel, real.masks(), colours)
-        for outline, colour in zip(_outlines(real), colours, strict=True):
-            _box(panel, outline, colour, linewidth=1.6 if panel is first else 0.8)
-    figure.suptitle("Anchors given to each object: colour = object, size = target score", fontsize=12)
+            drawing.tint(panel, real.masks(), colours)
+        for outline, colour in zip(drawing.outlines(real), colours, strict=True):
+            drawing.box(panel, outline, colour, linewidth=1.6 if panel is first else 0.8)
+    figure.suptitle(
+        "Anchors given to each object, in its colour; on fine grids dots shrink to fit their cells", fontsize=12
+    )
+    handles: list[Artist] = [_dot(x, "#c8c8c8", f"target score {x:g}") for x in (0.1, 0.5, 1.0)]
+    drawing.keys(figure, [*handles, _dot(None, "#8a8a8a", "anchor of nobody: background")])
     figure.savefig(path, dpi=110)
 
 
-def _picture(panel: Axes, image: np.ndarray) -> None:
-    side = image.shape[0]
-    panel.imshow(image, extent=(0, side, side, 0), interpolation="nearest")
-    panel.set(xlim=(0, side), ylim=(side, 0), xticks=[], yticks=[])
+def _dot_size(score: np.ndarray | float, share: float) -> np.ndarray | float:
+    """In square points; a full score all but fills the cell of the grid, which is this share of the picture."""
+    return min(11.0, 0.9 * PANEL_POINTS * share) ** 2 * (0.06 + 0.94 * score)
 
 
-def _objects(
-    panel: Axes, info: Info, objects: Labels | Detections, ranks: np.ndarray, scores: np.ndarray | None = None
-) -> None:
-    """Boxes coloured by class, or by rank where there are masks or keypoints, which are joined by limbs."""
-    side, masks, keypoints = panel.get_xlim()[1], objects.masks(), objects.keypoints
-    plain = _coloured_by_class(objects)
-    colours = [PALETTE[i % len(PALETTE)] for i in (objects.classes if plain else ranks)]
-    _tint(panel, masks, colours)
-    for i, (outline, colour) in enumerate(zip(_outlines(objects), colours, strict=True)):
-        _box(panel, outline, colour, linewidth=1.2 if plain else 0.6)
-        words = [info.classes[objects.classes[i]]] if keypoints is None and len(info.classes) > 1 else []
-        words += [f"{scores[i]:.2f}"] if scores is not None else []
-        if words and len(colours) <= 10:
-            left, top = outline.min(0)
-            panel.text(
-                *(max(left, 0.01 * side), max(top, 0.055 * side) - 0.01 * side, " ".join(words)),
-                **{"fontsize": 6, "color": "black", "va": "bottom", "clip_on": True, "parse_math": False},
-                bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6},
-            )
-        if keypoints is not None:
-            _pose(panel, info, keypoints[i], colour)
+def _dot(score: float | None, colour: str, label: str) -> Line2D:
+    """A key of the size that the dots have on all but the finest grids."""
+    size = 2**0.5 if score is None else _dot_size(score, 1.0) ** 0.5
+    edge = {"markeredgecolor": "black", "markeredgewidth": 0.5 if score else 0}
+    return Line2D([], [], linestyle="", marker="o", markersize=float(size), markerfacecolor=colour, label=label, **edge)
 
 
-def _coloured_by_class(objects: Labels | Detections) -> bool:
-    masks = objects.index_map if isinstance(objects, Labels) else objects.runs
-    return masks is None and objects.keypoints is None
+def _class_colours(info: Info, shown: Sequence[Labels | Detections]) -> dict[int, str]:
+    """A colour for each class that is in the pictures, the most frequent first; none where there is one alone.
+
+    Masks and poses of a single class have a colour for each object instead.
+    """
+    if len(info.classes) == 1:
+        return {}
+    often = Counter(int(k) for objects in shown for k in objects.classes)
+    ranked = sorted(often, key=lambda k: (-often[k], k))
+    return dict(zip(ranked, drawing.colours_of(len(ranked)), strict=True))
 
 
-def _tint(panel: Axes, masks: np.ndarray | None, colours: Sequence[str] | np.ndarray) -> None:
-    """Masks `[n, side, side]` over the picture, the earlier above the later."""
-    if masks is None or len(masks) == 0:
-        return
-    side = masks.shape[1]
-    overlay = np.zeros((side, side, 4))
-    for mask, colour in zip(masks[::-1], list(colours)[::-1], strict=True):
-        padded = np.pad(mask, 1)
-        inner = mask & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2]
-        overlay[inner] = (*to_rgb(colour), 0.45)
-        overlay[mask & ~inner] = (*to_rgb(colour), 0.95)
-    panel.imshow(overlay, extent=(0, side, side, 0), interpolation="nearest")
+def _colours(
+    labels: Labels, found: Detections, partner: np.ndarray, by_class: dict[int, str]
+) -> tuple[list[str], list[str]]:
+    """Of labelled and of found objects: by class, or by object, and then a found one has that of its labelled one."""
+    if by_class:
+        return [by_class[int(k)] for k in labels.classes], [by_class[int(k)] for k in found.classes]
+    if drawing.shown_by_boxes(labels):
+        return [PALETTE[0]] * len(labels.boxes), [PALETTE[0]] * len(found.boxes)
+    several = [PALETTE[i % len(PALETTE)] for i in range(len(labels.boxes) + len(found.boxes))]
+    own = iter(range(len(labels.boxes), len(several)))
+    return several[: len(labels.boxes)], [several[i] if i >= 0 else several[next(own)] for i in partner.tolist()]
 
 
-def _outlines(objects: Labels | Detections) -> np.ndarray:
-    """`[n, 4, 2]` corners of rotated or upright boxes."""
-    if objects.rotated is not None:
-        return corners(objects.rotated)
-    return objects.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
-
-
-def _pose(panel: Axes, info: Info, keypoints: np.ndarray, colour: str) -> None:
-    shown = keypoints[:, 2] > 0
-    lines = [keypoints[[a, b], :2] for a, b in info.limbs if shown[a] and shown[b]]
-    panel.add_collection(LineCollection(lines, colors=colour, linewidths=1.3))
-    # Without limbs only colour can tell which keypoint is which.
-    inks = [colour] * len(shown) if info.limbs else hsv_to_rgb([(k / len(shown), 0.8, 1.0) for k in range(len(shown))])
-    size = 7 if info.limbs else 22
-    panel.scatter(
-        *keypoints[shown, :2].T, s=size, c=np.array(inks)[shown], edgecolors="black", linewidths=0.4, zorder=3
-    )
-
-
-def _box(panel: Axes, outline: np.ndarray, colour: str, linewidth: float) -> None:
-    panel.add_patch(Polygon(outline, fill=False, edgecolor=colour, linewidth=linewidth))
+def _keypoint_keys(info: Info) -> list[Line2D]:
+    """Of dots that only colour tells apart."""
+    if not info.keypoints or info.limbs:
+        return []
+    inks = drawing.hues(len(info.keypoints))
+    return [drawing.sign("o", ink, name) for ink, name in zip(inks, info.keypoints, strict=True)][:KEYS]
 
 
 def _with_flags(keypoints: np.ndarray) -> np.ndarray:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import colorsys
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from demo.labels import Info, Labels
+from demo.recent import Recent
 
 MOST_OBJECTS = 12
 SUPERSAMPLE = 2
@@ -41,7 +41,7 @@ class Rendered:
     def __init__(self, size: int, length: int, seed: int = 0, split: int = 0):
         self.size, self.length, self.seed, self.split = size, length, seed, split
         # Rendering takes longer than a training step leaves time for: from the second epoch on pictures are ready.
-        self._rendered = lru_cache(CACHED_PICTURES)(self._render)
+        self._rendered = Recent(self._render, CACHED_PICTURES)
 
     def __len__(self) -> int:
         return self.length

@@ -35,3 +35,22 @@ def overlaps(rotated: np.ndarray) -> np.ndarray:
     """`[n, n]` ProbIoU of every two boxes."""
     boxes = torch.from_numpy(rotated)
     return probiou(boxes[:, None], boxes).numpy()
+
+
+def around(points: np.ndarray) -> np.ndarray:
+    """`[5]` the smallest rotated box around points `[n, 2]`, its longer side first.
+
+    One of its sides runs along a side of the points' hull, so that the directions between every two will do.
+    """
+    first, second = np.triu_indices(len(points), 1)
+    across = points[second] - points[first]
+    angles = np.arctan2(across[:, 1], across[:, 0]) % (np.pi / 2)
+    along = np.stack([np.cos(angles), np.sin(angles)], -1)
+    normal = np.stack([-along[:, 1], along[:, 0]], -1)
+    places = np.stack([along @ points.T, normal @ points.T], 1)
+    low, high = places.min(2), places.max(2)
+    best = (high - low).prod(1).argmin()
+    middle, sides = (low + high)[best] / 2, (high - low)[best]
+    angle = angles[best] + (np.pi / 2 if sides[0] < sides[1] else 0)
+    centre = middle @ np.stack([along[best], normal[best]])
+    return np.array([*centre, sides.max(), sides.min(), half_turn(angle)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import checkpoint
+from demo.formats.choice import KINDS
 from demo.labels import DataError
 from demo.parts import ASSIGNERS, CLASS_TERMS, ORIENTED, UPRIGHT
 
@@ -41,6 +42,7 @@ class Settings:
     resume: str = ""
     save_every: int = 200
     timing_rounds: int = 15
+    evaluations: int = 8
 
     def kept(self) -> dict[str, Any]:
         """The part that a checkpoint keeps."""
@@ -61,6 +63,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("workers", "0 or more", lambda x: x >= 0),
     ("save_every", "a positive number", lambda x: x > 0),
     ("timing_rounds", "0 or more", lambda x: x >= 0),
+    ("evaluations", "0 or more", lambda x: x >= 0),
 )
 
 
@@ -84,7 +87,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         given["out"] = str(Path(given["resume"]).parent)
     settings = Settings(**{**saved, **given})
     if (settings.val_fraction or settings.val_labels) and not settings.data:
-        raise DataError("--val-fraction and --val-labels are for a folder: --data FOLDER")
+        raise DataError("--val-fraction and --val-labels are for pictures of your own: --data")
     if settings.val_fraction and settings.val_labels:
         raise DataError("--val-fraction and --val-labels: one or the other says which pictures are held out")
     if settings.steps and settings.epochs:
@@ -108,6 +111,8 @@ def _option(name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Train a small detector of any task with the loss inside the compiled step.",
+        epilog="\n  ".join(["--data takes one of", *KINDS]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
@@ -116,18 +121,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--assigner", choices=tuple(ASSIGNERS), help="who learns which object; default: task-aligned")
     add("--box-term", choices=(*UPRIGHT, *ORIENTED), help="error of boxes; default: that of the task")
     add("--class-term", choices=tuple(CLASS_TERMS), help="error of classes; default: bce")
-    add("--data", metavar="FOLDER", help="FOLDER/labels.json and FOLDER/images/; default: rendered pictures")
+    add("--data", metavar="DATA", help="your pictures, in any of the forms below; default: rendered pictures")
     add(
         "--val-fraction",
         type=float,
         metavar="SHARE",
-        help="of a folder's pictures that is held out, where its images have no 'split'; default: 0.2",
+        help="of the pictures of --data that is held out, where nothing else says which; default: 0.2",
     )
-    add("--val-labels", metavar="FILE", help="labels of the held-out pictures, which are in FOLDER/images/ too")
-    add("--image-size", type=int, help="side in pixels, a multiple of 32; default: 128 rendered, 320 for a folder")
+    add(
+        "--val-labels",
+        metavar="FILE",
+        help="labels of the held-out pictures, which lie beside those of DATA/labels.json",
+    )
+    add("--image-size", type=int, help="side in pixels, a multiple of 32; default: 128 rendered, else 320")
     add("--batch-size", type=int, help="default: 16")
-    add("--steps", type=int, help="default: 700 rendered, from --epochs for a folder")
-    add("--epochs", type=int, help="passes over the training pictures, instead of --steps; default for a folder: 40")
+    add("--steps", type=int, help="default: 700 rendered, else from --epochs")
+    add("--epochs", type=int, help="passes over the training pictures, instead of --steps; default: 40 with --data")
     add("--lr", type=float, help="peak learning rate; default: 0.012")
     add("--ema", type=float, help="decay of the moving average that is evaluated, 0 for none; default: 0.99")
     add("--seed", type=int, help="default: 0")
@@ -142,5 +151,11 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="steps timed with the loss inside and outside the graph, 0 for none; default: 15",
+    )
+    add(
+        "--evaluations",
+        type=int,
+        metavar="N",
+        help="times that average precision is measured on some held-out pictures in training, 0 for none; default: 8",
     )
     return parser

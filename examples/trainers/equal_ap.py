@@ -46,8 +46,9 @@ def run(case: dict[str, Any], file: Path, folder: Path, options: argparse.Namesp
     model.add_callback("on_fit_epoch_end", note)
     settings = {"data": str(file), "epochs": options.epochs, "imgsz": options.size, "batch": options.batch_size}
     settings |= {"seed": case["seed"], "workers": options.workers, "device": options.device, "verbose": False}
-    # A mirrored animal has its left paw on the right.
-    settings |= {"plots": False, "project": str(folder.resolve() / "runs"), "exist_ok": True, "fliplr": 0.0}
+    # A mirrored animal has its left paw on the right. A step for every batch, and one validation, after the last epoch.
+    settings |= {"nbs": options.batch_size, "val": False, "fliplr": 0.0, "plots": False, "exist_ok": True}
+    settings["project"] = str(folder.resolve() / "runs")
     begin = time.perf_counter()
     with install(model, compile=options.compile) if case["criterion"] == "ours" else nullcontext():
         model.train(**settings)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch._dynamo.utils import counters
 
 from compiled_loss.integrations.libre_criteria import Criterion
@@ -36,7 +37,7 @@ try:
 except ModuleNotFoundError:
     sys.exit("libreyolo is not installed: pip install -r examples/trainers/libreyolo.txt")
 
-EPOCHS, WARM_UP = 2, 2
+EPOCHS, WARM_UP, WINDOW = 2, 2, 8
 
 
 def render(folder: Path) -> Path:
@@ -84,6 +85,7 @@ def train(folder: Path, work: Path) -> None:
     """As anyone would."""
     names = {"project": str(work), "name": "run", "exist_ok": True, "eval_interval": 100}
     size = {"epochs": EPOCHS, "batch": OPTIONS.batch_size, "imgsz": OPTIONS.size, "warmup_epochs": 1}
+    torch.manual_seed(0)  # the trainer seeds the data, not the weights
     model = LibreYOLO9(None, size="t", nb_classes=2, device=OPTIONS.device)
     model.train(str(folder / "data.yaml"), workers=0, amp=False, device=OPTIONS.device, **size, **names)
 
@@ -106,7 +108,8 @@ def main() -> None:
     trained = [x for x in ours.criteria if isinstance(x, Criterion)]
     claim(f"the criterion is {type(trained[0]).__qualname__} of both heads", len(trained) == 2)  # one is auxiliary
     found = graphs[-1], sum(counters["graph_break"].values())
-    claim(f"{found[0]} graphs, one a head, {found[1]} breaks", found == (2, 0))
+    # The heads' losses hold no weights, so that the second may run the graph of the first.
+    claim(f"{found[0]} graphs for two heads, {found[1]} breaks", found[0] in (1, 2) and found[1] == 0)
     claim(f"no recompile after {WARM_UP} of {len(graphs)} steps", graphs[WARM_UP - 1] == graphs[-1])
     claim(f"{len(losses)} steps as with its own loss", len(losses) == len(theirs) >= 16)
     drift = [max(abs(a[k] - b[k]) / b["total_loss"] for k in b) for a, b in zip(losses, theirs, strict=True)]
@@ -114,6 +117,8 @@ def main() -> None:
     claim(
         f"the same up to step 3: off by {max(drift[:3]):.1e}; later by up to {max(drift):.1e}", max(drift[:3]) <= 1e-3
     )
+    last, right = (sum(x["total_loss"] for x in each[-WINDOW:]) / WINDOW for each in (losses, theirs))
+    claim(f"last {WINDOW} losses {last:.3f} on average, with its own {right:.3f}", abs(last - right) < 0.2 * right)
     claim("nothing of ours is left in its class", "on_setup" not in vars(YOLO9Trainer))
 
 

@@ -15,3 +15,12 @@ sys.path[:0] = [str(EXAMPLES), str(EXAMPLES / "benchmarks")]
 def folder(tmp_path):
     """A COCO-style folder: 6 pictures of 96x64 in two splits, one object of every task in each."""
     return make_folder(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch):
+    """What a test imports from a file of its own called mine.py is not there for the next."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield
+    sys.modules.pop("mine", None)

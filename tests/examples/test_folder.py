@@ -225,3 +225,10 @@ def test_a_picture_of_one_pixel_across_is_a_picture(folder):
     picture, labels = Folder(folder, "train", 64).sample(0)
     assert picture.shape == (64, 64, 3)
     assert len(labels.boxes) == 0
+
+
+def test_classes_without_an_object_are_told(folder):
+    edit(folder, lambda d: d["categories"].extend({"id": 10 + i, "name": f"c{i}"} for i in range(9)))
+    told = "train: no object of 9 of 10 classes: c0, c1, c2, c3, c4, c5, c6, c7, ..."
+    assert Folder(folder, "train", 64).notes == [told]
+    assert Folder(folder, "val", 64).notes == []

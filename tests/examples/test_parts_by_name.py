@@ -25,7 +25,7 @@ def quick(monkeypatch):
     """Few figures and no pictures of the run."""
     monkeypatch.setattr("demo.run.RENDERED_TRAIN", 6)
     monkeypatch.setattr("demo.run.RENDERED_HELD_OUT", 2)
-    monkeypatch.setattr("demo.run._draw", lambda *_: [])
+    monkeypatch.setattr("demo.report.draw", lambda *_: [])
 
 
 @pytest.mark.parametrize("assigner", ASSIGNERS)

@@ -104,7 +104,7 @@ def test_a_plain_file_is_trained_on(plain, tmp_path, capsys):
 
 def test_options_that_make_no_sense_are_one_line(plain, capsys):
     for options, message in (
-        (["--val-fraction", "0.5"], "are for a folder: --data FOLDER"),
+        (["--val-fraction", "0.5"], "are for pictures of your own: --data"),
         (["--data", str(plain), "--val-fraction", "1"], "--val-fraction: expected a number between 0 and 1, got 1.0"),
         (["--data", str(plain), "--val-fraction", "0.5", "--val-labels", "x"], "one or the other"),
     ):
@@ -141,7 +141,7 @@ def test_results_are_kept_before_anything_else_can_fail(folder, tmp_path, monkey
     def fail(*_):
         raise RuntimeError("no room")
 
-    monkeypatch.setattr("demo.run._draw", fail)
+    monkeypatch.setattr("demo.report.draw", fail)
     with pytest.raises(RuntimeError, match="no room"):
         main([*TINY, "--data", str(folder), "--out", str(tmp_path)])
     assert json.loads((tmp_path / "results.json").read_text())["steps"] == 2

@@ -17,7 +17,8 @@ from demo.batches import Batches, plan_run
 from demo.blobs import Blobs
 from demo.figures import Figures
 from demo.labels import DataError
-from demo.run import _keep, prepare
+from demo.report import keep
+from demo.run import prepare
 from demo.settings import parse
 from demo.tasks import PROTOTYPES, make_model
 from rich.console import Console
@@ -27,6 +28,7 @@ from compiled_loss import DetectionLoss, EndToEndLoss
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--no-compile", "--image-size", "32", "--batch-size", "2", "--workers", "0"]
+PICTURES = {"curves.png", "predictions.png", "assignment.png"}
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,7 @@ def quick(monkeypatch, request):
     monkeypatch.setattr("demo.run.RENDERED_TRAIN", 12)
     monkeypatch.setattr("demo.run.RENDERED_HELD_OUT", 4)
     if "draws" not in request.node.name:
-        monkeypatch.setattr("demo.run._draw", lambda *_: [])
+        monkeypatch.setattr("demo.report.draw", lambda *_: [])
 
 
 def test_a_short_run_reports_draws_and_keeps_its_state(tmp_path, capsys):
@@ -44,9 +46,7 @@ def test_a_short_run_reports_draws_and_keeps_its_state(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "OKS-AP on 4 held-out pictures" in printed
     assert "step 3/3" in printed
-    assert {"checkpoint.pt", "losses.png", "predictions.png", "assignment.png", "results.json"} == {
-        path.name for path in out.iterdir()
-    }
+    assert {*PICTURES, "checkpoint.pt", "results.json", "index.html"} == {path.name for path in out.iterdir()}
     assert json.loads((out / "results.json").read_text())["steps"] == 3
 
 
@@ -93,7 +93,7 @@ def test_a_folder_can_be_trained_on_for_every_task_and_head(folder, tmp_path, ca
 @pytest.mark.parametrize(("task", "head"), [("obb", "dense"), ("segment", "end2end")])
 def test_every_kind_of_rendered_picture_is_trained_on_and_draws(tmp_path, task, head):
     assert main([*TINY, "--task", task, "--head", head, "--steps", "2", "--out", str(tmp_path)]) == 0
-    assert {"losses.png", "predictions.png", "assignment.png"} < {path.name for path in tmp_path.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} > PICTURES
 
 
 def test_the_share_of_the_second_branch_follows_the_epochs(tmp_path):
@@ -164,7 +164,7 @@ def test_ctrl_c_on_the_whole_process_group_saves_and_says_how_to_go_on(folder, t
         start_new_session=True,
     )
     assert process.stdout is not None
-    while not process.stdout.readline().startswith("step "):
+    while not process.stdout.readline().startswith("step 50/"):
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
@@ -280,7 +280,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_the_one_before(tmp_pa
         assert main(arguments) == 2
         assert "checkpoint.pt: the checkpoint cannot be written; is the disk full?" in capsys.readouterr().err
         with pytest.raises(OSError, match="too large"):
-            _keep(tmp_path, {"steps": 1, "ap": 0.123456789})
+            keep(tmp_path, {"steps": 1, "ap": 0.123456789})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before

@@ -17,11 +17,13 @@ from export.consumers.web import build
 FLAGS = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync")
 FLAGS += ("disable-background-networking", "disable-component-update")
 PATIENCE = 180_000  # milliseconds; a busy machine takes long to start a browser
-# Typed arrays as plain numbers, once the page shows what was done last.
+# Typed arrays as plain numbers, once the page shows what was done last: inputs, and outputs by file.
 STATE = """async () => {
     await explorer.settled();
-    const plain = (tensors) => Object.entries(tensors).map(([name, x]) => [name, Array.from(x.data ?? x, Number)]);
-    return [explorer.inputs(), explorer.outputs()].map((tensors) => Object.fromEntries(plain(tensors)));
+    const numbers = ([name, x]) => [name, Array.from(x.data ?? x, Number)];
+    const plain = (tensors) => Object.fromEntries(Object.entries(tensors).map(numbers));
+    const answers = explorer.answers().map(({ file, outputs }) => [file, plain(outputs)]);
+    return [plain(explorer.inputs()), Object.fromEntries(answers)];
 }"""
 
 
@@ -69,11 +71,11 @@ def browser():
 
 @pytest.fixture
 def new_page(browser):
-    """Makes an empty page, wide unless told otherwise."""
+    """Makes an empty page, large unless told otherwise."""
     pages = []
 
-    def make(width=1400, **options):
-        pages.append(browser.new_page(viewport={"width": width, "height": 1000}, **options))
+    def make(width=1400, height=1000, **options):
+        pages.append(browser.new_page(viewport={"width": width, "height": height}, **options))
         pages[-1].set_default_timeout(PATIENCE)
         return pages[-1]
 
@@ -105,31 +107,44 @@ def view(new_page, address):
 
 @pytest.fixture(scope="module")
 def truth(explorer):
-    """Eager torch for every task."""
-    files = {task: load(explorer / f"{task}.onnx").metadata for task in build.CLASSES}
-    return {task: (metadata, eager(metadata)) for task, metadata in files.items()}
+    """Eager torch for every graph, by its file."""
+    files = {path.name: load(path).metadata for path in explorer.glob("*.onnx")}
+    return {name: (metadata, eager(metadata)) for name, metadata in files.items()}
 
 
 @pytest.fixture
-def positives(truth):
-    """The (anchor, row, weight) that a page shows, after every output has been compared with eager torch."""
+def answers(truth):
+    """What a page shows, by file the (anchor, row, weight) of its positives: every output compared with eager torch."""
 
     def compared(page):
-        metadata, function = truth[page.locator("[name=task]:checked").get_attribute("value")]
-        inputs, outputs = page.evaluate(STATE)
-        axes = {"B": 1, "N": len(inputs["batch_idx"])}
-
-        def tensors(ports, values, axes):
-            return {
-                p.name: torch.tensor(values[p.name], dtype=getattr(torch, p.dtype)).view(sizes(p, axes)) for p in ports
-            }
-
-        expected = function(tensors(metadata.inputs, inputs, axes))
-        found = tensors(metadata.outputs, outputs, {**axes, "P": len(outputs["anchor"])})
-        errors = {name: error_of(found[name], x) for name, x in expected.items()}
-        assert max(errors.values()) <= TOLERANCE, errors
-        held = [i for i, valid in enumerate(outputs["valid"]) if valid]
-        assert page.locator("#total").inner_text() == str(len(held))
-        return {(outputs["anchor"][i], outputs["row"][i], outputs["weight"][i]) for i in held}
+        inputs, found = page.evaluate(STATE)
+        held = {file: _compared(*truth[file], inputs, outputs) for file, outputs in found.items()}
+        assert page.locator("#total").inner_text() == " / ".join(str(len(rows)) for rows in held.values())
+        return held
 
     return compared
+
+
+@pytest.fixture
+def positives(answers):
+    """The same of a page that shows one assigner."""
+
+    def compared(page):
+        (held,) = answers(page).values()
+        return held
+
+    return compared
+
+
+def _compared(metadata, function, inputs, outputs):
+    axes = {"B": 1, "N": len(inputs["batch_idx"])}
+
+    def tensors(ports, values, axes):
+        return {p.name: torch.tensor(values[p.name], dtype=getattr(torch, p.dtype)).view(sizes(p, axes)) for p in ports}
+
+    expected = function(tensors(metadata.inputs, inputs, axes))
+    found = tensors(metadata.outputs, outputs, {**axes, "P": len(outputs["anchor"])})
+    errors = {name: error_of(found[name], x) for name, x in expected.items()}
+    assert max(errors.values()) <= TOLERANCE, errors
+    held = [i for i, valid in enumerate(outputs["valid"]) if valid]
+    return {(outputs["anchor"][i], outputs["row"][i], outputs["weight"][i]) for i in held}

@@ -3,35 +3,21 @@
 import pytest
 import torch
 
+from compiled_loss import SimOTA
+from compiled_loss.overlaps import iou
 from export.consumers.web import build
+from tests.export.explorer import CORNERS, choose, click, drag, objects, owners, predicted
 
 TASKS = ("detect", "pose", "obb")
-
-
-def choose(page, task):
-    page.locator(f"[name=task][value={task}]").check()
-
-
-def objects(page):
-    page.evaluate("explorer.settled()")
-    return page.evaluate("explorer.objects()")
-
-
-def drag(page, start, end):
-    """From one point of the picture to another, in its own 320 pixels."""
-    frame = page.locator("#objects").bounding_box()
-    points = [
-        [frame[axis] + value / 320 * frame["width"] for axis, value in zip("xy", p, strict=True)] for p in (start, end)
-    ]
-    page.mouse.move(*points[0])
-    page.mouse.down()
-    page.mouse.move(*points[1], steps=4)
-    page.mouse.up()
-
-
-def predicted(page):
-    """Boxes that the graph was given last."""
-    return page.evaluate("explorer.settled().then(() => Array.from(explorer.inputs().pred_boxes))")
+ABOVE_THE_FOLD = (
+    "[name=task]",
+    ".choices span",
+    ".bar button",
+    "[name=shown]",
+    ".head input",
+    ".head button",
+    "canvas",
+)
 
 
 def numbers(values):
@@ -51,6 +37,98 @@ def test_the_page_shows_the_assignment_of_python(task, view, positives):
     assert positives(page) == first
     page.locator("#seed").click()
     assert positives(page) != first
+
+
+@pytest.mark.slow
+def test_two_assigners_stand_side_by_side_and_frames_mark_where_they_differ(view, answers, positives):
+    page = view()
+    first = positives(page)
+    page.locator("[name=assigner][value=both]").check()
+    for end in ((60, 230), (120, 180)):
+        drag(page, (60, 230), end)
+        found = answers(page)
+        assert list(found) == ["detect-TaskAligned.onnx", "detect-SimOTA.onnx"]
+        expected = [owners(page), owners(page, assigner=SimOTA(), overlap=iou)]
+        for held, rows in zip(found.values(), expected, strict=True):
+            assert {(anchor, row) for anchor, row, _ in held} == {(a, row) for a, row in enumerate(rows) if row >= 0}
+        differ = {anchor for anchor, (one, other) in enumerate(zip(*expected, strict=True)) if one != other}
+        assert set(page.evaluate("explorer.differing()")) == differ
+        assert page.locator("#differ").inner_text() == str(len(differ))
+        # A frame darkens the four corners of its cell, on the panels of both.
+        framed = {anchor - 1600 for anchor in differ if 1600 <= anchor < 2000}
+        around = {(i // 20 + y) * 20 + i % 20 + x for i in framed for y in (0, 1) for x in (0, 1) if i % 20 + x < 20}
+        assert framed
+        for number in (1, 4):
+            reds = page.evaluate(CORNERS, number)
+            assert {i for i, red in enumerate(reds) if red < 170} == around & set(range(400))
+    page.locator("[name=assigner][value=SimOTA]").check()
+    assert positives(page) == found["detect-SimOTA.onnx"]
+    page.locator("#reset").click()
+    page.locator("[name=assigner][value=TaskAligned]").check()
+    assert positives(page) == first
+
+
+@pytest.mark.slow
+def test_undo_brings_back_a_deleted_object_with_its_labels(view, positives):
+    page = view()
+    start, undo = objects(page), page.locator("#undo")
+    assert undo.is_disabled()
+    click(page, (60, 230))  # which changes nothing, and is nothing to undo
+    assert undo.is_disabled()
+    page.keyboard.press("c")
+    before, first = objects(page), positives(page)
+    page.keyboard.press("Delete")
+    assert len(objects(page)) == len(start) - 1
+    page.keyboard.press("Control+z")
+    assert objects(page) == before
+    assert positives(page) == first
+    assert page.evaluate("document.activeElement.dataset.id") == "2"
+    undo.click()
+    assert objects(page) == start
+    assert undo.is_disabled()
+    for _ in start:
+        page.keyboard.press("Delete")
+    assert objects(page) == []
+    page.keyboard.press("Control+z")
+    assert len(objects(page)) == 1
+    page.locator("#reset").click()
+    page.keyboard.press("Control+z")
+    page.locator("#add").click()
+    assert len({one["id"] for one in objects(page)}) == 2
+
+    choose(page, "pose")
+    objects(page)
+    assert undo.is_disabled()
+    page.locator(".object").nth(1).focus()
+    for key in ("k", "v", "Delete"):
+        page.keyboard.press(key)
+        before = before if key == "Delete" else objects(page)
+    assert before[1]["joints"][0][2] == 0
+    page.keyboard.press("Control+z")
+    assert objects(page) == before
+
+
+@pytest.mark.slow
+def test_controls_and_all_levels_are_above_the_fold(view):
+    page = view(width=1280, height=800)
+    for task, assigner in [*((task, "TaskAligned") for task in TASKS), ("detect", "both")]:
+        choose(page, task)
+        if task == "detect":
+            page.locator(f"[name=assigner][value={assigner}]").check()
+        page.evaluate("explorer.settled()")
+        boxes = [one.bounding_box() for part in ABOVE_THE_FOLD for one in page.locator(part).all() if one.is_visible()]
+        assert len(boxes) >= 23
+        assert all(box["y"] >= 0 and box["y"] + box["height"] <= 800 for box in boxes), (task, assigner, boxes)
+        assert page.locator("#levels canvas").count() == (6 if assigner == "both" else 3)
+
+
+@pytest.mark.slow
+def test_the_page_runs_the_portable_form(truth):
+    assert len(truth) == 4
+    for metadata, _ in truth.values():
+        assert metadata.constants["setting"]["for_onnx_runtime"] is False
+        assert "GatherElements" not in metadata.needs["operators"]
+        assert "float64" not in metadata.needs["dtypes"]
 
 
 @pytest.mark.slow
@@ -167,6 +245,9 @@ def test_keypoints_are_moved_and_hidden(view, positives):
 def test_a_narrow_page_does_not_scroll_sideways(task, view):
     page = view(width=375)
     choose(page, task)
+    if task == "detect":
+        page.locator("[name=assigner][value=both]").check()
+        page.evaluate("explorer.settled()")
     page.locator("summary").click()
     page.locator(".object").nth(1).focus()
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
@@ -196,7 +277,7 @@ def test_a_picture_of_ones_own_begins_without_objects(view, tmp_path):
 @pytest.mark.slow
 def test_what_goes_wrong_is_told_in_words(new_page, address, tmp_path):
     page = new_page()
-    page.route("**/obb.onnx", lambda route: route.abort())
+    page.route("**/obb-*.onnx", lambda route: route.abort())
     page.goto(address)
     page.wait_for_selector("body[data-ready]")
     path = tmp_path / "letter.png"

@@ -17,7 +17,7 @@ class KilledError(Exception):
 
 
 class Run:
-    """One `train()`: its losses by step, and the criterion that its network had."""
+    """One `train()`: its losses by step, its network, and the criterion that this had."""
 
     def __init__(self, model: Any, folder: Path, name: str, **options: Any) -> None:
         self.losses: list[torch.Tensor] = []
@@ -39,4 +39,5 @@ class Run:
         self.losses.append(torch.stack([*items.values()] if isinstance(items, dict) else [*items]).detach().cpu())
 
     def _epoch(self, trainer: Any) -> None:
-        self.criterion, self.averages = trainer.model.criterion, trainer.ema.ema
+        self.network = getattr(trainer.model, "module", trainer.model)
+        self.criterion, self.averages = self.network.criterion, trainer.ema.ema

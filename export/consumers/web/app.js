@@ -2,23 +2,26 @@
 import { controls } from "./controls.js";
 import { editor } from "./editor.js";
 import { objectsOf, picture } from "./examples.js";
-import { open, positives } from "./graph.js";
+import { differing, open, positives } from "./graph.js";
+import { history } from "./history.js";
 import { listen } from "./keys.js";
 import { panels } from "./panels.js";
 import { anchorsOf, predict, targets } from "./predictions.js";
-import { SIZE, copy } from "./scene.js";
+import { SIZE, copy, restart } from "./scene.js";
 import { sentence, table } from "./table.js";
 
 const $ = (id) => document.getElementById(id);
 const state = {
-  task: null, anchors: [], objects: [], picture: null, result: null,
+  task: null, assigner: "TaskAligned", anchors: [], objects: [], picture: null, result: null,
   selected: null, joint: null, held: null, shown: new Set([8, 16, 32]),
   head: { mode: "trained", error: 0.12, seed: 1 },
 };
-const edit = editor($("objects"), state, changed, chosen);
+const past = history(state);
+const { keep } = past;
+const edit = editor($("objects"), state, { keep, changed, chosen });
 const levels = panels($("levels"), $("overlay"), state, (words) => ($("readout").textContent = words));
 const rows = table($("head"), $("body"), state, choose, classify);
-const graphs = {};
+const opened = {};
 let tasks = [];
 let running = null;
 let stale = false;
@@ -38,12 +41,14 @@ function choose(id) {
 function chosen() {
   edit.render();
   $("remove").disabled = !edit.selected();
+  $("undo").disabled = !past.some();
   if (!state.result) return;
   rows.render();
   announce();
 }
 
 function classify(id, cls) {
+  keep();
   state.objects.find((object) => object.id === id).cls = cls;
   changed();
 }
@@ -62,26 +67,33 @@ function changed() {
   return running;
 }
 
+// The graphs of the chosen assigner, or of both; a task that lacks it shows what it has.
+function graphs({ graphs: all }) {
+  return state.assigner === "both" ? all : [all.find(({ assigner }) => assigner === state.assigner) ?? all[0]];
+}
+
 async function run() {
   try {
     while (stale) {
       stale = false;
       const { task, anchors } = state;
       const objects = copy(state.objects);
-      graphs[task.name] ??= open(task);
-      const graph = await graphs[task.name];
-      if (task !== state.task) continue;
       const inputs = { ...predict(task, anchors, state.held ?? objects, state.head), ...targets(task, objects) };
-      const { outputs, ms } = await graph(inputs);
+      const answers = [];
+      for (const { assigner, file } of graphs(task)) {
+        opened[file] ??= open(task, file);
+        const { outputs, ms } = await (await opened[file])(inputs);
+        answers.push({ assigner, file, outputs, ms, positives: positives(outputs) });
+      }
       if (task !== state.task) continue;
-      state.result = { objects, inputs, outputs, ms, positives: positives(outputs) };
+      state.result = { objects, inputs, answers, differing: differing(answers) };
       render();
       // Let the browser show it, and take what has happened since.
       await new Promise((done) => setTimeout(done));
     }
     $("failure").hidden = true;
   } catch (error) {
-    delete graphs[state.task.name];
+    for (const { file } of state.task.graphs) delete opened[file];
     fail("The graph could not be run. Reload the page; if that does not help, build it again with make explorer.", error);
   }
 }
@@ -89,34 +101,55 @@ async function run() {
 function render() {
   levels.render();
   chosen();
-  $("total").textContent = state.result.positives.length;
+  const { answers, differing } = state.result;
+  $("total").textContent = answers.map(({ positives }) => positives.length).join(" / ");
   $("of").textContent = state.anchors.length;
-  $("ms").textContent = state.result.ms.toFixed(1);
+  $("ms").textContent = answers.map(({ ms }) => ms.toFixed(1)).join(" / ");
+  $("differ").textContent = differing.size;
+  const both = answers.length > 1;
+  $("differ").parentElement.hidden = !both;
+  $("whose").textContent = both ? `: ${answers.map(({ assigner }) => assigner).join(" / ")}` : "";
   $("empty").hidden = state.objects.length > 0;
 }
 
 // Begin with the picture of a task.
 function begin(name) {
+  if (state.task?.name !== name) past.clear();
   state.task = tasks.find((task) => task.name === name);
-  state.anchors = anchorsOf(state.task.arguments.strides);
+  state.anchors = anchorsOf(state.task.strides);
   state.result = null;
   document.body.dataset.task = name;
+  $("assigners").hidden = state.task.graphs.length < 2;
   const objects = objectsOf(state.task);
   return show(picture(state.task, objects), objects);
 }
 
 function show(image, objects) {
-  Object.assign(state, { picture: image, objects, selected: null, joint: null, held: null });
+  state.held = null;
   $("hold").checked = false;
+  return put({ picture: image, objects, selected: null });
+}
+
+function put({ picture: image, objects, selected }) {
+  Object.assign(state, { picture: image, objects, selected, joint: null });
   [$("picture").width, $("picture").height] = [2 * SIZE, 2 * SIZE];
   $("picture").getContext("2d").drawImage(image, 0, 0);
   return changed();
 }
 
-// For programs that drive the page: what the graph was given last, and what it found.
+function undo() {
+  const before = past.back();
+  if (!before) return;
+  restart(before.objects);
+  put(before);
+  edit.focus(state.selected);
+}
+
+// For programs that drive the page: what the graphs were given last, and what they found.
 window.explorer = {
   inputs: () => state.result.inputs,
-  outputs: () => state.result.outputs,
+  answers: () => state.result.answers,
+  differing: () => [...state.result.differing],
   objects: () => state.result.objects,
   settled: () => running ?? Promise.resolve(),
 };
@@ -125,8 +158,9 @@ try {
   const answer = await fetch("explorer.json");
   if (!answer.ok) throw new Error(`explorer.json: ${answer.status}`);
   ({ tasks } = await answer.json());
-  listen($("objects"), state, edit, changed);
-  controls(state, { begin, show, changed, fail, focus: edit.focus, repaint: () => state.result && levels.render() });
+  listen($("objects"), state, edit, { keep, changed, undo });
+  const repaint = () => state.result && levels.render();
+  controls(state, { begin, show, keep, changed, undo, fail, focus: edit.focus, repaint });
   await begin("detect");
   document.body.dataset.ready = "";
 } catch (error) {

@@ -11,8 +11,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from compiled_loss import DenseLoss, DetectionLoss, OrientedLoss, ResidualPoseLoss
+from compiled_loss import DenseLoss, DetectionLoss, OrientedLoss, ResidualPoseLoss, SimOTA
 from compiled_loss.exporting import Metadata, Setting, export_assignment, load
+from compiled_loss.overlaps import iou
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[2] / "compiled_loss"
@@ -43,12 +44,17 @@ LIMBS = (
 CLASSES = {"detect": ("disc", "square", "triangle"), "pose": ("person",), "obb": ("boat", "raft")}
 
 
-def loss_of(task: str) -> DenseLoss:
-    """The loss whose assignment the page shows; without distance bins, so that a prediction is four numbers."""
+def losses_of(task: str) -> dict[str, DenseLoss]:
+    """By assigner, the losses whose assignments the page shows; without distance bins: a prediction is four numbers."""
     classes = len(CLASSES[task])
     if task == "pose":
-        return ResidualPoseLoss(classes, len(KEYPOINTS), 2, reg_max=1, flow=None)
-    return (OrientedLoss if task == "obb" else DetectionLoss)(classes, reg_max=1)
+        return {"TaskAligned": ResidualPoseLoss(classes, len(KEYPOINTS), 2, reg_max=1, flow=None)}
+    if task == "obb":
+        return {"TaskAligned": OrientedLoss(classes, reg_max=1)}
+    return {
+        "TaskAligned": DetectionLoss(classes, reg_max=1),
+        "SimOTA": DetectionLoss(classes, reg_max=1, assigner=SimOTA(), overlap=iou),
+    }
 
 
 def build(out: Path) -> None:
@@ -68,7 +74,7 @@ def build(out: Path) -> None:
         shutil.copy2(RUNTIME / name, out / "ort" / name)
     for path in (path for pattern in PAGE for path in HERE.glob(pattern)):
         shutil.copy2(path, out / path.name)
-    facts = {"tasks": [_facts(task, _graph(task, out / f"{task}.onnx")) for task in CLASSES]}
+    facts = {"tasks": [_facts(task, out) for task in CLASSES]}
     (out / "explorer.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
@@ -95,20 +101,28 @@ class _Handler(SimpleHTTPRequestHandler):
         """Say nothing of every request."""
 
 
-def _graph(task: str, path: Path) -> Metadata:
-    """Of the graph at this path, written anew unless nothing of the package is younger."""
+def _graph(loss: DenseLoss, path: Path) -> Metadata:
+    """Of the graph of a loss's assignment at this path, written anew unless nothing of the package is younger."""
     newest = max(source.stat().st_mtime for source in (*PACKAGE.rglob("*.py"), Path(__file__)))
     if path.is_file() and path.stat().st_mtime > newest:
         return load(path).metadata
     print(f"exporting {path.name}", flush=True)
-    return export_assignment(loss_of(task), path, Setting(IMAGE_SIZE))
+    return export_assignment(loss, path, Setting(IMAGE_SIZE))
 
 
-def _facts(task: str, metadata: Metadata) -> dict[str, Any]:
+def _facts(task: str, out: Path) -> dict[str, Any]:
+    """What the page must know of a task, whose graphs are written; all of them have the same inputs."""
+    files = {assigner: f"{task}-{assigner}.onnx" for assigner in losses_of(task)}
+    metadata, *_ = [_graph(loss, out / files[assigner]) for assigner, loss in losses_of(task).items()]
     pose = {"keypoints": KEYPOINTS, "limbs": LIMBS} if task == "pose" else {}
-    inputs = [{"name": port.name, "shape": port.shape, "dtype": port.dtype} for port in metadata.inputs]
-    constants = metadata.constants
-    return {"name": task, "file": f"{task}.onnx", "classes": CLASSES[task], **pose, "inputs": inputs, **constants}
+    return {
+        "name": task,
+        "graphs": [{"assigner": assigner, "file": file} for assigner, file in files.items()],
+        "classes": CLASSES[task],
+        **pose,
+        "inputs": [{"name": port.name, "shape": port.shape, "dtype": port.dtype} for port in metadata.inputs],
+        "strides": metadata.constants["arguments"]["strides"],
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:

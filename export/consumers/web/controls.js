@@ -5,7 +5,7 @@ import { copy } from "./scene.js";
 
 const $ = (id) => document.getElementById(id);
 
-export function controls(state, { begin, show, changed, fail, focus, repaint }) {
+export function controls(state, { begin, show, keep, changed, undo, fail, focus, repaint }) {
   const every = (selector, act) =>
     document.querySelectorAll(selector).forEach((input) => input.addEventListener("change", () => act(input)));
 
@@ -16,6 +16,10 @@ export function controls(state, { begin, show, changed, fail, focus, repaint }) 
   });
 
   every("[name=task]", ({ value }) => begin(value));
+  every("[name=assigner]", ({ value }) => {
+    state.assigner = value;
+    changed();
+  });
   every("[name=mode]", ({ value }) => {
     state.head.mode = value;
     $("error").disabled = $("hold").disabled = value !== "trained";
@@ -43,16 +47,22 @@ export function controls(state, { begin, show, changed, fail, focus, repaint }) 
     changed();
   });
   $("add").addEventListener("click", () => {
+    keep();
     add(state);
     changed();
     focus(state.selected);
   });
   $("remove").addEventListener("click", () => {
+    keep();
     remove(state);
     changed();
     focus(state.selected);
   });
-  $("reset").addEventListener("click", () => begin(state.task.name));
+  $("undo").addEventListener("click", undo);
+  $("reset").addEventListener("click", () => {
+    keep();
+    begin(state.task.name);
+  });
   $("stage").addEventListener("dragover", (event) => event.preventDefault());
   $("stage").addEventListener("drop", (event) => {
     event.preventDefault();
@@ -64,7 +74,9 @@ export function controls(state, { begin, show, changed, fail, focus, repaint }) 
   async function open(file) {
     if (!file) return;
     try {
-      show(await read(file), []);
+      const image = await read(file);
+      keep();
+      show(image, []);
     } catch {
       fail(`${file.name} is not a picture that this browser can read. PNG, JPEG and WebP are.`);
     }

@@ -19,8 +19,8 @@ function element(tag, attributes = {}) {
 
 const list = (points) => points.map(([x, y]) => `${x.toFixed(2)},${y.toFixed(2)}`).join(" ");
 
-// `changed` is called after every change of the objects, `chosen` after another one is selected.
-export function editor(svg, state, changed, chosen) {
+// `keep` is called before a change of the objects, `changed` after it, `chosen` after another one is selected.
+export function editor(svg, state, { keep, changed, chosen }) {
   const groups = new Map();
   let drag = null;
 
@@ -125,6 +125,7 @@ export function editor(svg, state, changed, chosen) {
     if (event.button !== 0) return;
     event.preventDefault();
     svg.setPointerCapture(event.pointerId);
+    keep();
     drag = start(event);
     if (drag.joint !== undefined) state.joint = drag.joint;
     chosen();

@@ -5,9 +5,9 @@ import * as ort from "./ort/ort.wasm.min.mjs";
 ort.env.wasm.numThreads = 1;
 ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
 
-// A function from { name: typed array } of one image to { outputs: { name: { data, dims } }, ms }.
-export async function open(task) {
-  const session = await ort.InferenceSession.create(new URL(task.file, import.meta.url).href, {
+// A graph of a task as a function from { name: typed array } of one image to { outputs: { name: { data, dims } }, ms }.
+export async function open(task, file) {
+  const session = await ort.InferenceSession.create(new URL(file, import.meta.url).href, {
     executionProviders: ["wasm"],
   });
   const feed = (inputs) => {
@@ -37,4 +37,11 @@ function blank(task) {
 export function positives({ valid, row, anchor, weight }) {
   const slots = Array.from(valid.data, Boolean).flatMap((held, i) => (held ? [i] : []));
   return slots.map((i) => ({ row: Number(row.data[i]), anchor: Number(anchor.data[i]), weight: weight.data[i] }));
+}
+
+// The anchors that not all answers give to the same object, or to the background.
+export function differing(answers) {
+  const owners = answers.map(({ positives }) => new Map(positives.map(({ anchor, row }) => [anchor, row])));
+  const taken = new Set(owners.flatMap((owner) => [...owner.keys()]));
+  return new Set([...taken].filter((anchor) => owners.some((owner) => owner.get(anchor) !== owners[0].get(anchor))));
 }

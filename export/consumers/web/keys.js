@@ -47,13 +47,21 @@ export function press(state, object, key, shift) {
   return true;
 }
 
-export function listen(svg, state, edit, changed) {
+// `keep` is called before a change of the objects, `changed` after it.
+export function listen(svg, state, edit, { keep, changed, undo }) {
   svg.addEventListener("keydown", (event) => {
     const object = edit.selected();
     if (event.ctrlKey || event.altKey || event.metaKey || !event.target.closest(".object") || !object) return;
+    keep();
     if (!press(state, object, event.key, event.shiftKey)) return;
     event.preventDefault();
     changed();
     edit.focus(state.selected);
+  });
+  document.addEventListener("keydown", (event) => {
+    const command = (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey;
+    if (!command || event.key.toLowerCase() !== "z") return;
+    event.preventDefault();
+    undo();
   });
 }

@@ -80,9 +80,9 @@ const STANDING = [
 
 let count = 0;
 
-// Numbers, and with them colours, begin anew with every picture.
-export function restart() {
-  count = 0;
+// Numbers, and with them colours, go on after those of these objects; begin anew without any.
+export function restart(objects = []) {
+  count = Math.max(0, ...objects.map(({ id }) => id));
 }
 
 export function make({ cls = 0, x, y, w, h, angle = 0, joints = null }) {

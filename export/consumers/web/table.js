@@ -3,23 +3,30 @@ import { colour, name } from "./editor.js";
 
 const most = (values) => values.reduce((a, b) => Math.max(a, b), 0);
 
-// For every object the positives of each level and the largest target score.
-export function counts(state) {
-  const { positives, objects } = state.result;
-  return objects.map((object, row) => {
+// For every object the positives of each level and the largest target score, as one answer has them.
+function counts(state, { positives }) {
+  return state.result.objects.map((object, row) => {
     const own = positives.filter((positive) => positive.row === row);
-    const levels = state.task.arguments.strides.map((s) => own.filter((p) => state.anchors[p.anchor].stride === s).length);
+    const levels = state.task.strides.map((s) => own.filter((p) => state.anchors[p.anchor].stride === s).length);
     return { object, levels, all: own.length, best: most(own.map(({ weight }) => weight)) };
   });
 }
 
-export function sentence(state) {
-  const { positives, objects } = state.result;
-  const total = `${positives.length} of ${state.anchors.length} anchors are positive.`;
-  const one = counts(state).find(({ object }) => object.id === state.selected);
+function words(state, answer) {
+  const { objects } = state.result;
+  const total = `${answer.positives.length} of ${state.anchors.length} anchors are positive.`;
+  const one = counts(state, answer).find(({ object }) => object.id === state.selected);
   if (!objects.length) return `No objects. ${total}`;
   if (!one) return total;
   return `${name({ ...state, objects }, one.object)}: ${one.all} anchors, largest target score ${one.best.toFixed(2)}. ${total}`;
+}
+
+// The assignment in words, of every answer shown.
+export function sentence(state) {
+  const { answers, differing } = state.result;
+  if (answers.length === 1) return words(state, answers[0]);
+  const each = answers.map((answer) => `${answer.assigner}: ${words(state, answer)}`);
+  return `${each.join(" ")} ${differing.size} anchors differ.`;
 }
 
 function cell(tag, text, title) {
@@ -53,8 +60,15 @@ export function table(head, body, state, choose, classify) {
 
   let drawn = "";
   function render() {
-    const strides = state.task.arguments.strides;
-    const rows = counts(state);
+    const strides = state.task.strides;
+    const columns = state.result.answers.map((answer) => counts(state, answer));
+    // With two answers every cell has both numbers, as in "12 / 9".
+    const rows = columns[0].map(({ object }, i) => {
+      const own = columns.map((column) => column[i]);
+      const values = own.map(({ levels, all, best }) => [...levels, all, best.toFixed(2)]);
+      const cells = values[0].map((_, j) => values.map((column) => column[j]).join(" / "));
+      return { object, cells, without: own.some(({ all }) => all === 0) };
+    });
     // The lines stay as long as the objects do: something in them may have the focus.
     const key = JSON.stringify([state.task.name, rows.map(({ object }) => object.id)]);
     if (key !== drawn) {
@@ -70,15 +84,15 @@ export function table(head, body, state, choose, classify) {
         }),
       );
     }
-    rows.forEach(({ object, levels, all, best }, i) => {
+    rows.forEach(({ object, cells, without }, i) => {
       const line = body.rows[i];
       const select = line.querySelector("select");
       if (select) select.value = object.cls;
       const words = name({ ...state, objects: state.result.objects }, object);
       line.querySelector("button").setAttribute("aria-label", `Select ${words}`);
       line.classList.toggle("selected", object.id === state.selected);
-      [...levels, all, best.toFixed(2)].forEach((value, j) => (line.cells[j + 1].textContent = value));
-      line.classList.toggle("without", all === 0);
+      cells.forEach((value, j) => (line.cells[j + 1].textContent = value));
+      line.classList.toggle("without", without);
     });
   }
   return { render };
