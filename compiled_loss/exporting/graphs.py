@@ -97,13 +97,14 @@ class AssignmentGraph(Graph):
             batch_idx = torch.where(slot < self.setting.slots, batch_idx, -1)
         loss, targets = self.loss, self._targets({**tensors, "batch_idx": batch_idx})
         scene = loss.place(predictions, targets)
-        flat = loss.positives(loss.view(predictions, scene), loss.assigner)
-        dense = to_dense(flat, targets.labels, scene.boxes, batch, anchors, classes)
-        flat = dict(zip(("image", "anchor", "row", "valid", "weight", "overflow"), flat[:6], strict=True))
+        positives = loss.positives(loss.view(predictions, scene), loss.assigner)
+        dense = to_dense(positives, targets.labels, scene.boxes, batch, anchors, classes)
+        names = ("image", "anchor", "row", "valid", "weight", "overflow")
+        flat: dict[str, Tensor] = dict(zip(names, positives[:6], strict=True))
         if for_any_runtime():  # without the slots of the row of padding
             rows, padded = batch_idx.shape[0], targets.labels.shape[0]
-            own = {name: x.view(padded, -1)[:rows].flatten() for name, x in flat.items() if name != "overflow"}
-            flat = {**own, "overflow": flat["overflow"]}
+            for name in names[:-1]:
+                flat[name] = flat[name].view(padded, -1)[:rows].flatten()
         found = {**flat, **{f"dense_{name}": x for name, x in dense._asdict().items()}, **filled}
         if slot is not None:
             found["slot"] = torch.where(flat["valid"], slot[flat["row"]], 0)

@@ -118,7 +118,10 @@ def answers(truth):
 
     def compared(page):
         inputs, found = page.evaluate(STATE)
-        held = {file: _compared(*truth[file], inputs, outputs) for file, outputs in found.items()}
+        held = {}
+        for file, outputs in found.items():
+            metadata, expected = truth[file]
+            held[file] = _compared(metadata, expected, inputs, outputs)
         assert page.locator("#total").inner_text() == " / ".join(str(len(rows)) for rows in held.values())
         return held
 
