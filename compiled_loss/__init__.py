@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from compiled_loss.api import *  # noqa: F403
     from compiled_loss.api import __all__ as __all__
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
