@@ -1,8 +1,8 @@
 """The Python of every page runs as it stands, their links lead somewhere, and their table counts the tests."""
 
-import functools
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,17 +42,18 @@ def test_the_readmes_blocks_are_one_graph(capsys):
 )
 def test_each_block_of_a_page_runs(page, monkeypatch, capsys):
     torch.compiler.reset()
-    # What C++ makes of these graphs is tested elsewhere.
-    monkeypatch.setattr(torch, "compile", functools.partial(_traced, compile=torch.compile))
+    compiled = torch.compile
+
+    def traced(function: Any, *, mode: Any = None, **options: Any) -> Any:
+        """What C++ makes of these graphs is tested elsewhere."""
+        return compiled(function, **{"backend": "aot_eager", **options})
+
+    monkeypatch.setattr(torch, "compile", traced)
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks_of(page):
         exec(block, names)
         if page != IN_TURN:
             names = {"__name__": "page"}
-
-
-def _traced(function, *, compile, mode=None, **options):
-    return compile(function, **{"backend": "aot_eager"} | options)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name + "/" + p.name)
