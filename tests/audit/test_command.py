@@ -19,7 +19,7 @@ def test_a_clean_function_gives_status_0_and_the_report(mine, capsys):
     assert run(f"{mine}:quiet") == CLEAN
     out, err = capsys.readouterr()
     assert out.startswith("audit of quiet\n2 batches on cpu")
-    assert "\nPASSED" in out
+    assert out.endswith("\nPASSED; turned off: device, recompiles, numbers, cudagraphs, gpu\n")
     assert err.splitlines()[:2] == ["making batches", "eager: the function itself, uncompiled ..."]
 
 
@@ -150,7 +150,7 @@ def test_a_terminal_without_rich_gets_plain_text(mine, monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
     assert run(f"{mine}:quiet", "--quiet") == CLEAN
-    assert "\nPASSED" in screen.getvalue()
+    assert screen.getvalue().endswith("\nPASSED; turned off: device, recompiles, numbers, cudagraphs, gpu\n")
     assert "\x1b" not in screen.getvalue()
 
 
