@@ -15,6 +15,9 @@ MODE ?= eager
 BATCHES ?= 100000
 SEED ?= 0
 
+# Of `make thorough`: none begins later; empty runs all.
+MINUTES ?=
+
 # Of `make matrix`: versions of torch and options of tests/matrix.py.
 MATRIX ?=
 
@@ -30,9 +33,9 @@ explorer: setup $(WEB)/node_modules/.package-lock.json
 test: setup
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile --durations 20 -m 'not thorough'
 
-# What `make test` samples, in full.
+# What `make test` samples, in full, or as much of it as begins within so many minutes: make thorough MINUTES=20
 thorough: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --exitfirst -m thorough
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --durations 10 -m thorough $(if $(MINUTES),--minutes $(MINUTES))
 
 test-all: test thorough
 

@@ -1,7 +1,13 @@
 """Every test starts from the same seed and leaves no compiled code behind."""
 
+import time
+
 import pytest
 import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="begin no test later than so many minutes after the first")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -14,3 +20,15 @@ def _same_seed_and_no_compiled_code():
     torch.manual_seed(0)
     yield
     torch._dynamo.reset()
+
+
+@pytest.fixture(scope="session")
+def _begin() -> float:
+    return time.monotonic()
+
+
+@pytest.fixture(autouse=True)
+def _within_the_time(request: pytest.FixtureRequest, _begin: float) -> None:
+    minutes = request.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() - _begin > 60 * minutes:
+        pytest.skip(f"more than {minutes:g} minutes have passed")

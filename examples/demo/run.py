@@ -24,7 +24,7 @@ from demo.settings import Settings
 from demo.splits import training_and_held_out
 from demo.tasks import TASKS
 
-RENDERED_TRAIN, RENDERED_HELD_OUT, RENDERED_STEPS = 2048, 200, 700
+RENDERED_TRAIN, RENDERED_HELD_OUT, RENDERED_STEPS = 2048, 200, 600
 FOLDER_EPOCHS = 40
 INTERRUPTED = 130
 # Of the held-out pictures, in the course of a run; all of them at its end.

@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--image-size", type=int, help="side in pixels, a multiple of 32; default: 128 rendered, else 320")
     add("--batch-size", type=int, help="default: 16")
-    add("--steps", type=int, help="default: 700 rendered, else from --epochs")
+    add("--steps", type=int, help="default: 600 rendered, else from --epochs")
     add("--epochs", type=int, help="passes over the training pictures, instead of --steps; default: 40 with --data")
     add("--lr", type=float, help="peak learning rate; default: 0.012")
     add("--ema", type=float, help="decay of the moving average that is evaluated, 0 for none; default: 0.99")
