@@ -87,7 +87,8 @@ def plan_of(
         >>> plan_of(DetectionLoss(2), (64, 96)).image_size
         (64, 96)
     """
-    plan = plan or TargetPlan(image_size, loss.strides, power_of_two=power_of_two)
+    if plan is None:
+        return loss.plan(image_size, power_of_two=power_of_two)
     return replace(plan, image_size=image_size, num_classes=loss.num_classes, region=loss.region)
 
 

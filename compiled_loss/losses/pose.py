@@ -51,7 +51,8 @@ class PoseLoss(DenseLoss):
         dfl_gain: factor of the distance term.
         distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
-            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
+            the host, and warn once of a plan that is too small; traced code and devices are never asked. An attribute
+            of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
         extras: terms of your own beside the task's, each a `parts.Extra`.
 
