@@ -223,8 +223,14 @@ def check_strides(strides: Any) -> tuple[int, ...]:
     return tuple(int(s) for s in given)
 
 
-def check_shape(argument: str, x: Tensor, shape: Sequence[int | str]) -> None:
+def check_shape(argument: str, x: Tensor, shape: Sequence[int | str], why: str = "") -> None:
     """Check the rank of `x`, and its size wherever `shape` gives a number (a letter stands for any size).
+
+    Args:
+        argument: its name.
+        x: the tensor.
+        shape: what is expected.
+        why: where the numbers come from, for the message.
 
     Raises:
         ValueError: when the rank or one of the sizes differs.
@@ -232,10 +238,12 @@ def check_shape(argument: str, x: Tensor, shape: Sequence[int | str]) -> None:
     Example:
         >>> check_shape("boxes", torch.zeros(3, 4), ["N", 4])
     """
-    require(isinstance(x, Tensor), argument, shape, type(x).__name__)
-    require(x.dim() == len(shape), argument, shape, tuple(x.shape))
-    for got, expected in zip(x.shape, shape, strict=True):
-        require(isinstance(expected, str) or got == expected, argument, shape, tuple(x.shape))
+    require(isinstance(x, Tensor), argument, shape, kind_of(x))
+    fits = x.dim() == len(shape)
+    for got, expected in zip(x.shape, shape, strict=False):
+        fits = fits and (isinstance(expected, str) or got == expected)
+    if not fits:
+        require(False, argument, shape, f"{tuple(x.shape)}{why and '; '}{why}")
 
 
 def check_integer(argument: str, x: Tensor) -> None:

@@ -75,10 +75,10 @@ def check_predictions(predictions: Predictions, maps: Sequence[Map], strides: tu
     """
     require(isinstance(predictions, Predictions), "predictions", "Predictions", type(predictions).__name__)
     boxes, scores, *others = maps
-    check_shape("predictions.boxes", predictions.boxes, ["B", boxes.channels, "A"])
+    check_shape("predictions.boxes", predictions.boxes, ["B", boxes.channels, "A"], boxes.why)
     batch, _, anchors = predictions.boxes.shape
     require(batch >= 1 and anchors >= 1, "predictions.boxes", "at least one image and one anchor", (batch, anchors))
-    check_shape("predictions.scores", predictions.scores, [batch, scores.channels, anchors])
+    check_shape("predictions.scores", predictions.scores, [batch, scores.channels, anchors], scores.why)
     check_floating("predictions.boxes", predictions.boxes)
     check_floating("predictions.scores", predictions.scores)
     _check_grids(predictions.grid_sizes, anchors, strides)
@@ -102,12 +102,16 @@ def _check_grids(grid_sizes: object, anchors: int, strides: tuple[int, ...]) -> 
     pairs = isinstance(grid_sizes, Sequence) and all(isinstance(x, Sequence) and len(x) == 2 for x in grid_sizes)
     require(pairs, argument, "(height, width) of each level", grid_sizes)
     assert isinstance(grid_sizes, Sequence)
-    require(len(grid_sizes) == len(strides), argument, "as many levels as strides", grid_sizes)
-    cells = sum(height * width for height, width in grid_sizes)
-    require(cells == anchors, argument, "as many cells as predictions.boxes has anchors", grid_sizes)
+    if len(grid_sizes) != len(strides):
+        expected = f"{len(strides)} levels, one for each of strides={strides}"
+        require(False, argument, expected, f"{len(grid_sizes)}: {grid_sizes}")
+    cells = sum([height * width for height, width in grid_sizes])
+    if cells != anchors:  # no text of sizes, which a graph may leave open, before
+        expected = f"as many cells as predictions.boxes has anchors, {anchors}"
+        require(False, argument, expected, f"{cells}: {grid_sizes}")
     for size, stride in zip(grid_sizes, strides, strict=True):
         # Every level covers the image, rounded up to its stride. Inequalities, which leave image sizes dynamic.
         covers = all(
             abs(n * stride - first * strides[0]) < stride for n, first in zip(size, grid_sizes[0], strict=True)
         )
-        require(covers, argument, "levels of one image, finest first, as strides", grid_sizes)
+        require(covers, argument, f"levels of one image, finest first, as strides={strides}", grid_sizes)

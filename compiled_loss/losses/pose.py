@@ -147,7 +147,8 @@ class KeypointTerms(ExactModule):
         sigmas = numbers_for_each("sigmas", sigmas, self.num_keypoints, zero=False)
         self.register_buffer("sigmas", sigmas, persistent=False)
         channels, meaning = self.num_keypoints * self.keypoint_dims, "raw keypoints in cells of the level"
-        self.maps: Sequence[Map] = [Map("keypoints", channels, f"{meaning}, channel keypoint*D + d")]
+        why = f"{channels} = num_keypoints * keypoint_dims, {self.num_keypoints} * {self.keypoint_dims}"
+        self.maps: Sequence[Map] = [Map("keypoints", channels, f"{meaning}, channel keypoint*D + d", why=why)]
         meaning = "x and y as fractions of the image, and a flag: 0 where not labelled"
         self.fields: Sequence[Field] = [Field("keypoints", (self.num_keypoints, 3), "float32", meaning)]
 

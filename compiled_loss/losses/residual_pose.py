@@ -166,7 +166,9 @@ class ResidualKeypointTerms(KeypointTerms):
             meaning = "raw spread, channel keypoint*2 + (x, y)"
             self.maps: Sequence[Map] = [
                 *self.maps,
-                Map("keypoint_sigmas", 2 * self.num_keypoints, meaning, optional=True),
+                Map(
+                    "keypoint_sigmas", 2 * self.num_keypoints, meaning, optional=True, why="2 * num_keypoints channels"
+                ),
             ]
         self.register_buffer("keypoint_weights", keypoint_weights, persistent=False)
 

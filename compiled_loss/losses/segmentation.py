@@ -137,7 +137,14 @@ class MaskTerms(nn.Module):
         self.maps: Sequence[Map] = [
             Map("coefficients", "D", "mask coefficients, one for each prototype"),
             Map("prototypes", "D", "mask prototypes", pixels=1),
-            Map("semantic", num_classes, "class logits of every pixel", pixels=2, optional=True),
+            Map(
+                "semantic",
+                num_classes,
+                "class logits of every pixel",
+                pixels=2,
+                optional=True,
+                why="num_classes channels",
+            ),
         ]
         meaning = "masks of an image: 0 where there is none, i + 1 on the image's i-th row"
         self.fields: Sequence[Field] = [
