@@ -3,6 +3,7 @@
 None reads a value of a batch.
 """
 
+import inspect
 import math
 import numbers
 import operator
@@ -173,11 +174,16 @@ def kind_of(value: Any) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
-def check_part(argument: str, value: Any) -> None:
+def check_part(argument: str, value: Any, *takes: str) -> None:
     """Check that a part of a loss is a function, or an object that is called like one, and no class of such.
 
+    Args:
+        argument: its name.
+        value: the part.
+        takes: names for what it is called with, where its signature can be looked at.
+
     Raises:
-        ValueError: for anything else.
+        ValueError: for anything else, or a function of something else.
 
     Example:
         >>> check_part("box_term", dict)
@@ -187,6 +193,15 @@ def check_part(argument: str, value: Any) -> None:
     is_class = isinstance(value, type)
     got = kind_of(value) if is_class else repr(value)
     require(callable(value) and not is_class, argument, "a function, or an object that is called like one", got)
+    try:
+        signature = inspect.signature(value.forward if isinstance(value, torch.nn.Module) else value)
+    except (TypeError, ValueError):  # of what is written in C
+        return
+    try:
+        signature.bind(*takes)
+    except TypeError:
+        expected = f"a function of ({', '.join(takes)}), see compiled_loss.parts"
+        require(not takes, argument, expected, f"{getattr(value, '__name__', type(value).__name__)}{signature}")
 
 
 def whole_pair(argument: str, value: Any, expected: str) -> tuple[int, int]:

@@ -12,16 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
+from compiled_loss.assign.parts import Assigner, Pairs, check_assigner, check_assignment
 from compiled_loss.assign.regions import Region
 from compiled_loss.assign.scheduled import region_or
 from compiled_loss.assign.task_aligned import TaskAligned
-from compiled_loss.checks import check_part, check_shape, check_strides, require, true_or_false, whole_number
+from compiled_loss.checks import (
+    check_part,
+    check_shape,
+    check_strides,
+    require,
+    true_or_false,
+    whole_number,
+)
 from compiled_loss.data.padded import PaddedTargets
 from compiled_loss.data.targets import Targets
 from compiled_loss.losses.counting import objects_of
 from compiled_loss.losses.fields import ROWS, Field
-from compiled_loss.losses.inputs import check_buffers, check_extra, check_inputs, checked_gains
+from compiled_loss.losses.inputs import check_buffers, check_extra, check_inputs, check_terms, checked_gains
 from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Pairing, Term, Weighted
 from compiled_loss.losses.placing import placed
 from compiled_loss.losses.planning import Planner
@@ -99,8 +106,8 @@ class DenseLoss(Planner):
         self.reg_max = whole_number("reg_max", reg_max)
         assigner = TaskAligned() if assigner is None else assigner
         classification = BinaryCrossEntropy() if classification is None else classification
-        check_part("box_term", box_term)
-        check_part("classification", classification)
+        check_part("box_term", box_term, "predicted", "true", "strides")
+        check_part("classification", classification, "scores", "assignment", "labels")
         self.boxes = boxes
         self.assigner = check_assigner("assigner", assigner)
         self.pairing = pairing
@@ -236,7 +243,7 @@ class DenseLoss(Planner):
             return sound_anchors([view.boxes.mT, *read])
 
         pairs = Pairs(view.predictions.scores, *rows, scene.candidates, overlap, sound)
-        found = assigner(pairs)
+        found = check_assignment(assigner(pairs), targets.labels.shape[0], assigner)
         beside = sum([extra.overflow(view, found, assigner.slots) for extra in self.extras])
         self.look_at_room(scene, beside)
         overflow = found.overflow + scene.dropped + scene.cut + beside
@@ -269,10 +276,10 @@ class DenseLoss(Planner):
         # Rows of weight 0 are empty slots to a box term, which may keep a mean of all others.
         true = slots.boxes if reduction.weights is None else masked(slots.boxes, reduction.weights > 0)
         box = self.box_term(self.boxes.read(slots, distances), true, slots.strides)
-        check_shape("box_term(...)", box, ["P"])  # a mean would be spread over the positives
+        check_shape("box_term(...)", box, ["P"], "see parts.BoxTerm")  # a mean would be spread over the positives
         terms: dict[str, Term] = {"box": Weighted(box), **error}
-        for extra in self.extras:
-            terms |= extra(slots)
+        for i, extra in enumerate(self.extras):
+            terms |= check_terms(f"extras[{i}](...)", extra(slots))
         require({*terms} <= {*self.gains}, "extras", "terms that their gains name", [*terms])
         reduced = {name: reduction.of_term(name, term, self.gains[name]) for name, term in terms.items()}
         return {**reduced, "cls": reduction.of_classes(self.classification, self.gains["cls"])}

@@ -10,7 +10,7 @@ from torch import nn
 from compiled_loss.checks import check_floating, check_same_device, check_shape, finite_number, kind_of, require
 from compiled_loss.data.targets import Targets, check_structure
 from compiled_loss.losses.fields import Map
-from compiled_loss.losses.parts import Extra
+from compiled_loss.losses.parts import Extra, Term
 from compiled_loss.types import Predictions
 
 # Gains whose arguments are not called as their terms.
@@ -26,6 +26,16 @@ def check_extra(argument: str, value: Extra) -> None:
     members = ("maps", "fields", "gains", "check", "overflow", "decoded")
     is_one = callable(value) and not isinstance(value, type) and all(hasattr(value, x) for x in members)
     require(is_one, argument, "an object whose class derives from parts.Extra", kind_of(value))
+
+
+def check_terms(argument: str, value: dict[str, Term]) -> dict[str, Term]:
+    """What an extra returned, if that is terms by name.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    require(isinstance(value, dict), argument, "a dict of terms by name, see parts.Extra", kind_of(value))
+    return value
 
 
 def checked_gains(gains: Mapping[str, float], extras: Sequence[Extra], bins: int) -> dict[str, float]:
