@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/minimal.png"))
     options = parser.parse_args()
     torch.manual_seed(0)
-    model, criterion = Detector(), DetectionLoss(CLASSES, STRIDES, BINS)
+    model, criterion = Detector(), DetectionLoss(CLASSES, STRIDES, reg_max=BINS)
     plan = criterion.plan((SIZE, SIZE))
     optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, options.steps)

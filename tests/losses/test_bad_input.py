@@ -157,7 +157,7 @@ def test_a_criterion_left_on_another_device_is_named(criterion, buffer):
             r"class_weights: expected shape \[2\], got \(3,\)",
         ),
         (lambda: PoseLoss(1, 0), "num_keypoints: expected an integer of at least 1, got 0"),
-        (lambda: PoseLoss(1, 5, 4), "keypoint_dims: expected 2 or 3, got 4"),
+        (lambda: PoseLoss(1, 5, keypoint_dims=4), "keypoint_dims: expected 2 or 3, got 4"),
         (lambda: PoseLoss(1, 5, sigmas=WEIGHTS), r"sigmas: expected shape \[5\], got \(3,\)"),
     ],
 )

@@ -50,7 +50,7 @@ def test_a_class_or_a_name_in_place_of_a_part_is_refused(options, message):
 def outcome(**parts):
     predictions = Predictions(torch.ones(2, 4, 20), torch.zeros(2, 3, 20), ((4, 4), (2, 2)))
     rows = Targets(torch.tensor([0, 1, 1]), torch.tensor([1, 2, 0]), torch.full((3, 4), 0.5))
-    return DetectionLoss(3, (8, 16), 1, **parts)(predictions, rows)
+    return DetectionLoss(3, (8, 16), reg_max=1, **parts)(predictions, rows)
 
 
 class Own:
@@ -171,13 +171,13 @@ def test_a_box_term_that_tells_no_error_of_each_positive_is_refused(term):
     predictions = Predictions(torch.ones(1, 4, 20), torch.zeros(1, 3, 20), ((4, 4), (2, 2)))
     targets = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
     with pytest.raises(ValueError, match=r"box_term\(...\): expected shape \[P\], got \("):
-        DetectionLoss(3, (8, 16), 1, box_term=term)(predictions, targets)
+        DetectionLoss(3, (8, 16), reg_max=1, box_term=term)(predictions, targets)
 
 
 def test_a_mask_size_is_refused_where_there_are_no_masks():
     predictions = Predictions(torch.ones(1, 4, 20), torch.zeros(1, 3, 20), ((4, 4), (2, 2)))
     with pytest.raises(ValueError, match=r"mask_size: expected None, since there are no masks, got \(4, 4\)"):
-        DetectionLoss(3, (8, 16), 1).detect(predictions, 2, mask_size=(4, 4))
+        DetectionLoss(3, (8, 16), reg_max=1).detect(predictions, 2, mask_size=(4, 4))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from compiled_loss import BinaryCrossEntropy, DetectionLoss, OrientedLoss, PoseLoss, Predictions, Targets, TaskAligned
 from tests.losses.scenes import Scene, make_scene, outcome, positives
 
-CRITERIA = [DetectionLoss(3), DetectionLoss(3, reg_max=1), PoseLoss(2, 5), PoseLoss(2, 5, 2, reg_max=1)]
+CRITERIA = [DetectionLoss(3), DetectionLoss(3, reg_max=1), PoseLoss(2, 5), PoseLoss(2, 5, keypoint_dims=2, reg_max=1)]
 CRITERIA += [OrientedLoss(3), OrientedLoss(2, reg_max=1, assigner=TaskAligned(top_k=7, keep=1))]
 every_loss = pytest.mark.parametrize("criterion", CRITERIA)
 
