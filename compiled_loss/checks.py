@@ -72,7 +72,7 @@ def whole_number(argument: str, value: Any, least: int = 1) -> int:
         number = operator.index(value)
     except TypeError:
         number = least - 1
-    require(number >= least and not isinstance(value, bool), argument, f"an integer of at least {least}", value)
+    require(number >= least and not isinstance(value, bool), argument, f"an integer of at least {least}", shown(value))
     return number
 
 
@@ -97,7 +97,7 @@ def finite_number(argument: str, value: Any, *, zero: bool = True) -> float:
     except OverflowError:  # an int that no float holds
         number = math.inf
     fits = 0 <= number < math.inf if zero else 0 < number < math.inf
-    require(fits, argument, f"a finite number {'of 0 or more' if zero else 'above 0'}", value)
+    require(fits, argument, f"a finite number {'of 0 or more' if zero else 'above 0'}", shown(value))
     return number
 
 
@@ -158,10 +158,15 @@ def true_or_false(argument: str, value: Any) -> bool:
     Example:
         >>> true_or_false("distributed", "no")
         Traceback (most recent call last):
-        ValueError: distributed: expected True or False, got no
+        ValueError: distributed: expected True or False, got 'no'
     """
-    require(isinstance(value, bool), argument, "True or False", value)
+    require(isinstance(value, bool), argument, "True or False", shown(value))
     return value
+
+
+def shown(value: Any) -> Any:
+    """What came in place of a number, for a message: a text in quotes, which else would look like one."""
+    return repr(value) if isinstance(value, str) else value
 
 
 def kind_of(value: Any) -> str:
@@ -177,10 +182,7 @@ def kind_of(value: Any) -> str:
 def check_part(argument: str, value: Any, *takes: str) -> None:
     """Check that a part of a loss is a function, or an object that is called like one, and no class of such.
 
-    Args:
-        argument: its name.
-        value: the part.
-        takes: names for what it is called with, where its signature can be looked at.
+    `takes` names what it is called with, where its signature can be looked at.
 
     Raises:
         ValueError: for anything else, or a function of something else.
@@ -230,7 +232,7 @@ def check_strides(strides: Any) -> tuple[int, ...]:
         >>> check_strides([8.0, 16.0]), check_strides(torch.tensor([8.0, 16.0]))
         ((8, 16), (8, 16))
     """
-    given = strides.tolist() if isinstance(strides, Tensor) and not strides.is_meta else strides
+    given = strides.tolist() if hasattr(strides, "tolist") and not getattr(strides, "is_meta", False) else strides
     several = isinstance(given, Sequence) and all(isinstance(s, numbers.Real) for s in given)
     whole = several and len(given) >= 1 and all(s >= 1 and s % 1 == 0 and not isinstance(s, bool) for s in given)
     ascending = whole and list(given) == sorted(set(given))
@@ -241,11 +243,7 @@ def check_strides(strides: Any) -> tuple[int, ...]:
 def check_shape(argument: str, x: Tensor, shape: Sequence[int | str], why: str = "") -> None:
     """Check the rank of `x`, and its size wherever `shape` gives a number (a letter stands for any size).
 
-    Args:
-        argument: its name.
-        x: the tensor.
-        shape: what is expected.
-        why: where the numbers come from, for the message.
+    The message ends with `why`, where the numbers come from.
 
     Raises:
         ValueError: when the rank or one of the sizes differs.

@@ -112,6 +112,8 @@ def _check_grids(grid_sizes: object, anchors: int, strides: tuple[int, ...]) -> 
     pairs = isinstance(grid_sizes, Sequence) and all(isinstance(x, Sequence) and len(x) == 2 for x in grid_sizes)
     require(pairs, argument, "(height, width) of each level", grid_sizes)
     assert isinstance(grid_sizes, Sequence)
+    whole = not any(isinstance(n, float | str) for size in grid_sizes for n in size)
+    require(whole, argument, "whole numbers of cells", grid_sizes)
     if len(grid_sizes) != len(strides):
         expected = f"{len(strides)} levels, one for each of strides={strides}"
         require(False, argument, expected, f"{len(grid_sizes)}: {grid_sizes}")

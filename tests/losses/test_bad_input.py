@@ -56,6 +56,7 @@ DETECTION = [
     ({"p_boxes": torch.zeros(2, 64, 20).int()}, "predictions.boxes: expected a floating-point dtype, got torch.int32"),
     ({"p_scores": torch.zeros(2, 3, 20).bool()}, "predictions.scores: expected a floating-point dtype, got torch.bool"),
     ({"p_grid_sizes": None}, r"predictions.grid_sizes: expected \(height, width\) of each level, got None"),
+    ({"p_grid_sizes": ((4.0, 4.0), (2, 2))}, r"predictions.grid_sizes: expected whole numbers of cells, got \(\(4.0"),
     ({"p_grid_sizes": (16, 4)}, r"predictions.grid_sizes: expected \(height, width\) of each level, got \(16, 4\)"),
     (
         {"p_grid_sizes": ((4, 4),)},
