@@ -145,6 +145,33 @@ def hold(pairs: Pairs, entry: Tensor, selected: Tensor, contest: Tensor) -> Held
     )
 
 
+def best_slots(merit: Tensor, row: Tensor, anchor: Tensor, rows: int, anchors: int, keep: int) -> tuple[Tensor, Tensor]:
+    """Slots of the `keep` largest merits above 0 of each row, equal ones by lowest anchor.
+
+    Args:
+        merit: `[P]` of each slot, 0 or more.
+        row: `[P]` of each slot.
+        anchor: `[P]` of each slot; those of a row are all of one image.
+        rows: N.
+        anchors: A.
+        keep: slots wanted of each row; found in as many passes.
+
+    Returns:
+        `(slots, found)`, both `[N keep]`: the slot, 0 where there is none, and whether there is one.
+    """
+    slot = torch.arange(merit.shape[0], device=merit.device)
+    best = []
+    for _ in range(keep):
+        _, first = largest_with_index(merit, anchor, anchors, row, rows)
+        leads = (merit > 0) & (anchor == first[row])
+        none = slot.new_full((rows,), merit.shape[0])
+        best.append(none.scatter_reduce(0, row, torch.where(leads, slot, merit.shape[0]), "amin"))
+        merit = torch.where(leads, 0.0, merit)
+    slots = torch.stack(best, 1).flatten()
+    found = slots < merit.shape[0]
+    return torch.where(found, slots, 0), found
+
+
 def every(pairs: Pairs, chosen: Tensor, slots: int) -> tuple[Tensor, Tensor]:
     """All chosen candidates of each row, without an order to find them by.
 

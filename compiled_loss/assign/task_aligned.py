@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.further import look_further
-from compiled_loss.assign.keys import largest_of_groups, largest_with_index
+from compiled_loss.assign.keys import largest_of_groups
 from compiled_loss.assign.parts import Pairs
 from compiled_loss.assign.regions import Region, check_region
-from compiled_loss.assign.select import Held, select
+from compiled_loss.assign.select import Held, best_slots, select
 from compiled_loss.assign.zeros import keep_listed, select_listed
 from compiled_loss.checks import finite_number, require, true_or_false, whole_number
 from compiled_loss.numerics import add_epsilon, power
@@ -34,8 +34,8 @@ class TaskAligned:
     With `keep_zeros` a row selects what a dense assigner does: what `torch.topk` lists among all anchors, of which only
     candidates remain. Where fewer than k have m > 0 it lists zeros, in an order of its own that differs between devices
     and sizes, and some may be candidates. Their score is 0, so that sums over scores stay as they are, but means over
-    positives, as of masks and keypoints, count them. This takes `N A` numbers,
-    and cannot be exported.
+    positives, as of masks and keypoints, count them. This takes `N A` numbers where `A < 64 k` and on devices other
+    than a CPU, and cannot be exported.
 
     YOLOv9 in its MIT form: `TaskAligned(at_least_one=True, region=InBox(farthest=reg_max - 1.01, grown=False))`.
 
@@ -105,7 +105,10 @@ class TaskAligned:
             if self.keep_zeros:
                 kept, valid = keep_listed(pairs, held, aligned, self.slots)
             else:
-                kept, valid = _best_slots(aligned, held, anchor, scores.shape[2], rows, self.slots)
+                # An anchor won from another row may have no alignment, and is still held.
+                least = torch.finfo(torch.float32).tiny
+                merit = torch.where(held.valid, aligned.clamp(min=least), 0.0)
+                kept, valid = best_slots(merit, held.row, anchor, rows, scores.shape[2], self.slots)
             held = Held(held.entry[kept], held.row[kept], valid)
             aligned, overlap = aligned[kept], overlap[kept]
         aligned = torch.where(held.valid, aligned, 0.0)
@@ -123,33 +126,3 @@ class TaskAligned:
 def _row_maximum(x: Tensor, row: Tensor, rows: int) -> Tensor:
     """`[P]` largest entry among the slots of the same row, at least 0."""
     return largest_of_groups(x, row, rows)[row]
-
-
-def _best_slots(
-    aligned: Tensor, held: Held, anchor: Tensor, anchors: int, rows: int, keep: int
-) -> tuple[Tensor, Tensor]:
-    """Slots of the `keep` best anchors that each row holds, equal m by lowest anchor, and whether there is one.
-
-    Args:
-        aligned: `[P]` m of each slot.
-        held: every anchor in one slot.
-        anchor: `[P]` of each slot; those of a row are all of one image.
-        anchors: A.
-        rows: N.
-        keep: anchors wanted of each row; found in as many passes.
-
-    Returns:
-        `(slots, found)`, both `[N*keep]`.
-    """
-    slots = aligned.shape[0]
-    slot = torch.arange(slots, device=aligned.device)
-    # An anchor won from another row may have no alignment, and is still held.
-    left = torch.where(held.valid, aligned.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
-    best = []
-    for _ in range(keep):
-        _, first = largest_with_index(left, anchor, anchors, held.row, rows)
-        leads = (left > 0) & (anchor == first[held.row])
-        best.append(slot.new_full((rows,), slots).scatter_reduce(0, held.row, torch.where(leads, slot, slots), "amin"))
-        left = torch.where(leads, 0.0, left)
-    found = torch.stack(best, 1).flatten()
-    return torch.where(found < slots, found, 0), found < slots

@@ -1,13 +1,17 @@
 """Selection as by a dense assigner, which lists anchors of alignment 0 where a row has too few above.
 
-Letters: N rows, A anchors, B images, G pages, S candidates of a page, k candidates of a row, P positive slots.
+Letters: N rows, A anchors, B images, G pages, S candidates of a page, k candidates of a row, P positive slots, E
+entries of a list.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from compiled_loss.assign.parts import Pairs
-from compiled_loss.assign.select import Held, hold
+from compiled_loss.assign.select import Held, best_slots, hold
+from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.checks import require
 from compiled_loss.numerics import pick
 
@@ -35,18 +39,16 @@ def select_listed(pairs: Pairs, logits: Tensor, merit: Tensor, contest: Tensor, 
     """
     expected = "False in an exported graph, since every runtime lists equal numbers in an order of its own"
     require(not torch.compiler.is_exporting(), "keep_zeros", expected, True)
-    candidates, rows = pairs.candidates, pairs.labels.shape[0]
-    anchors = pairs.scores.shape[2]
-    place = torch.where(
-        candidates.inside, candidates.layout.group[:, None] * anchors + candidates.anchor, rows * anchors
-    )
-    listed = _listed(merit, place, rows, anchors, k)
-    index = torch.arange(merit.numel(), dtype=torch.int32, device=merit.device)  # half the memory of the widest table
-    entry = pick(index.new_full((rows * anchors + 1,), -1).scatter(0, place.flatten(), index), listed.flatten())
-    entry = torch.where(listed < rows * anchors, entry.view_as(listed).long(), -1)
+    candidates, rows, anchors = pairs.candidates, pairs.labels.shape[0], pairs.scores.shape[2]
+    merit = torch.where(candidates.inside, merit, 0.0)
+    row = torch.where(candidates.inside, candidates.layout.group[:, None], rows)
+    best: _Best | None = None
+    if _lists_the_first(merit, anchors, k):
+        values, entries = first_top_k(merit, candidates.layout, k)
+        best = _Best(values, entries, pick(candidates.anchor.flatten(), entries))
+    entry, found = _listed(merit.flatten(), row.flatten(), candidates.anchor.flatten(), rows, anchors, k, best)
     # As for any assigner: never an anchor with a broken prediction.
-    selected = (entry >= 0) & pick(pairs.usable(logits).flatten(), entry.clamp(min=0))
-    entry = entry.clamp(min=0)
+    selected = found & pick(pairs.usable(logits).flatten(), entry)
     least = torch.finfo(torch.float32).tiny
     held = hold(pairs, entry, selected, torch.where(candidates.inside, contest.clamp(min=least), 0.0))
 
@@ -73,20 +75,63 @@ def keep_listed(pairs: Pairs, held: Held, merit: Tensor, keep: int) -> tuple[Ten
     Returns:
         `(slots, found)`, both `[N keep]`.
     """
-    rows, anchors = pairs.labels.shape[0], pairs.scores.shape[2]
-    place = torch.where(held.valid, held.row * anchors + held.anchor(pairs), rows * anchors)
-    listed = _listed(merit, place, rows, anchors, keep).flatten()
-    slot = torch.arange(place.shape[0], device=place.device)
-    slots = slot.new_full((rows * anchors + 1,), -1).scatter(0, place, slot)
-    slots = torch.where(listed < rows * anchors, pick(slots, listed), -1)
-    return slots.clamp(min=0), slots >= 0
+    rows, anchors, anchor = pairs.labels.shape[0], pairs.scores.shape[2], held.anchor(pairs)
+    merit, row = torch.where(held.valid, merit, 0.0), torch.where(held.valid, held.row, rows)
+    best: _Best | None = None
+    if _lists_the_first(merit, anchors, keep):
+        slots, found = best_slots(merit, held.row, anchor, rows, anchors, keep)
+        best = _Best(*(x.view(rows, keep) for x in (torch.where(found, merit[slots], 0.0), slots, anchor[slots])))
+    entry, found = _listed(merit, row, anchor, rows, anchors, keep, best)
+    return entry.flatten(), found.flatten()
 
 
-def _listed(merit: Tensor, place: Tensor, rows: int, anchors: int, k: int) -> Tensor:
-    """`[N, k]` places `row A + anchor` of each row's k largest merits, 0 elsewhere; `N A` where there are fewer."""
-    dense = merit.new_zeros(rows * anchors + 1).scatter(0, place.flatten(), merit.flatten())[:-1].view(rows, anchors)
-    if anchors < k:  # fill up with empty ones
-        dense = torch.cat([dense, dense.new_full((rows, k - anchors), -1.0)], 1)
-    listed = dense.topk(k).indices
-    row = torch.arange(rows, device=merit.device)[:, None]
-    return torch.where(listed < anchors, row * anchors + listed, rows * anchors)
+class _Best(NamedTuple):
+    """`[N, k]` each row's entries of largest merit, 0 where there are fewer: merits, entries, and their anchors."""
+
+    merit: Tensor
+    entry: Tensor
+    anchor: Tensor
+
+
+def _lists_the_first(merit: Tensor, anchors: int, k: int) -> bool:
+    """Whether `torch.topk` goes through the anchors once, and of zeros lists none but some of the first k.
+
+    On the CPU it does where a row is at least 64 times as long as what is wanted of it: a heap starts from the first k,
+    and what comes later enters it only if it is more than the least there.
+    """
+    return merit.device.type == "cpu" and anchors >= 64 * k
+
+
+def _listed(
+    merit: Tensor, row: Tensor, anchor: Tensor, rows: int, anchors: int, k: int, best: _Best | None
+) -> tuple[Tensor, Tensor]:
+    """Entries that `torch.topk` lists of a table `[N, A]` which is 0 but for them, and whether there is one, `[N, k]`.
+
+    Args:
+        merit: `[E]` of each entry, 0 or more.
+        row: `[E]`, N for entries that do not count.
+        anchor: `[E]`; those of a row are all different.
+        rows: N.
+        anchors: A.
+        k: anchors listed of each row.
+        best: the rows' best, where of zeros only the first k anchors can be listed.
+    """
+    number = torch.arange(rows, device=merit.device)[:, None]
+    # The table need not be as wide as there are anchors: what cannot be listed is left out.
+    width = anchors if best is None else k
+    near = (row < rows) & (anchor < width)
+    place = torch.where(near, row * width + anchor, rows * width)
+    index = torch.arange(merit.numel(), dtype=torch.int32, device=merit.device)  # half the memory of the widest table
+    entry = index.new_full((rows * width + 1,), -1).scatter(0, place, index)[:-1].view(rows, width)
+    table = merit.new_zeros(rows * width + 1).scatter(0, place, merit)[:-1].view(rows, width)
+    if best is not None:
+        far = (best.merit > 0) & (best.anchor >= k)
+        order = torch.where(far, best.anchor, anchors).argsort(1)
+        entry = torch.cat([entry, torch.where(far, best.entry, -1).gather(1, order)], 1)
+        table = torch.cat([table, torch.where(far, best.merit, 0.0).gather(1, order), table.new_zeros(rows, 62 * k)], 1)
+    elif anchors < k:  # fill up with empty ones
+        table = torch.cat([table, table.new_full((rows, k - anchors), -1.0)], 1)
+    listed = table.topk(k).indices
+    entry = torch.cat([entry, entry.new_full((rows, 1), -1)], 1)
+    entry = pick(entry, number, listed.clamp(max=entry.shape[1] - 1)).long()
+    return entry.clamp(min=0).view_as(listed), (entry >= 0).view_as(listed)

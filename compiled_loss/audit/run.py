@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -24,6 +25,7 @@ from compiled_loss.audit.stages.export import find_export_faults
 from compiled_loss.audit.stages.gpu import confirm_on_gpu
 from compiled_loss.audit.stages.subject import Result, Subject, first_line
 from compiled_loss.audit.trees import tensors_of
+from compiled_loss.audit.watching import collect_breaks
 from compiled_loss.torch_private import modules_called_plainly, without_compile
 
 STAGES: Mapping[str, str] = {
@@ -121,7 +123,7 @@ def _run_stages(
     findings: list[Finding] = []
     graphs: tuple[Graph, ...] = ()
     errors: dict[str, float] = {}
-    for name, run in _work(subject).items():
+    for name, run in _work(subject, off).items():
         if name in off:
             stages.append(Stage(name, "off", "turned off by the caller"))
             continue
@@ -145,22 +147,33 @@ def _run_stages(
     return stages, findings, graphs, errors
 
 
-def _work(subject: Subject) -> dict[str, Callable[[], Result]]:
+def _work(subject: Subject, off: set[str]) -> dict[str, Callable[[], Result]]:
     """Each stage by its name; three of them judge the same compiled run."""
     compiled: list[CompiledRun] = []
+    judges = {"recompiles": find_recompiles, "numbers": compare_numbers, "cudagraphs": find_cudagraph_refusals}
 
-    def from_compiled(judge: Callable[[CompiledRun], Result]) -> Result:
+    def the_run() -> CompiledRun:
         if not compiled:
             compiled.append(CompiledRun(subject).run())
-        return judge(compiled[0])
+        return compiled[0]
+
+    def from_compiled(judge: Callable[[CompiledRun], Result]) -> Result:
+        return judge(the_run())
+
+    def from_breaks() -> Result:
+        # Tracing takes most of an audit's time. A run that was traced to its end without a break need not be again;
+        # one that failed is told of by its own stages.
+        if judges.keys() - off:
+            with contextlib.suppress(Exception), collect_breaks() as met:
+                if not (the_run().stopped or met):
+                    return Result([])
+        return find_breaks(subject)
 
     return {
         "eager": partial(run_eagerly, subject),
         "device": partial(find_device_faults, subject),
-        "breaks": partial(find_breaks, subject),
-        "recompiles": partial(from_compiled, find_recompiles),
-        "numbers": partial(from_compiled, compare_numbers),
-        "cudagraphs": partial(from_compiled, find_cudagraph_refusals),
+        "breaks": from_breaks,
+        **{name: partial(from_compiled, judge) for name, judge in judges.items()},
         "gpu": partial(confirm_on_gpu, subject),
         "export": partial(find_export_faults, subject),
     }

@@ -36,6 +36,22 @@ def test_an_anchor_that_several_rows_list_without_overlap_goes_to_the_first_row_
     assert answer(scene) == {}
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("options", [{}, {"top_k": 7, "keep": 1}], ids=str)
+def test_few_overlaps_push_some_of_the_first_anchors_out(seed, options):
+    scene = make_scene(seed, counts=(8, 5), size=(224, 256))
+    generator = torch.Generator().manual_seed(seed)
+    # Boxes around the first anchors; of one image few predictions touch any, of the other none.
+    boxes = torch.rand(13, 4, generator=generator) * torch.tensor([8.0, 8, 220, 190]) + torch.tensor([0, 0, 30, 30])
+    touches = torch.rand(scene.predicted.shape[:2], generator=generator) < 1 / 40
+    touches[:, :10:4] = True
+    touches[1] = False
+    scene = scene._replace(boxes=boxes, predicted=torch.where(touches[..., None], scene.predicted, 1000.0))
+    got = answer(scene, keep_zeros=True, **options)
+    assert_same_scores(got, expected(scene, oracle_ties=True, **options))
+    assert set(got) != set(answer(scene, **options))
+
+
 def test_a_broken_prediction_is_listed_by_none():
     scene = make_scene(3, layout="tiny", counts=(5, 9), size=(64, 64))
     scores = torch.full_like(scene.scores, float("nan"))
