@@ -142,6 +142,7 @@ def numbers_for_each(argument: str, values: Any, size: int | None = None, *, zer
     require(real, argument, "numbers" if size is None else f"{size} numbers", values)
     assert given is not None
     check_shape(argument, given, ["C" if size is None else size])
+    require(not given.requires_grad, argument, "numbers that are not learnt", "a tensor that requires a gradient")
     found = given.detach().to(torch.float32, copy=True)
     if not found.is_meta:
         fits = ((found >= 0) if zero else (found > 0)) & found.isfinite()

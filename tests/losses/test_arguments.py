@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from compiled_loss import (
+    BinaryCrossEntropy,
     DetectionLoss,
     EndToEndLoss,
     OrientedLoss,
@@ -105,6 +106,15 @@ def test_strides_may_be_a_tensor_as_models_hold_them(make):
         assert make_loss(task, strides=strides).strides == (8, 16, 32)
     assert EndToEndLoss(DetectionLoss(3, strides=strides)).one.strides == (8, 16, 32)
     assert TargetPlan((64, 64), strides).strides == (8, 16, 32)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [torch.nn.Parameter, lambda x: x.requires_grad_()])
+def test_numbers_to_be_learnt_are_refused_where_they_are_copied(make):
+    message = "expected numbers that are not learnt, got a tensor that requires a gradient"
+    with pytest.raises(ValueError, match=f"^class_weights: {message}"):
+        BinaryCrossEntropy(make(torch.ones(3)))
+    with pytest.raises(ValueError, match=f"^sigmas: {message}"):
+        PoseLoss(1, 5, sigmas=make(torch.ones(5)))
 
 
 def test_strides_may_be_an_array():
