@@ -102,7 +102,7 @@ class Planner(Decoder):
 
         Args:
             scene: with the candidates that found room.
-            tiles: how often a row's positives found none in the planned tiles of mask pixels.
+            tiles: how often a row's positives found none in what an extra term plans, tiles of mask pixels.
         """
         if torch.compiler.is_compiling() or not self.check_values or self._said:
             return
@@ -142,4 +142,6 @@ def _short_of_slots(scene: Scene) -> list[str]:
 def _short_of_tiles(scene: Scene, tiles: Tensor | int) -> list[str]:
     if int(tiles) == 0:
         return []
+    if scene.targets.mask_tiles is None:
+        return [f"an extra term counts an overflow of {int(tiles)}"]
     return [f"{int(tiles)} times the positives of an object found no room for their mask pixels in mask_tiles"]

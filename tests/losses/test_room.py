@@ -20,6 +20,7 @@ from compiled_loss import (
 )
 from compiled_loss.audit import audit
 from compiled_loss.audit.run import STAGES
+from compiled_loss.parts import Extra
 
 STRIDES = (8, 16, 32)
 
@@ -92,6 +93,19 @@ def test_nothing_is_said_twice_nor_where_it_is_switched_off_nor_in_a_graph():
             loss.with_assigner(loss.assigner)(head(256), planned)
             pair(head(256), head(256), planned)
     assert len(told) == 2
+
+
+class Counts(Extra):
+    def overflow(self, view, assignment, slots):
+        return 2
+
+    def __call__(self, positives):
+        return {}
+
+
+def test_what_an_extra_term_counts_is_said_as_its_own():
+    with pytest.warns(UserWarning, match="^DetectionLoss: an extra term counts an overflow of 2. What"):
+        assert DetectionLoss(3, extras=[Counts()])(head(128), rows(3, 0.3)).overflow == 2
 
 
 def test_an_eager_call_on_a_device_reads_nothing():
