@@ -3,6 +3,7 @@
 None reads a value of a batch.
 """
 
+import inspect
 import math
 import numbers
 import operator
@@ -71,7 +72,7 @@ def whole_number(argument: str, value: Any, least: int = 1) -> int:
         number = operator.index(value)
     except TypeError:
         number = least - 1
-    require(number >= least and not isinstance(value, bool), argument, f"an integer of at least {least}", value)
+    require(number >= least and not isinstance(value, bool), argument, f"an integer of at least {least}", shown(value))
     return number
 
 
@@ -96,7 +97,7 @@ def finite_number(argument: str, value: Any, *, zero: bool = True) -> float:
     except OverflowError:  # an int that no float holds
         number = math.inf
     fits = 0 <= number < math.inf if zero else 0 < number < math.inf
-    require(fits, argument, f"a finite number {'of 0 or more' if zero else 'above 0'}", value)
+    require(fits, argument, f"a finite number {'of 0 or more' if zero else 'above 0'}", shown(value))
     return number
 
 
@@ -141,6 +142,7 @@ def numbers_for_each(argument: str, values: Any, size: int | None = None, *, zer
     require(real, argument, "numbers" if size is None else f"{size} numbers", values)
     assert given is not None
     check_shape(argument, given, ["C" if size is None else size])
+    require(not given.requires_grad, argument, "numbers that are not learnt", "a tensor that requires a gradient")
     found = given.detach().to(torch.float32, copy=True)
     if not found.is_meta:
         fits = ((found >= 0) if zero else (found > 0)) & found.isfinite()
@@ -157,10 +159,15 @@ def true_or_false(argument: str, value: Any) -> bool:
     Example:
         >>> true_or_false("distributed", "no")
         Traceback (most recent call last):
-        ValueError: distributed: expected True or False, got no
+        ValueError: distributed: expected True or False, got 'no'
     """
-    require(isinstance(value, bool), argument, "True or False", value)
+    require(isinstance(value, bool), argument, "True or False", shown(value))
     return value
+
+
+def shown(value: Any) -> Any:
+    """What came in place of a number, for a message: a text in quotes, which else would look like one."""
+    return repr(value) if isinstance(value, str) else value
 
 
 def kind_of(value: Any) -> str:
@@ -173,11 +180,13 @@ def kind_of(value: Any) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
-def check_part(argument: str, value: Any) -> None:
+def check_part(argument: str, value: Any, *takes: str) -> None:
     """Check that a part of a loss is a function, or an object that is called like one, and no class of such.
 
+    `takes` names what it is called with, where its signature can be looked at.
+
     Raises:
-        ValueError: for anything else.
+        ValueError: for anything else, or a function of something else.
 
     Example:
         >>> check_part("box_term", dict)
@@ -187,6 +196,15 @@ def check_part(argument: str, value: Any) -> None:
     is_class = isinstance(value, type)
     got = kind_of(value) if is_class else repr(value)
     require(callable(value) and not is_class, argument, "a function, or an object that is called like one", got)
+    try:
+        signature = inspect.signature(value.forward if isinstance(value, torch.nn.Module) else value)
+    except (TypeError, ValueError):  # of what is written in C
+        return
+    try:
+        signature.bind(*takes)
+    except TypeError:
+        expected = f"a function of ({', '.join(takes)}), see compiled_loss.parts"
+        require(not takes, argument, expected, f"{getattr(value, '__name__', type(value).__name__)}{signature}")
 
 
 def whole_pair(argument: str, value: Any, expected: str) -> tuple[int, int]:
@@ -215,7 +233,7 @@ def check_strides(strides: Any) -> tuple[int, ...]:
         >>> check_strides([8.0, 16.0]), check_strides(torch.tensor([8.0, 16.0]))
         ((8, 16), (8, 16))
     """
-    given = strides.tolist() if isinstance(strides, Tensor) and not strides.is_meta else strides
+    given = strides.tolist() if hasattr(strides, "tolist") and not getattr(strides, "is_meta", False) else strides
     several = isinstance(given, Sequence) and all(isinstance(s, numbers.Real) for s in given)
     whole = several and len(given) >= 1 and all(s >= 1 and s % 1 == 0 and not isinstance(s, bool) for s in given)
     ascending = whole and list(given) == sorted(set(given))
@@ -223,8 +241,10 @@ def check_strides(strides: Any) -> tuple[int, ...]:
     return tuple(int(s) for s in given)
 
 
-def check_shape(argument: str, x: Tensor, shape: Sequence[int | str]) -> None:
+def check_shape(argument: str, x: Tensor, shape: Sequence[int | str], why: str = "") -> None:
     """Check the rank of `x`, and its size wherever `shape` gives a number (a letter stands for any size).
+
+    The message ends with `why`, where the numbers come from.
 
     Raises:
         ValueError: when the rank or one of the sizes differs.
@@ -232,10 +252,12 @@ def check_shape(argument: str, x: Tensor, shape: Sequence[int | str]) -> None:
     Example:
         >>> check_shape("boxes", torch.zeros(3, 4), ["N", 4])
     """
-    require(isinstance(x, Tensor), argument, shape, type(x).__name__)
-    require(x.dim() == len(shape), argument, shape, tuple(x.shape))
-    for got, expected in zip(x.shape, shape, strict=True):
-        require(isinstance(expected, str) or got == expected, argument, shape, tuple(x.shape))
+    require(isinstance(x, Tensor), argument, shape, kind_of(x))
+    fits = x.dim() == len(shape)
+    for got, expected in zip(x.shape, shape, strict=False):
+        fits = fits and (isinstance(expected, str) or got == expected)
+    if not fits:
+        require(False, argument, shape, f"{tuple(x.shape)}{why and '; '}{why}")
 
 
 def check_integer(argument: str, x: Tensor) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import check_integer, check_same_device, check_shape, require
+from compiled_loss.checks import check_integer, check_same_device, check_shape, kind_of, require
 
 
 class Filled(NamedTuple):
@@ -99,6 +99,7 @@ def fill(
         tensor([[20,  0],
                 [10, 30]])
     """
+    require(isinstance(values, Tensor), "values", "shape [N, ...]", kind_of(values))
     require(values.dim() >= 1, "values", "shape [N, ...]", tuple(values.shape))
     require(capacity >= 0, "capacity", "0 or more", capacity)
     slots, counts = positions(batch_idx, batch_size, is_sorted=is_sorted)
@@ -140,6 +141,7 @@ def unfill(
         >>> unfill(torch.tensor([[20, 0], [10, 30]]), torch.tensor([1, 0, 1]), capacity=2)
         tensor([10, 20, 30])
     """
+    require(isinstance(filled, Tensor), "filled", "shape [B, M, ...]", kind_of(filled))
     require(filled.dim() >= 2, "filled", "shape [B, M, ...]", tuple(filled.shape))
     check_shape("filled", filled, ["B", capacity, *filled.shape[2:]])
     check_same_device(filled=filled, batch_idx=batch_idx)

@@ -28,8 +28,8 @@ def suppress(detections: Detections, *, overlap: float = 0.7, least_score: float
         For each of the B images a `Detections` without the first dimension, n of k left, best first.
 
     Raises:
-        ValueError: where torchvision is missing or does not fit torch, for oriented boxes, which it has no suppression
-            for, or for numbers outside [0, 1].
+        ValueError: for oriented boxes, which torchvision has no suppression for, or for numbers outside [0, 1].
+        ImportError: where torchvision is missing or does not fit torch.
 
     Example:
         >>> import torch
@@ -61,5 +61,5 @@ def _batched_nms() -> Callable[..., Any]:
     try:
         return importlib.import_module("torchvision.ops").batched_nms
     except (ImportError, RuntimeError) as error:  # one that was built for another torch lacks its operators
-        expected = "a torchvision that fits torch (pip install torchvision)"
-        raise ValueError(f"suppress: expected {expected}, got {type(error).__name__}: {error}") from error
+        needed = "suppress needs a torchvision that fits torch: pip install torchvision"
+        raise ImportError(f"{needed} ({type(error).__name__}: {error})") from error

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from compiled_loss import DetectionLoss, Detections, Predictions, TargetPlan, Targets
+from compiled_loss import DetectionLoss, Detections, Predictions, Targets
 from compiled_loss.overlaps import iou
 
 SIZE, STRIDES, CLASSES, BINS, BATCH = 128, (8, 16, 32), 3, 16, 8
@@ -75,8 +75,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/minimal.png"))
     options = parser.parse_args()
     torch.manual_seed(0)
-    model, criterion = Detector(), DetectionLoss(CLASSES, STRIDES, BINS)
-    plan = TargetPlan((SIZE, SIZE), STRIDES, num_classes=CLASSES)
+    model, criterion = Detector(), DetectionLoss(CLASSES, STRIDES, reg_max=BINS)
+    plan = criterion.plan((SIZE, SIZE))
     optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, options.steps)
     step = torch.compile(lambda images, targets: criterion(model(images), targets), fullgraph=True)

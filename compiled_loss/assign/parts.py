@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
-from compiled_loss.assign.regions import Region
-from compiled_loss.checks import check_shape, kind_of, require
+from compiled_loss.assign.regions import Region, check_region
+from compiled_loss.checks import (
+    check_floating,
+    check_integer,
+    check_part,
+    check_shape,
+    kind_of,
+    require,
+    whole_number,
+)
 from compiled_loss.numerics import pick
 from compiled_loss.types import Assignment
 
@@ -75,8 +83,9 @@ class Pairs(NamedTuple):
 
     def overlaps(self, logits: Tensor) -> Tensor:
         """`[G, S]` overlaps; 0 where they are not above 0, at broken predictions and where there is no candidate."""
-        found = self.overlap(self.candidates, logits).float()
-        check_shape("overlap", found, self.candidates.anchor.shape)
+        found = self.overlap(self.candidates, logits)
+        check_shape("overlap(...)", found, self.candidates.anchor.shape, "see parts.BoxOverlap")
+        found = found.float()
         return torch.where(self.candidates.inside & (found > 0) & found.isfinite(), found, 0.0)
 
     def usable(self, logits: Tensor) -> Tensor:
@@ -132,6 +141,33 @@ def check_assigner(argument: str, value: Assigner) -> Assigner:
     Raises:
         ValueError: for anything else, such as the class of one.
     """
-    is_one = callable(value) and not isinstance(value, type) and hasattr(value, "slots") and hasattr(value, "region")
-    require(is_one, argument, "an assigner, such as TaskAligned()", kind_of(value))
+    expected, got = "an assigner, such as TaskAligned()", kind_of(value)
+    require(callable(value) and not isinstance(value, type), argument, expected, got)
+    lacking = [name for name in ("slots", "region") if not hasattr(value, name)]
+    require(not lacking, argument, f"{expected}, see parts.Assigner", f"{got} without {' and '.join(lacking)}")
+    check_part(argument, value, "pairs")
+    whole_number(f"{argument}.slots", value.slots)
+    check_region(f"{argument}.region", value.region)
     return value
+
+
+def check_assignment(found: Assignment, rows: int, assigner: Assigner) -> Assignment:
+    """What an assigner returned, if it is an `Assignment` of its slots.
+
+    Args:
+        found: what it returned.
+        rows: N.
+        assigner: whose.
+
+    Raises:
+        ValueError: for another type, size or dtype.
+    """
+    argument, see = f"{type(assigner).__name__}(...)", "see parts.Assigner"
+    require(isinstance(found, Assignment), argument, f"an Assignment, {see}", kind_of(found))
+    for name in ("image", "anchor", "row", "valid", "score"):
+        check_shape(f"{argument}.{name}", getattr(found, name), [rows * assigner.slots], f"N * slots, {see}")
+    for name in ("image", "anchor", "row"):
+        check_integer(f"{argument}.{name}", getattr(found, name))
+    require(found.valid.dtype == torch.bool, f"{argument}.valid", f"torch.bool, {see}", found.valid.dtype)
+    check_floating(f"{argument}.score", found.score)
+    return found

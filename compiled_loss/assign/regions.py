@@ -177,6 +177,9 @@ def candidates_in(
         tensor([1, 2, 5, 6, 9])
     """
     reach, levels = region.reach(boxes, strides, grid_sizes), region.levels(boxes, strides)
+    near = isinstance(reach, Tensor) and reach.dim() in (2, 3) and reach.shape[-2:] == (boxes.shape[0], 4)
+    expected = "boxes [N, 4] or [L, N, 4], see parts.Region"
+    require(near, "region.reach(...)", expected, tuple(reach.shape) if isinstance(reach, Tensor) else kind_of(reach))
     cells = find_cells(reach, real, grid_sizes, strides, levels=levels)
     counts = cells.counts[:-1]
     room = capacity(pages, pages_of(counts))

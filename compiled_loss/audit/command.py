@@ -79,7 +79,9 @@ def _audit(options: argparse.Namespace, progress: Callable[[str], None] | None) 
                 progress=progress,
             )
         except ValueError as error:
-            raise CannotRunError(str(error)) from error
+            text = str(error)
+            option = text.partition(":")[0] in vars(options)
+            raise CannotRunError(f"--{text}" if option else text) from error
 
 
 def _module(home: str, target: str) -> types.ModuleType:

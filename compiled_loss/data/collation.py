@@ -11,7 +11,7 @@ from typing import Literal, overload
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from compiled_loss.checks import check_shape, require
+from compiled_loss.checks import check_shape, kind_of, require
 from compiled_loss.data.padded import PaddedTargets
 from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.rows import join_images
@@ -58,6 +58,9 @@ def collate(
         >>> images.shape, t.batch_idx
         (torch.Size([2, 3, 64, 64]), tensor([ 0,  0,  1,  1, -1, -1]))
     """
+    require(isinstance(plan, TargetPlan), "plan", "a TargetPlan, such as criterion.plan(image_size)", kind_of(plan))
+    pairs = isinstance(samples, Sequence) and all(isinstance(x, Sequence) and len(x) == 2 for x in samples)
+    require(pairs, "samples", "a list of (image, Targets)", kind_of(samples) if not samples else samples[:1])
     images, targets = [image for image, _ in samples], [target for _, target in samples]
     joined = join_images(targets, "samples")
     for i, image in enumerate(images):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import require, true_or_false, whole_number
+from compiled_loss.checks import kind_of, require, true_or_false, whole_number
 from compiled_loss.data.targets import IMAGE_FIELDS, ROW_FIELDS, Targets, check_structure
 
 _OPTIONAL = (*ROW_FIELDS[3:], *IMAGE_FIELDS)
@@ -59,6 +59,7 @@ def pad_rows(
         >>> len(pad_rows(t).labels)
         16
     """
+    require(isinstance(targets, Targets), "targets", "Targets, flat rows", kind_of(targets))
     given = len(targets.batch_idx)
     multiple_of, power_of_two = whole_number("multiple_of", multiple_of), true_or_false("power_of_two", power_of_two)
     rows = rounded_rows(given, multiple_of, power_of_two) if rows is None else whole_number("rows", rows)

@@ -43,7 +43,7 @@ def check_row_values(targets: Targets, batch_size: int, num_classes: int) -> Non
             targets.validate(batch_size, num_classes)
         return True
 
-    _found(look, targets.batch_idx)
+    on_host(look, targets.batch_idx)
 
 
 def check_whole(argument: str, x: Tensor) -> None:
@@ -61,11 +61,11 @@ def check_whole(argument: str, x: Tensor) -> None:
         Traceback (most recent call last):
         ValueError: batch['cls']: expected whole numbers, got 1.5
     """
-    if x.is_floating_point() and not _found(lambda: bool((x - x.trunc() == 0).all()), x):
+    if x.is_floating_point() and not on_host(lambda: bool((x - x.trunc() == 0).all()), x):
         require(False, argument, "whole numbers", x[x - x.trunc() != 0][0].item())
 
 
-def _found(look: Callable[[], bool], x: Tensor) -> bool:
+def on_host(look: Callable[[], bool], x: Tensor) -> bool:
     """What a look at `x` and its like finds; True where it is not for the host to look."""
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return True

@@ -66,15 +66,28 @@ class Graph(nn.Module):
             maps[field] = torch.cat([given[f"{field}_{stride}"].flatten(2) for stride in strides], 2)
         return Predictions(grid_sizes=tuple(cells), **maps)
 
-    def _targets(self, tensors: dict[str, Tensor]) -> Targets:
-        """The targets, in an exported graph with a row of padding more: runtimes disagree about sums of nothing."""
+    def _targets(self, tensors: dict[str, Tensor], images: int) -> tuple[Targets, Tensor | int]:
+        """The targets, and how many rows of the images have a class that there is not.
+
+        An exported graph cannot refuse those, and runtimes do not agree what lies beyond an array: such a row keeps its
+        place, and matches nothing as its size is negative. The graph has a row of padding more, as runtimes disagree
+        about sums of nothing too.
+        """
+        unknown: Tensor | int = 0
+        if for_any_runtime():
+            labels, boxes, batch_idx = (tensors[name] for name in ("cls", "boxes", "batch_idx"))
+            strange = (labels < 0) | (labels >= main_loss(self.loss).num_classes)
+            none = torch.where(strange[:, None], -1.0, boxes)
+            tensors = {**tensors, "cls": torch.where(strange, 0, labels), "boxes": none}
+            unknown = (strange & (batch_idx >= 0) & (batch_idx < images)).sum()
         fields: dict[str, Tensor] = {}
         for port in target_ports(self.loss, self.setting):
             x = tensors[port.name]
             if for_any_runtime() and port.shape[0] == "N":
                 x = torch.cat([x, x.new_full((1, *x.shape[1:]), -1 if port.name == "batch_idx" else 0)])
             fields[_FIELDS.get(port.name, port.name)] = x
-        return Targets(**fields, pages=self.setting.pages, mask_tiles=self.setting.mask_tiles)  # type: ignore[arg-type]
+        room = {"pages": self.setting.pages, "mask_tiles": self.setting.mask_tiles}
+        return Targets(**fields, **room), unknown  # type: ignore[arg-type]
 
 
 class AssignmentGraph(Graph):
@@ -95,12 +108,13 @@ class AssignmentGraph(Graph):
             slot, filled = self._fill(tensors, batch)
             # A row without a slot takes no part, and keeps its place among the rows.
             batch_idx = torch.where(slot < self.setting.slots, batch_idx, -1)
-        loss, targets = self.loss, self._targets({**tensors, "batch_idx": batch_idx})
+        loss, (targets, unknown) = self.loss, self._targets({**tensors, "batch_idx": batch_idx}, batch)
         scene = loss.place(predictions, targets)
         positives = loss.positives(loss.view(predictions, scene), loss.assigner)
         dense = to_dense(positives, targets.labels, scene.boxes, batch, anchors, classes)
         names = ("image", "anchor", "row", "valid", "weight", "overflow")
         flat: dict[str, Tensor] = dict(zip(names, positives[:6], strict=True))
+        flat["overflow"] = flat["overflow"] + unknown
         if for_any_runtime():  # without the slots of the row of padding
             rows, padded = batch_idx.shape[0], targets.labels.shape[0]
             for name in names[:-1]:
@@ -132,18 +146,20 @@ class LossGraph(Graph):
         if isinstance(loss, EndToEndLoss) and not loss.plain_sum:
             self.inputs = [*self.inputs, share_port()]
         with torch.no_grad():
-            self.outputs = loss_outputs(tuple(self._loss(examples(self.inputs)).terms))
+            self.outputs = loss_outputs(tuple(self._loss(examples(self.inputs))[0].terms))
 
     def forward(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs by name; only the loss itself has a gradient."""
-        out = self._loss(tensors)
-        found = [out.total, *(x.detach() for x in out.terms.values()), out.num_positives, out.overflow]
+        out, unknown = self._loss(tensors)
+        found = [out.total, *(x.detach() for x in out.terms.values()), out.num_positives, out.overflow + unknown]
         return {port.name: x for port, x in zip(self.outputs, found, strict=True)}
 
-    def _loss(self, tensors: dict[str, Tensor]) -> LossOutput | EndToEndOutput:
+    def _loss(self, tensors: dict[str, Tensor]) -> tuple[LossOutput | EndToEndOutput, Tensor | int]:
+        """What the loss gives, and how many rows have a class that there is not."""
         heads = [self._predictions(tensors, branch) for branch in branches(self.loss)]
         buffers = {name: tensors[name] for name in ("share",) if name in tensors}
-        return torch.func.functional_call(self.loss, buffers, (*heads, self._targets(tensors)))
+        targets, unknown = self._targets(tensors, heads[0].scores.shape[0])
+        return torch.func.functional_call(self.loss, buffers, (*heads, targets)), unknown
 
 
 class DecodingGraph(Graph):

@@ -12,6 +12,9 @@ from compiled_loss.losses.pose import KeypointTerms
 GRADIENT = "grad_"
 # Target fields that the padded form has slots of, with what empty slots hold.
 SLOTTED = ("cls", "boxes", "keypoints", "angles")
+_OVERFLOW = (
+    "rows that the planned pages or tiles do not hold whole, and rows of a class outside [0, C), which match nothing"
+)
 
 
 def assignment_outputs(loss: DenseLoss, setting: Setting) -> list[Port]:
@@ -23,7 +26,7 @@ def assignment_outputs(loss: DenseLoss, setting: Setting) -> list[Port]:
         Port("row", ("P",), "int64", "target row that the anchor was given to"),
         Port("valid", ("P",), "bool", "whether the slot holds a positive; the others are safe to gather with"),
         Port("weight", ("P",), "float32", "target score of the positive; 0 in empty slots"),
-        Port("overflow", (), "int64", "rows with more candidates than the planned pages, or the planned tiles, hold"),
+        Port("overflow", (), "int64", _OVERFLOW),
         Port("dense_labels", ("B", anchors), "int64", "class of the anchor; C on background"),
         Port("dense_boxes", ("B", anchors, values), "float32", f"target box, {corners}, pixels; 0 on background"),
         Port("dense_scores", ("B", anchors, loss.num_classes), "float32", "class targets: one-hot times the weight"),
@@ -79,7 +82,7 @@ def loss_outputs(terms: Sequence[str]) -> list[Port]:
         Port("loss", (), "float32", "the sum of the terms: times their gains, times B"),
         *(Port(f"loss_{name}", (), "float32", f"the {name} term, times its gain, times B") for name in terms),
         Port("num_positives", (), "int64", "anchors given to a target"),
-        Port("overflow", (), "int64", "rows with more candidates than the planned pages, or the planned tiles, hold"),
+        Port("overflow", (), "int64", _OVERFLOW),
     ]
 
 

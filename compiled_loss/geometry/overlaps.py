@@ -109,7 +109,7 @@ class InnerIoU:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratio", finite_number("ratio", self.ratio, zero=False))
-        check_part("overlap", self.overlap)
+        check_part("overlap", self.overlap, "boxes1", "boxes2")
 
     @property
     def in_pixels(self) -> bool:

@@ -64,8 +64,10 @@ def join_levels(maps: Sequence[Tensor], reg_max: int, num_classes: int, argument
         torch.Size([2, 2, 40])
     """
     require(len(maps) > 0, argument, "a map of each level", "none")
+    channels = 4 * reg_max + num_classes
+    why = f"{channels} = 4 * reg_max + num_classes, reg_max={reg_max}, num_classes={num_classes}"
     for i, x in enumerate(maps):
-        check_shape(f"{argument}[{i}]", x, ["B", 4 * reg_max + num_classes, "h", "w"])
+        check_shape(f"{argument}[{i}]", x, ["B", channels, "h", "w"], why)
     joined = torch.cat([x.flatten(2) for x in maps], 2)
     boxes, scores = joined.split([4 * reg_max, num_classes], 1)
     return Predictions(boxes, scores, tuple((x.shape[2], x.shape[3]) for x in maps))
@@ -87,7 +89,8 @@ def plan_of(
         >>> plan_of(DetectionLoss(2), (64, 96)).image_size
         (64, 96)
     """
-    plan = plan or TargetPlan(image_size, loss.strides, power_of_two=power_of_two)
+    if plan is None:
+        return loss.plan(image_size, power_of_two=power_of_two)
     return replace(plan, image_size=image_size, num_classes=loss.num_classes, region=loss.region)
 
 

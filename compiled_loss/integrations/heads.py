@@ -127,9 +127,13 @@ def _loss(
     count, dims = (_count(x, "kpt_shape") for x in shape)
     common |= {f"{name}_gain": gains[name] for name in ("pose", "kobj")} | {"sigmas": sigmas}
     if not _has(head, "flow_model"):
-        return PoseLoss(classes, count, dims, **common), {"keypoints": "kpts"}, ("keypoints",)
+        return PoseLoss(classes, count, keypoint_dims=dims, **common), {"keypoints": "kpts"}, ("keypoints",)
     flow, maps = head.flow_model.log_prob, {"keypoints": "kpts", "keypoint_sigmas": "kpts_sigma"}
-    return ResidualPoseLoss(classes, count, dims, flow=flow, rle_gain=gains["rle"], **common), maps, ("keypoints",)
+    return (
+        ResidualPoseLoss(classes, count, keypoint_dims=dims, flow=flow, rle_gain=gains["rle"], **common),
+        maps,
+        ("keypoints",),
+    )
 
 
 def _count(value: Any, name: str) -> int:

@@ -48,7 +48,7 @@ def yolov9_loss(own: Any) -> DetectionLoss:
     return DetectionLoss(
         own.num_classes,
         [int(x) for x in own.strides],
-        own.reg_max,
+        reg_max=own.reg_max,
         assigner=assigner,
         overlap=ciou,
         box_gain=own.box_weight,
@@ -75,7 +75,7 @@ def yolox_loss(num_classes: int, strides: Sequence[int]) -> DetectionLoss:
     return DetectionLoss(
         num_classes + 1,
         strides,
-        1,
+        reg_max=1,
         assigner=OfObjects(SimOTA(shared=NearCentre())),
         overlap=iou,
         box_term=OneMinus(_squared_iou),
@@ -119,7 +119,7 @@ def rtmdet_loss(own: Any) -> DetectionLoss:
     return DetectionLoss(
         own.num_classes,
         [int(x) for x in own.strides],
-        1,
+        reg_max=1,
         assigner=ByCorners(soft_label),
         overlap=iou,
         box_term=OneMinus(giou),

@@ -122,7 +122,7 @@ class Criterion(nn.Module):
         self.loss = DetectionLoss(
             num_classes,
             strides,
-            reg_max,
+            reg_max=reg_max,
             assigner=TaskAligned(top_k=tal_topk, region=region),
             overlap=iou,
             box_term=OneMinus(ciou),

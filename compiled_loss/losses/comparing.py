@@ -24,7 +24,7 @@ class CompareBoxes:
     """
 
     def __init__(self, overlap: BoxOverlap, prepare: Callable[[Tensor], Tensor] | None = None) -> None:
-        check_part("overlap", overlap)
+        check_part("overlap", overlap, "boxes1", "boxes2")
         self.overlap = overlap
         self.prepare = prepare or _as_they_are
 
@@ -52,7 +52,7 @@ class OneMinus:
     overlap: BoxOverlap
 
     def __post_init__(self) -> None:
-        check_part("overlap", self.overlap)
+        check_part("overlap", self.overlap, "boxes1", "boxes2")
 
     def __call__(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:
         """`[P]` errors."""

@@ -45,11 +45,15 @@ class Decoder(ExactModule):
         bins = "logits of the distances to left, top, right, bottom, channel side*R + bin"
         plain = "distances to left, top, right, bottom in cells of the level"
         return [
-            Map("boxes", 4 * self.reg_max, bins if self.reg_max > 1 else plain),
-            Map("scores", self.num_classes, "class logits"),
+            Map("boxes", 4 * self.reg_max, bins if self.reg_max > 1 else plain, why=self._channels()),
+            Map("scores", self.num_classes, "class logits", why=self._channels()),
             *self.boxes.maps,
             *(x for extra in self.extras for x in extra.maps),
         ]
+
+    def _channels(self) -> str:
+        bins, classes = self.reg_max, self.num_classes
+        return f"boxes have {4 * bins} = 4 * reg_max channels (reg_max={bins}), scores {classes} = num_classes"
 
     def sides(self, predictions: Predictions) -> Sides:
         """`[B, 4, A]` distances of every anchor, decoded, grid units."""

@@ -12,20 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from compiled_loss.assign.dense import to_dense
-from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
+from compiled_loss.assign.parts import Assigner, Pairs, check_assigner, check_assignment
 from compiled_loss.assign.regions import Region
 from compiled_loss.assign.scheduled import region_or
 from compiled_loss.assign.task_aligned import TaskAligned
-from compiled_loss.checks import check_part, check_shape, check_strides, require, true_or_false, whole_number
+from compiled_loss.checks import (
+    check_part,
+    check_shape,
+    check_strides,
+    require,
+    true_or_false,
+    whole_number,
+)
 from compiled_loss.data.padded import PaddedTargets
 from compiled_loss.data.targets import Targets
-from compiled_loss.data.values import check_row_values
 from compiled_loss.losses.counting import objects_of
-from compiled_loss.losses.decoding import Decoder
 from compiled_loss.losses.fields import ROWS, Field
-from compiled_loss.losses.inputs import check_buffers, check_extra, check_inputs, checked_gains
+from compiled_loss.losses.inputs import check_buffers, check_extra, check_inputs, check_terms, checked_gains
 from compiled_loss.losses.parts import BoxKind, BoxTerm, ClassTerm, Extra, Pairing, Term, Weighted
 from compiled_loss.losses.placing import placed
+from compiled_loss.losses.planning import Planner
 from compiled_loss.losses.reducing import reduction_of
 from compiled_loss.losses.scene import Positives, Scene, View, detached, sound_anchors, to_rows, where_sound, widened
 from compiled_loss.numerics import masked
@@ -35,7 +41,7 @@ from compiled_loss.terms.classification import BinaryCrossEntropy, WeightedClass
 from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predictions
 
 
-class DenseLoss(Decoder):
+class DenseLoss(Planner):
     """The loss of a dense, anchor-free head, made of parts.
 
     Candidates are paired with rows, an assigner makes some of them positives, and over these it sums the box term, the
@@ -55,7 +61,8 @@ class DenseLoss(Decoder):
         gains: factor of each term, in the order in which they are returned; for `R = 1` that of `dfl` is of `l1`.
         distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
-            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
+            the host, and warn once of a plan that is too small; traced code and devices are never asked. An attribute
+            of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
         arguments: what a loss of a task was made of, as it was given.
 
@@ -99,8 +106,8 @@ class DenseLoss(Decoder):
         self.reg_max = whole_number("reg_max", reg_max)
         assigner = TaskAligned() if assigner is None else assigner
         classification = BinaryCrossEntropy() if classification is None else classification
-        check_part("box_term", box_term)
-        check_part("classification", classification)
+        check_part("box_term", box_term, "predicted", "true", "strides")
+        check_part("classification", classification, "scores", "assignment", "labels")
         self.boxes = boxes
         self.assigner = check_assigner("assigner", assigner)
         self.pairing = pairing
@@ -127,7 +134,7 @@ class DenseLoss(Decoder):
 
     @property
     def region(self) -> Region:
-        """Where candidates lie: what a plan counts pages by, `TargetPlan(..., region=criterion.region)`."""
+        """Where candidates lie: what `plan` counts pages by."""
         return region_or(self.assigner.region, self.boxes.region)
 
     def forward(self, predictions: Predictions, targets: Targets | PaddedTargets) -> LossOutput:
@@ -204,16 +211,6 @@ class DenseLoss(Decoder):
             extra.check(predictions, targets)
         check_buffers(predictions, self)
 
-    def look_at_rows(self, predictions: Predictions, targets: Targets) -> None:
-        """Check the values of rows on the host in eager calls, unless told not to.
-
-        Raises:
-            ValueError: what `Targets.validate` finds.
-        """
-        # In this order, so that a graph does not depend on the attribute.
-        if not torch.compiler.is_compiling() and self.check_values:
-            check_row_values(targets, predictions.scores.shape[0], self.num_classes)
-
     def place(self, predictions: Predictions, targets: Targets | PaddedTargets) -> Scene:
         """Check both, and place what depends on the targets and the grid alone: anchors, rows in pixels, candidates.
 
@@ -246,10 +243,10 @@ class DenseLoss(Decoder):
             return sound_anchors([view.boxes.mT, *read])
 
         pairs = Pairs(view.predictions.scores, *rows, scene.candidates, overlap, sound)
-        found = assigner(pairs)
-        overflow = found.overflow + scene.dropped
-        for extra in self.extras:
-            overflow = overflow + extra.overflow(view, found, assigner.slots)
+        found = check_assignment(assigner(pairs), targets.labels.shape[0], assigner)
+        beside = sum([extra.overflow(view, found, assigner.slots) for extra in self.extras])
+        self.look_at_room(scene, beside)
+        overflow = found.overflow + scene.dropped + scene.cut + beside
         # Not by `_replace`: torch 2.11 cannot return what that makes from a graph.
         return Assignment(*found[:5], overflow=overflow, weight=found.weight)
 
@@ -279,10 +276,10 @@ class DenseLoss(Decoder):
         # Rows of weight 0 are empty slots to a box term, which may keep a mean of all others.
         true = slots.boxes if reduction.weights is None else masked(slots.boxes, reduction.weights > 0)
         box = self.box_term(self.boxes.read(slots, distances), true, slots.strides)
-        check_shape("box_term(...)", box, ["P"])  # a mean would be spread over the positives
+        check_shape("box_term(...)", box, ["P"], "see parts.BoxTerm")  # a mean would be spread over the positives
         terms: dict[str, Term] = {"box": Weighted(box), **error}
-        for extra in self.extras:
-            terms |= extra(slots)
+        for i, extra in enumerate(self.extras):
+            terms |= check_terms(f"extras[{i}](...)", extra(slots))
         require({*terms} <= {*self.gains}, "extras", "terms that their gains name", [*terms])
         reduced = {name: reduction.of_term(name, term, self.gains[name]) for name, term in terms.items()}
         return {**reduced, "cls": reduction.of_classes(self.classification, self.gains["cls"])}

@@ -36,7 +36,8 @@ class DetectionLoss(DenseLoss):
         dfl_gain: factor of the distance term.
         distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
-            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
+            the host, and warn once of a plan that is too small; traced code and devices are never asked. An attribute
+            of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
         extras: terms of your own beside the task's, each a `parts.Extra`.
 
@@ -63,8 +64,8 @@ class DetectionLoss(DenseLoss):
         self,
         num_classes: int,
         strides: Sequence[int] | Tensor = (8, 16, 32),
-        reg_max: int = 16,
         *,
+        reg_max: int = 16,
         assigner: Assigner | None = None,
         overlap: BoxOverlap = ciou,
         box_term: BoxTerm | None = None,

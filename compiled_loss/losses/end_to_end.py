@@ -3,6 +3,7 @@
 Letters: B images, N rows, P positive slots.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -13,6 +14,7 @@ from compiled_loss.assign.scheduled import region_or
 from compiled_loss.assign.task_aligned import TaskAligned
 from compiled_loss.checks import check_same_device, finite_number, kind_of, require, true_or_false
 from compiled_loss.data.padded import PaddedTargets
+from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.targets import Targets
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.terms.exact import ExactModule
@@ -101,6 +103,32 @@ class EndToEndLoss(ExactModule):
         """
         epoch, epochs = finite_number("epoch", epoch), finite_number("epochs", epochs)
         self.share.fill_(_LAST + (_FIRST - _LAST) * max(0.0, 1 - epoch / max(epochs - 1, 1)))
+
+    def plan(
+        self,
+        image_size: tuple[int, int],
+        dataset: Iterable[Targets] | None = None,
+        *,
+        batch_size: int | None = None,
+        margin: float = 0.0,
+        power_of_two: bool = False,
+    ) -> TargetPlan:
+        """A plan of the batches that both branches read, as `DenseLoss.plan` makes it.
+
+        Args:
+            image_size: (height, width) in pixels of the images that the head sees.
+            dataset: the Targets of each image, for one shape for all batches; None plans each batch for itself.
+            batch_size: images in a batch, with a `dataset`.
+            margin: room for augmentation, with a `dataset`.
+            power_of_two: round rows, pages and tiles up to powers of two.
+
+        Returns:
+            `TargetPlan`, whose `apply` prepares the rows of a batch.
+
+        Raises:
+            ValueError: what `DenseLoss.plan` raises.
+        """
+        return self.loss.plan(image_size, dataset, batch_size=batch_size, margin=margin, power_of_two=power_of_two)
 
     def decode(self, one: Predictions) -> Decoded:
         """What the one-to-one branch says of every anchor.

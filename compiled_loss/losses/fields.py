@@ -19,6 +19,7 @@ class Map(NamedTuple):
         pixels: 0 for one column an anchor `[B, channels, A]`; else one value a pixel `[B, channels, H, W]`, each so
             many mask pixels wide.
         optional: whether a head may lack it.
+        why: which arguments of the loss its channels follow from, for a message.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Map(NamedTuple):
     meaning: str
     pixels: int = 0
     optional: bool = False
+    why: str = ""
 
     def check(self, predictions: Predictions) -> None:
         """Check the field's rank, sizes and dtype.
@@ -38,7 +40,7 @@ class Map(NamedTuple):
             return
         x = given(argument, x)
         batch, _, anchors = predictions.scores.shape
-        check_shape(argument, x, [batch, self.channels, *(["H", "W"] if self.pixels else [anchors])])
+        check_shape(argument, x, [batch, self.channels, *(["H", "W"] if self.pixels else [anchors])], self.why)
         check_floating(argument, x)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from compiled_loss.checks import check_floating, check_same_device, check_shape, finite_number, kind_of, require
 from compiled_loss.data.targets import Targets, check_structure
 from compiled_loss.losses.fields import Map
-from compiled_loss.losses.parts import Extra
+from compiled_loss.losses.parts import Extra, Term
 from compiled_loss.types import Predictions
 
 # Gains whose arguments are not called as their terms.
@@ -26,6 +26,16 @@ def check_extra(argument: str, value: Extra) -> None:
     members = ("maps", "fields", "gains", "check", "overflow", "decoded")
     is_one = callable(value) and not isinstance(value, type) and all(hasattr(value, x) for x in members)
     require(is_one, argument, "an object whose class derives from parts.Extra", kind_of(value))
+
+
+def check_terms(argument: str, value: dict[str, Term]) -> dict[str, Term]:
+    """What an extra returned, if that is terms by name.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    require(isinstance(value, dict), argument, "a dict of terms by name, see parts.Extra", kind_of(value))
+    return value
 
 
 def checked_gains(gains: Mapping[str, float], extras: Sequence[Extra], bins: int) -> dict[str, float]:
@@ -75,10 +85,10 @@ def check_predictions(predictions: Predictions, maps: Sequence[Map], strides: tu
     """
     require(isinstance(predictions, Predictions), "predictions", "Predictions", type(predictions).__name__)
     boxes, scores, *others = maps
-    check_shape("predictions.boxes", predictions.boxes, ["B", boxes.channels, "A"])
+    check_shape("predictions.boxes", predictions.boxes, ["B", boxes.channels, "A"], boxes.why)
     batch, _, anchors = predictions.boxes.shape
     require(batch >= 1 and anchors >= 1, "predictions.boxes", "at least one image and one anchor", (batch, anchors))
-    check_shape("predictions.scores", predictions.scores, [batch, scores.channels, anchors])
+    check_shape("predictions.scores", predictions.scores, [batch, scores.channels, anchors], scores.why)
     check_floating("predictions.boxes", predictions.boxes)
     check_floating("predictions.scores", predictions.scores)
     _check_grids(predictions.grid_sizes, anchors, strides)
@@ -102,12 +112,18 @@ def _check_grids(grid_sizes: object, anchors: int, strides: tuple[int, ...]) -> 
     pairs = isinstance(grid_sizes, Sequence) and all(isinstance(x, Sequence) and len(x) == 2 for x in grid_sizes)
     require(pairs, argument, "(height, width) of each level", grid_sizes)
     assert isinstance(grid_sizes, Sequence)
-    require(len(grid_sizes) == len(strides), argument, "as many levels as strides", grid_sizes)
-    cells = sum(height * width for height, width in grid_sizes)
-    require(cells == anchors, argument, "as many cells as predictions.boxes has anchors", grid_sizes)
+    whole = not any(isinstance(n, float | str) for size in grid_sizes for n in size)
+    require(whole, argument, "whole numbers of cells", grid_sizes)
+    if len(grid_sizes) != len(strides):
+        expected = f"{len(strides)} levels, one for each of strides={strides}"
+        require(False, argument, expected, f"{len(grid_sizes)}: {grid_sizes}")
+    cells = sum([height * width for height, width in grid_sizes])
+    if cells != anchors:  # no text of sizes, which a graph may leave open, before
+        expected = f"as many cells as predictions.boxes has anchors, {anchors}"
+        require(False, argument, expected, f"{cells}: {grid_sizes}")
     for size, stride in zip(grid_sizes, strides, strict=True):
         # Every level covers the image, rounded up to its stride. Inequalities, which leave image sizes dynamic.
         covers = all(
             abs(n * stride - first * strides[0]) < stride for n, first in zip(size, grid_sizes[0], strict=True)
         )
-        require(covers, argument, "levels of one image, finest first, as strides", grid_sizes)
+        require(covers, argument, f"levels of one image, finest first, as strides={strides}", grid_sizes)

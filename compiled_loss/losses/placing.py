@@ -41,10 +41,10 @@ def placed(
     boxes, fits = kind.place(targets, image_size)
     real = real_rows(predictions, targets)
     image = torch.where(real, targets.batch_idx, 0).long()
-    rows, ignored, grid = real & fits, None, (image, pixels, grid_sizes, strides, targets.pages)
+    rows, ignored, cut, grid = real & fits, None, 0, (image, pixels, grid_sizes, strides, targets.pages)
     if targets.ignore is not None:  # wherever the assigner looks, a crowd is what its box holds
         crowds = candidates_in(kind.inside, boxes, rows & targets.ignore, *grid)
         rows, ignored = rows & ~targets.ignore, covered_anchors(crowds, predictions.scores.shape[0], pixels.shape[0])
-        dropped = dropped + (~crowds.layout.fits).sum()
+        cut = (~crowds.layout.fits).sum()
     candidates = candidates_in(region, boxes, rows, *grid)
-    return Scene(targets, anchors, pixels, boxes, image_size, candidates, dropped, ignored)
+    return Scene(targets, anchors, pixels, boxes, image_size, candidates, dropped, ignored, cut)

@@ -51,7 +51,8 @@ class PoseLoss(DenseLoss):
         dfl_gain: factor of the distance term.
         distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
-            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
+            the host, and warn once of a plan that is too small; traced code and devices are never asked. An attribute
+            of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
         extras: terms of your own beside the task's, each a `parts.Extra`.
 
@@ -76,8 +77,8 @@ class PoseLoss(DenseLoss):
         self,
         num_classes: int,
         num_keypoints: int,
-        keypoint_dims: int = 3,
         *,
+        keypoint_dims: int = 3,
         strides: Sequence[int] | Tensor = (8, 16, 32),
         reg_max: int = 16,
         sigmas: Tensor | Sequence[float] | None = None,
@@ -146,7 +147,8 @@ class KeypointTerms(ExactModule):
         sigmas = numbers_for_each("sigmas", sigmas, self.num_keypoints, zero=False)
         self.register_buffer("sigmas", sigmas, persistent=False)
         channels, meaning = self.num_keypoints * self.keypoint_dims, "raw keypoints in cells of the level"
-        self.maps: Sequence[Map] = [Map("keypoints", channels, f"{meaning}, channel keypoint*D + d")]
+        why = f"{channels} = num_keypoints * keypoint_dims, {self.num_keypoints} * {self.keypoint_dims}"
+        self.maps: Sequence[Map] = [Map("keypoints", channels, f"{meaning}, channel keypoint*D + d", why=why)]
         meaning = "x and y as fractions of the image, and a flag: 0 where not labelled"
         self.fields: Sequence[Field] = [Field("keypoints", (self.num_keypoints, 3), "float32", meaning)]
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from compiled_loss.checks import require
+from compiled_loss.checks import check_shape, require
 from compiled_loss.losses.counting import anchor_weights, row_weights
 from compiled_loss.losses.parts import ClassTerm, Mean, MeanWhere, OfImages, Term, Weighted
 from compiled_loss.losses.scene import Positives
@@ -46,6 +46,9 @@ class Reduction(NamedTuple):
         """
         assignment = self.positives.assignment
         image = assignment.image
+        if isinstance(term, Weighted | Mean | MeanWhere):
+            sizes = ["P"] if isinstance(term, Weighted) else ["P", "K"]
+            check_shape(f"term {name!r}: {type(term).__name__}.errors", term.errors, sizes, "see parts.Extra")
         if isinstance(term, Weighted):
             scores = assignment.weights().to(term.errors.dtype)
             weighted = sums(self._counted(term.errors) * scores, image, self.images)
@@ -66,6 +69,7 @@ class Reduction(NamedTuple):
             every = torch.arange(term.errors.shape[0], device=image.device)
             count = self.batch * term.errors.shape[1]
             return sums(term.errors, every, self.images).map(lambda x: gain * (x / count))
+        check_shape(f"term {name!r}", term, [], "or Weighted, Mean, MeanWhere or OfImages, see parts.Extra")
         expected = "terms that tell their images: Weighted, Mean, MeanWhere or OfImages"
         require(self.images is None, "per_image", expected, f"a scalar for {name!r}")
         return Sums(gain * term, None)
@@ -80,7 +84,9 @@ class Reduction(NamedTuple):
         given = at_least_float32(predictions.scores), assignment, scene.targets.labels
         anchors = anchor_weights(self.positives)
         if anchors is None and self.images is None:
-            found = Sums(term(*given), None)
+            summed = term(*given)
+            check_shape("classification(...)", summed, [], "see parts.ClassTerm")
+            found = Sums(summed, None)
         else:
             weighted = getattr(term, "sums", None)
             expected = "a term with a method `sums` (WeightedClassTerm), for rows' weights, ignore rows or per_image"

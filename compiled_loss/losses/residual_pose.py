@@ -63,7 +63,8 @@ class ResidualPoseLoss(DenseLoss):
         rle_gain: factor of the likelihood term.
         distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
-            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
+            the host, and warn once of a plan that is too small; traced code and devices are never asked. An attribute
+            of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
         extras: terms of your own beside the task's, each a `parts.Extra`.
 
@@ -91,8 +92,8 @@ class ResidualPoseLoss(DenseLoss):
         self,
         num_classes: int,
         num_keypoints: int,
-        keypoint_dims: int = 3,
         *,
+        keypoint_dims: int = 3,
         flow: Callable[[Tensor], Tensor] | None,
         strides: Sequence[int] | Tensor = (8, 16, 32),
         reg_max: int = 16,
@@ -165,7 +166,9 @@ class ResidualKeypointTerms(KeypointTerms):
             meaning = "raw spread, channel keypoint*2 + (x, y)"
             self.maps: Sequence[Map] = [
                 *self.maps,
-                Map("keypoint_sigmas", 2 * self.num_keypoints, meaning, optional=True),
+                Map(
+                    "keypoint_sigmas", 2 * self.num_keypoints, meaning, optional=True, why="2 * num_keypoints channels"
+                ),
             ]
         self.register_buffer("keypoint_weights", keypoint_weights, persistent=False)
 

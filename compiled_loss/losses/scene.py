@@ -30,8 +30,9 @@ class Scene(NamedTuple):
         boxes: `[N, 4]` target boxes, xyxy float32 pixels; of oriented boxes `[N, 5]` (cx, cy, w, h, angle).
         image_size: (height, width) in pixels.
         candidates: candidate anchors of every row.
-        dropped: objects that are no rows, as there was no slot for them, and ignore rows cut short.
+        dropped: objects that are no rows, as there was no slot for them.
         ignored: `[B, A]` bool, anchors inside an ignore row; None without such rows.
+        cut: ignore rows that lack candidates, for want of pages.
     """
 
     targets: Targets
@@ -42,6 +43,7 @@ class Scene(NamedTuple):
     candidates: Candidates
     dropped: Tensor | int
     ignored: Tensor | None = None
+    cut: Tensor | int = 0
 
 
 def to_rows(predictions: Predictions, targets: Targets | PaddedTargets) -> tuple[Targets, Tensor | int]:

@@ -55,7 +55,8 @@ class SegmentationLoss(DenseLoss):
         semantic_gain: factor of the semantic term; None takes the box term's.
         distributed: average what sums are divided by over the ranks of the default process group.
         check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
-            the host; traced code and devices are never asked. An attribute of the same name turns it on and off.
+            the host, and warn once of a plan that is too small; traced code and devices are never asked. An attribute
+            of the same name turns it on and off.
         per_image: tell what each image adds to every term, `LossOutput.per_image`.
         extras: terms of your own beside the task's, each a `parts.Extra`.
 
@@ -81,8 +82,8 @@ class SegmentationLoss(DenseLoss):
         self,
         num_classes: int,
         strides: Sequence[int] | Tensor = (8, 16, 32),
-        reg_max: int = 16,
         *,
+        reg_max: int = 16,
         mask_overlap: bool = False,
         assigner: Assigner | None = None,
         overlap: BoxOverlap = ciou,
@@ -136,7 +137,14 @@ class MaskTerms(nn.Module):
         self.maps: Sequence[Map] = [
             Map("coefficients", "D", "mask coefficients, one for each prototype"),
             Map("prototypes", "D", "mask prototypes", pixels=1),
-            Map("semantic", num_classes, "class logits of every pixel", pixels=2, optional=True),
+            Map(
+                "semantic",
+                num_classes,
+                "class logits of every pixel",
+                pixels=2,
+                optional=True,
+                why="num_classes channels",
+            ),
         ]
         meaning = "masks of an image: 0 where there is none, i + 1 on the image's i-th row"
         self.fields: Sequence[Field] = [

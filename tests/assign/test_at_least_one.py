@@ -101,5 +101,5 @@ def test_broken_predictions_are_never_picked(value):
 def test_options_that_are_no_truth_values_are_refused():
     with pytest.raises(ValueError, match="at_least_one: expected True or False, got 1"):
         TaskAligned(at_least_one=1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="grown: expected True or False, got no"):
+    with pytest.raises(ValueError, match="grown: expected True or False, got 'no'"):
         InBox(grown="no")  # type: ignore[arg-type]

@@ -96,6 +96,11 @@ def test_without_gradients_the_report_says_that_there_was_no_backward():
     assert "no output requires a gradient" in outcome(audit(clean, [torch.ones(3)], **FAST), "eager").note
 
 
+def test_a_function_that_returns_no_tensor_is_told_that_nothing_is_compared():
+    report = audit(lambda x: [x * 2][:0], [torch.ones(3)] * 3, **FAST)
+    assert "no tensor comes back, so there are no numbers to compare" in outcome(report, "eager").note
+
+
 def test_a_lazy_backward_compile_is_found():
     def batch(requires):
         return torch.ones(3, requires_grad=requires), torch.ones(3, requires_grad=True)

@@ -175,7 +175,7 @@ CASES = {
     "pose of 17 keypoints": loss_case(pose(17, assigner=few)),
     "pose of 17 keypoints with planned pages": loss_case(pose(17), planned=True),
     "pose of 5 keypoints without visibility": loss_case(
-        pose(5, 2, sigmas=sigmas(), reg_max=1, assigner=few), planned=True, values=2
+        pose(5, keypoint_dims=2, sigmas=sigmas(), reg_max=1, assigner=few), planned=True, values=2
     ),
     "pose with residual log-likelihood": residual_pose_case(ResidualPoseLoss(CLASSES, 5, assigner=few, **residual)),
     "overlap of oriented boxes": Case(

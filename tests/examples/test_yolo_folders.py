@@ -133,6 +133,26 @@ def test_pictures_without_labels_are_counted_and_labels_without_pictures_too(yol
         read_labels(root, "detect")
 
 
+@pytest.mark.parametrize("change", ["folder", "broken link"])
+def test_a_text_file_that_cannot_be_read_is_no_picture_without_objects(yolo, change):
+    root = yolo()
+    path = root / "labels" / "train" / "1.txt"
+    path.unlink()
+    if change == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(root / "gone.txt")
+    with pytest.raises(DataError, match=r"labels/train/1\.txt: cannot be read"):
+        read_labels(root, "detect")
+
+
+def test_a_text_file_in_capitals_is_missed(yolo):
+    root = yolo()
+    path = root / "labels" / "train" / "1.txt"
+    path.rename(path.with_suffix(".TXT"))
+    assert "train: 1 text files have no picture, 1.TXT first" in read_labels(root, "detect").notes
+
+
 def test_a_data_file_without_held_out_pictures_has_a_share_held_out(yolo):
     root = yolo()
     (root / "data.yaml").write_text("train: images\ntest: images/val\nnames: [thing]\n")

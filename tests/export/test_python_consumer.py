@@ -33,7 +33,7 @@ def train_in_torch(facts: consumer.Facts, steps: int, rate: float) -> list[float
     targets = Targets(batch_idx, labels, boxes)
     height, width = facts.image_size
     grids = tuple((height // s, width // s) for s in facts.strides)
-    criterion, losses = DetectionLoss(facts.classes, facts.strides, facts.reg_max), []
+    criterion, losses = DetectionLoss(facts.classes, facts.strides, reg_max=facts.reg_max), []
     for _ in range(steps):
         raw = torch.cat([torch.tensor(x) @ w for x, w in zip(features, weights, strict=True)], 1).transpose(1, 2)
         boxes, scores = raw.split([4 * facts.reg_max, facts.classes], 1)

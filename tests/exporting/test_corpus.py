@@ -81,7 +81,7 @@ def test_a_folder_that_holds_something_is_refused(corpus, capsys):
     with pytest.raises(SystemExit) as end:
         export("corpus", "--out", corpus)
     assert end.value.code == 2
-    assert "folder: expected an empty folder or a new one, got" in capsys.readouterr().err
+    assert "--out: expected an empty folder or a new one, got" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -152,7 +152,7 @@ LOSSES = {
     "detect": DetectionLoss(
         3, reg_max=1, assigner=TaskAligned(4, 2), classification=BinaryCrossEntropy([0.1, 0.7, 3.3])
     ),
-    "pose": PoseLoss(2, 5, 2, sigmas=torch.rand(5) + 0.1, pose_gain=3.0),
+    "pose": PoseLoss(2, 5, keypoint_dims=2, sigmas=torch.rand(5) + 0.1, pose_gain=3.0),
     "residual pose": ResidualPoseLoss(2, 17, flow=None, rle_gain=0.5),
     "obb": OrientedLoss(2, (8, 16), angle_gain=0.3),
     "segment": SegmentationLoss(2, mask_gain=2.0, mask_overlap=True),

@@ -110,7 +110,9 @@ def make_branches(seed: int) -> Branches:
 
 def our_loss(batch: Branches) -> list[np.ndarray]:
     """Box and class terms of both branches, without the images' number, and the gradients of their sum."""
-    criterion = DetectionLoss(CLASSES, STRIDES, 1, assigner=MANY, overlap=iou, box_term=OneMinus(ciou), dfl_gain=0.0)
+    criterion = DetectionLoss(
+        CLASSES, STRIDES, reg_max=1, assigner=MANY, overlap=iou, box_term=OneMinus(ciou), dfl_gain=0.0
+    )
     scene, images = batch.scene, len(batch.scene.scores)
     scale = torch.tensor([*batch.size[::-1]] * 2)
     low, high = (scene.boxes / scale).split(2, 1)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from compiled_loss import (
+    BinaryCrossEntropy,
     DetectionLoss,
     EndToEndLoss,
     OrientedLoss,
@@ -20,6 +21,7 @@ from compiled_loss import (
     TaskAligned,
     pad_rows,
 )
+from compiled_loss.checks import shown
 from compiled_loss.integrations.ultralytics import compiled_criterion
 from tests.integrations.stand_ins import example, stand_in
 from tests.losses.tasks import CLASSES, OPTIONS, make_loss
@@ -93,7 +95,7 @@ def test_a_loss_is_made_on_the_device_without_values_too():
 @pytest.mark.parametrize("value", ["no", 1, None])
 @pytest.mark.parametrize(("task", "name"), SWITCHES)
 def test_a_switch_is_true_or_false(task, name, value):
-    with pytest.raises(ValueError, match=f"^{name}: expected True or False, got {value}"):
+    with pytest.raises(ValueError, match=f"^{name}: expected True or False, got {shown(value)}"):
         make_loss(task, **{name: value})
 
 
@@ -104,6 +106,19 @@ def test_strides_may_be_a_tensor_as_models_hold_them(make):
         assert make_loss(task, strides=strides).strides == (8, 16, 32)
     assert EndToEndLoss(DetectionLoss(3, strides=strides)).one.strides == (8, 16, 32)
     assert TargetPlan((64, 64), strides).strides == (8, 16, 32)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [torch.nn.Parameter, lambda x: x.requires_grad_()])
+def test_numbers_to_be_learnt_are_refused_where_they_are_copied(make):
+    message = "expected numbers that are not learnt, got a tensor that requires a gradient"
+    with pytest.raises(ValueError, match=f"^class_weights: {message}"):
+        BinaryCrossEntropy(make(torch.ones(3)))
+    with pytest.raises(ValueError, match=f"^sigmas: {message}"):
+        PoseLoss(1, 5, sigmas=make(torch.ones(5)))
+
+
+def test_strides_may_be_an_array():
+    assert DetectionLoss(3, np.array([8, 16])).strides == (8, 16)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("strides", [[8.5, 16.0], [[8.0, 16.0]], 8.0, [NAN, 8.0], [16.0, 8.0], []])
@@ -151,7 +166,7 @@ def test_an_overlap_of_another_shape_than_the_candidates_is_named():
     criterion = DetectionLoss(3, (8, 16), overlap=lambda predicted, true: predicted[:, :1, 0])
     predictions = Predictions(torch.ones(1, 64, 20), torch.zeros(1, 3, 20), ((4, 4), (2, 2)))
     row = Targets(torch.tensor([0]), torch.tensor([0]), torch.full((1, 4), 0.5), pages=4)
-    with pytest.raises(ValueError, match=r"overlap: expected shape \[4, 64\], got \(4, 1\)"):
+    with pytest.raises(ValueError, match=r"overlap\(...\): expected shape \[4, 64\], got \(4, 1\)"):
         criterion(predictions, row)
 
 
@@ -159,15 +174,15 @@ def test_plans_and_padding_name_what_does_not_fit():
     rows: Any = Targets(torch.tensor([0]), torch.tensor([0]), torch.full((1, 4), 0.5))
     wrong: Any = "x"
     for call, message in (
-        (lambda: TargetPlan((64, 64), power_of_two=wrong), "power_of_two: expected True or False, got x"),
+        (lambda: TargetPlan((64, 64), power_of_two=wrong), "power_of_two: expected True or False, got 'x'"),
         (
             lambda: TargetPlan.from_dataset([rows], batch_size=1, image_size=(64, 64), margin=wrong),
             "margin: expected a",
         ),
         (lambda: TargetPlan((64, 64)).apply(rows, 0), "batch_size: expected an integer of at least 1, got 0"),
         (lambda: rows.validate(2.5), "batch_size: expected an integer of at least 1, got 2.5"),
-        (lambda: rows.validate(1, wrong), "num_classes: expected an integer of at least 1, got x"),
-        (lambda: pad_rows(rows, wrong), "rows: expected an integer of at least 1, got x"),
+        (lambda: rows.validate(1, wrong), "num_classes: expected an integer of at least 1, got 'x'"),
+        (lambda: pad_rows(rows, wrong), "rows: expected an integer of at least 1, got 'x'"),
         (lambda: pad_rows(rows, multiple_of=2.5), "multiple_of: expected an integer of at least 1, got 2.5"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
@@ -179,7 +194,7 @@ def test_a_model_with_settings_that_are_no_numbers_is_refused_by_their_names():
         model = stand_in()
         setattr(model.args, name, value)
         with pytest.raises(
-            ValueError, match=rf"^model.args.{name}: expected a finite number of 0 or more, got {value}"
+            ValueError, match=rf"^model.args.{name}: expected a finite number of 0 or more, got {shown(value)}"
         ):
             compiled_criterion(model)
     for name, value in (("nc", 2.5), ("reg_max", 0)):

@@ -42,18 +42,29 @@ def test_a_sound_batch_passes(kind):
 
 DETECTION = [
     ({"p_boxes": torch.zeros(64, 20)}, r"predictions.boxes: expected shape \[B, 64, A\], got \(64, 20\)"),
-    ({"p_boxes": torch.zeros(2, 32, 20)}, r"predictions.boxes: expected shape \[B, 64, A\], got \(2, 32, 20\)"),
-    ({"p_scores": torch.zeros(2, 80, 20)}, r"predictions.scores: expected shape \[2, 3, 20\], got \(2, 80, 20\)"),
+    (
+        {"p_boxes": torch.zeros(2, 67, 20)},
+        r"predictions.boxes: expected shape \[B, 64, A\], got \(2, 67, 20\); boxes have 64 = 4 \* reg_max channels "
+        r"\(reg_max=16\), scores 3 = num_classes",
+    ),
+    (
+        {"p_scores": torch.zeros(2, 80, 20)},
+        r"predictions.scores: expected shape \[2, 3, 20\], got \(2, 80, 20\); .*scores 3 = num_classes",
+    ),
     ({"p_scores": torch.zeros(3, 3, 20)}, r"predictions.scores: expected shape \[2, 3, 20\], got \(3, 3, 20\)"),
     ({"p_scores": torch.zeros(2, 20, 3)}, r"predictions.scores: expected shape \[2, 3, 20\], got \(2, 20, 3\)"),
     ({"p_boxes": torch.zeros(2, 64, 20).int()}, "predictions.boxes: expected a floating-point dtype, got torch.int32"),
     ({"p_scores": torch.zeros(2, 3, 20).bool()}, "predictions.scores: expected a floating-point dtype, got torch.bool"),
     ({"p_grid_sizes": None}, r"predictions.grid_sizes: expected \(height, width\) of each level, got None"),
+    ({"p_grid_sizes": ((4.0, 4.0), (2, 2))}, r"predictions.grid_sizes: expected whole numbers of cells, got \(\(4.0"),
     ({"p_grid_sizes": (16, 4)}, r"predictions.grid_sizes: expected \(height, width\) of each level, got \(16, 4\)"),
-    ({"p_grid_sizes": ((4, 4),)}, r"predictions.grid_sizes: expected as many levels as strides, got \(\(4, 4\),\)"),
+    (
+        {"p_grid_sizes": ((4, 4),)},
+        r"grid_sizes: expected 2 levels, one for each of strides=\(8, 16\), got 1: \(\(4, 4\),\)",
+    ),
     (
         {"p_grid_sizes": ((4, 4), (4, 4))},
-        r"predictions.grid_sizes: expected as many cells .*, got \(\(4, 4\), \(4, 4\)\)",
+        r"predictions.grid_sizes: expected as many cells .* anchors, 20, got 32: \(\(4, 4\), \(4, 4\)\)",
     ),
     (
         {"t_batch_idx": torch.zeros(4)},
@@ -74,7 +85,7 @@ POSE = [
     ({"t_keypoints": None}, "targets.keypoints: expected a tensor, got None"),
     (
         {"p_keypoints": torch.zeros(2, 51, 20)},
-        r"predictions.keypoints: expected shape \[2, 15, 20\], got \(2, 51, 20\)",
+        r"keypoints: expected shape \[2, 15, 20\], got \(2, 51, 20\); 15 = num_keypoints \* keypoint_dims, 5 \* 3",
     ),
     ({"t_keypoints": torch.rand(4, 17, 3)}, r"targets.keypoints: expected shape \[N, 5, 2 or 3\], got \(4, 17, 3\)"),
     ({"t_keypoints": torch.rand(3, 5, 3)}, r"targets.keypoints: expected shape \[4, K >= 1, 2 or 3\], got \(3, 5, 3\)"),
@@ -147,7 +158,7 @@ def test_a_criterion_left_on_another_device_is_named(criterion, buffer):
             r"class_weights: expected shape \[2\], got \(3,\)",
         ),
         (lambda: PoseLoss(1, 0), "num_keypoints: expected an integer of at least 1, got 0"),
-        (lambda: PoseLoss(1, 5, 4), "keypoint_dims: expected 2 or 3, got 4"),
+        (lambda: PoseLoss(1, 5, keypoint_dims=4), "keypoint_dims: expected 2 or 3, got 4"),
         (lambda: PoseLoss(1, 5, sigmas=WEIGHTS), r"sigmas: expected shape \[5\], got \(3,\)"),
     ],
 )

@@ -83,7 +83,8 @@ def test_every_anchor_is_decoded_as_one_number_after_the_other(task):
 
 
 @pytest.mark.parametrize(
-    "criterion", [PoseLoss(CLASSES, KEYPOINTS, 2), ResidualPoseLoss(CLASSES, KEYPOINTS, 2, flow=None)]
+    "criterion",
+    [PoseLoss(CLASSES, KEYPOINTS, keypoint_dims=2), ResidualPoseLoss(CLASSES, KEYPOINTS, keypoint_dims=2, flow=None)],
 )
 def test_keypoints_without_visibility_are_positions_alone(criterion):
     raw = sound("pose")

@@ -1,5 +1,6 @@
 """What is handed to a loss as a part: a class, a name or another shape in its place is refused by name."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import pytest
@@ -24,6 +25,7 @@ from compiled_loss import (
     pad_rows,
 )
 from compiled_loss.exporting.constants import loss_of, plain_loss
+from compiled_loss.parts import Extra, Mean, Region, Weighted
 from tests.losses.tasks import CLASSES
 
 
@@ -45,18 +47,137 @@ def test_a_class_or_a_name_in_place_of_a_part_is_refused(options, message):
                 make(options["overlap"])
 
 
+def outcome(**parts):
+    predictions = Predictions(torch.ones(2, 4, 20), torch.zeros(2, 3, 20), ((4, 4), (2, 2)))
+    rows = Targets(torch.tensor([0, 1, 1]), torch.tensor([1, 2, 0]), torch.full((3, 4), 0.5))
+    return DetectionLoss(3, (8, 16), reg_max=1, **parts)(predictions, rows)
+
+
+class Own:
+    """An assigner whose answer is another's, changed."""
+
+    slots, region = 10, None
+
+    def __init__(self, change):
+        self.change = change
+
+    def __call__(self, pairs):
+        return self.change(TaskAligned()(pairs))
+
+
+class Ten:
+    slots = 10
+
+    def __call__(self, pairs): ...
+
+
+class TwoArguments:
+    slots, region = 10, None
+
+    def __call__(self, pairs, more): ...
+
+
+class SlotsAsText(Own):
+    slots = "10"  # type: ignore[assignment]
+
+
+class RegionAsText(Own):
+    region = "inside"  # type: ignore[assignment]
+
+
+class Terms(Extra):
+    gains: Mapping[str, float] = {"own": 1.0}
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, positives):
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"box_term": lambda predicted, true: 0},
+            r"box_term: expected a function of \(predicted, true, strides\), see compiled_loss.parts, "
+            r"got <lambda>\(predicted, true\)$",
+        ),
+        ({"box_term": lambda p, t, *, s: 0}, r"box_term: expected a function of .*, got <lambda>\(p, t, \*, s\)$"),
+        (
+            {"classification": torch.nn.BCEWithLogitsLoss()},
+            r"classification: expected a function of .* got BCEWith.*\(",
+        ),
+        ({"overlap": lambda boxes: 0}, r"overlap: expected a function of \(boxes1, boxes2\), see compiled_loss.parts"),
+        ({"assigner": lambda pairs: 0}, "assigner: .*, see parts.Assigner, got function without slots and region$"),
+        ({"assigner": Ten()}, "assigner: .*, see parts.Assigner, got Ten without region$"),
+        (
+            {"assigner": TwoArguments()},
+            r"assigner: expected a function of \(pairs\), .*, got TwoArguments\(pairs, more\)",
+        ),
+        ({"assigner": SlotsAsText(None)}, "assigner.slots: expected an integer of at least 1, got 10"),
+        ({"assigner": RegionAsText(None)}, "assigner.region: expected a region, .* got str"),
+    ],
+)
+def test_a_part_of_another_signature_is_refused_at_once_with_where_its_own_is_told(parts, message):
+    with pytest.raises(ValueError, match="^" + message):
+        DetectionLoss(3, **parts)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"assigner": Own(lambda a: None)}, r"Own\(...\): expected an Assignment, see parts.Assigner, got NoneType"),
+        ({"assigner": Own(tuple)}, r"Own\(...\): expected an Assignment, see parts.Assigner, got tuple"),
+        (
+            {"assigner": Own(lambda a: a._replace(anchor=a.anchor[:-1]))},
+            r"Own\(...\).anchor: expected shape \[30\], got \(29,\); N \* slots, see parts.Assigner",
+        ),
+        ({"assigner": Own(lambda a: a._replace(row=a.row.float()))}, r"Own\(...\).row: expected an integer dtype"),
+        ({"assigner": Own(lambda a: a._replace(valid=a.score))}, r"Own\(...\).valid: expected torch.bool"),
+        ({"assigner": Own(lambda a: a._replace(score=a.valid))}, r"Own\(...\).score: expected a floating-point dtype"),
+        ({"box_term": lambda p, t, s: None}, r"box_term\(...\): expected shape \[P\], got NoneType"),
+        ({"classification": lambda s, a, n: s}, r"classification\(...\): .* got \(2, 3, 20\); see parts.ClassTerm"),
+        ({"classification": lambda s, a, n: None}, r"classification\(...\): expected shape \[\], got NoneType"),
+        ({"overlap": lambda a, b: None, "box_term": lambda p, t, s: p[:, 0]}, r"overlap\(...\): .*, got NoneType"),
+        ({"overlap": lambda a, b: a, "box_term": lambda p, t, s: p[:, 0]}, r"overlap\(...\): .*; see parts.BoxOverlap"),
+        ({"extras": [Terms(None)]}, r"extras\[0\]\(...\): expected a dict of terms by name, .*, got NoneType"),
+        ({"extras": [Terms({"own": None})]}, r"term 'own': expected shape \[\], got NoneType"),
+        ({"extras": [Terms({"own": torch.zeros(3)})]}, r"term 'own': expected shape \[\], got \(3,\); or Weighted"),
+        (
+            {"extras": [Terms({"own": Weighted(torch.zeros(30, 2))})]},
+            r"term 'own': Weighted.errors: .*\[P\], got \(30, 2\)",
+        ),
+        ({"extras": [Terms({"own": Mean(torch.zeros(30))})]}, r"term 'own': Mean.errors: .*\[P, K\], got \(30,\)"),
+    ],
+)
+def test_what_a_part_returns_is_refused_by_its_name(parts, message):
+    with pytest.raises(ValueError, match="^" + message):
+        outcome(**parts)
+
+
+class Far(Region):
+    def reach(self, boxes, strides, grid_sizes):
+        return boxes[:, :2]
+
+
+def test_a_region_that_tells_no_boxes_is_refused():
+    with pytest.raises(ValueError, match=r"^region.reach\(...\): expected boxes \[N, 4\] or .*, got \(3, 2\)"):
+        outcome(assigner=TaskAligned(region=Far()))
+
+
 @pytest.mark.parametrize("term", [lambda p, t, s: (p - t).abs().mean(), lambda p, t, s: (p - t).abs()])
 def test_a_box_term_that_tells_no_error_of_each_positive_is_refused(term):
     predictions = Predictions(torch.ones(1, 4, 20), torch.zeros(1, 3, 20), ((4, 4), (2, 2)))
     targets = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
     with pytest.raises(ValueError, match=r"box_term\(...\): expected shape \[P\], got \("):
-        DetectionLoss(3, (8, 16), 1, box_term=term)(predictions, targets)
+        DetectionLoss(3, (8, 16), reg_max=1, box_term=term)(predictions, targets)
 
 
 def test_a_mask_size_is_refused_where_there_are_no_masks():
     predictions = Predictions(torch.ones(1, 4, 20), torch.zeros(1, 3, 20), ((4, 4), (2, 2)))
     with pytest.raises(ValueError, match=r"mask_size: expected None, since there are no masks, got \(4, 4\)"):
-        DetectionLoss(3, (8, 16), 1).detect(predictions, 2, mask_size=(4, 4))
+        DetectionLoss(3, (8, 16), reg_max=1).detect(predictions, 2, mask_size=(4, 4))
 
 
 @pytest.mark.parametrize(

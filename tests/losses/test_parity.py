@@ -44,9 +44,9 @@ def test_pose_on_every_kind_of_batch(layout, kind):
         DetectionLoss(3, strides=(16, 32), reg_max=1),
         DetectionLoss(2, strides=(20,), reg_max=6),
         PoseLoss(1, 17),
-        PoseLoss(1, 17, 2),
+        PoseLoss(1, 17, keypoint_dims=2),
         PoseLoss(2, 5, sigmas=SIGMAS),
-        PoseLoss(2, 5, 2, reg_max=1, sigmas=SIGMAS),
+        PoseLoss(2, 5, keypoint_dims=2, reg_max=1, sigmas=SIGMAS),
         PoseLoss(3, 5, classification=BinaryCrossEntropy([0.5, 1.0, 2.0])),
     ],
 )
@@ -58,7 +58,7 @@ def test_every_option_of_the_head_and_of_the_loss(criterion, seed):
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("values", [2, 3])
 def test_keypoints_of_two_and_of_three_values(values, dims):
-    criterion = PoseLoss(2, 5, dims)
+    criterion = PoseLoss(2, 5, keypoint_dims=dims)
     check(criterion, make_scene(9, criterion, values=values))
 
 

@@ -75,7 +75,7 @@ def test_the_loss_is_that_of_the_loops_on_every_kind_of_batch(layout, kind):
 @pytest.mark.parametrize(("num_keypoints", "dims"), [(17, 3), (17, 2), (5, 2)])
 @pytest.mark.parametrize("values", [2, 3])
 def test_the_loss_is_that_of_the_loops_for_every_kind_of_keypoint(num_keypoints, dims, values):
-    criterion = ResidualPoseLoss(2, num_keypoints, dims, reg_max=1, flow=log_density)
+    criterion = ResidualPoseLoss(2, num_keypoints, keypoint_dims=dims, reg_max=1, flow=log_density)
     check(criterion, *draw(4, num_keypoints=num_keypoints, dims=dims, values=values))
 
 

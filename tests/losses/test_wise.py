@@ -152,7 +152,7 @@ def test_over_ranks_it_is_the_mean_of_all_positives(tmp_path):
         ({"delta": 0}, "delta: expected a finite number above 0, got 0"),
         ({"momentum": 1.5}, "momentum: expected a number from 0 to 1, got 1.5"),
         ({"mean": torch.inf}, "mean: expected a finite number above 0, got inf"),
-        ({"distributed": "no"}, "distributed: expected True or False, got no"),
+        ({"distributed": "no"}, "distributed: expected True or False, got 'no'"),
     ],
 )
 def test_settings_are_refused_by_name(options, message):

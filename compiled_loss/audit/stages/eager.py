@@ -6,6 +6,7 @@ from compiled_loss.audit.state import call
 from compiled_loss.audit.trees import is_plain
 
 _NO_BACKWARD = "no output requires a gradient, so there was no backward: set requires_grad on the inputs"
+_NO_OUTPUT = "no tensor comes back, so there are no numbers to compare: return what the function computes"
 
 
 def run_eagerly(subject: Subject) -> Result:
@@ -26,7 +27,9 @@ def run_eagerly(subject: Subject) -> Result:
     notes = [subject.note] if subject.note else []
     if subject.state.closed:
         notes.append(f"holds {', '.join(subject.state.closed)}, in which tensors stay unseen")
-    if subject.backward and not any(x.differentiable for x in subject.expected):
+    if not any(x.outputs for x in subject.expected):
+        notes.append(_NO_OUTPUT)
+    elif subject.backward and not any(x.differentiable for x in subject.expected):
         notes.append(_NO_BACKWARD)
     return Result([], note="; ".join(notes))
 

@@ -5,6 +5,7 @@ import sys
 from functools import partial
 from typing import Any
 
+from compiled_loss.exporting.command.naming import by_option
 from compiled_loss.exporting.corpus.write import write_corpus
 
 _TEXT = "write batches with their right answers as files for any language, to check another library or runtime with"
@@ -23,6 +24,6 @@ def _run(parser: argparse.ArgumentParser, given: Any) -> int:
     try:
         names = write_corpus(given.out)
     except (ValueError, ImportError) as error:
-        parser.error(str(error))
+        parser.error(by_option(error, given))
     sys.stdout.write(f"{given.out}: {len(names)} batches; its README.md tells the format\n")
     return 0

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from compiled_loss.exporting.command.naming import by_option
 from compiled_loss.exporting.verifying.compare import TOLERANCE, VERDICTS, Verdict
 from compiled_loss.exporting.verifying.runtimes import RUNTIMES
 from compiled_loss.exporting.verifying.verify import Report, verify
@@ -53,7 +54,7 @@ def _run(parser: argparse.ArgumentParser, given: Any) -> int:
         if given.json not in (None, "-"):
             Path(given.json).write_text(f"{text}\n")
     except (ValueError, ImportError, OSError) as error:
-        parser.error(str(error))
+        parser.error(by_option(error, given, "file"))
     sys.stdout.write(f"{text if given.json == '-' else summary(report)}\n")
     return 0 if report.right else 1
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compiled_loss.exporting.command.losses import add_loss, check_together, loss_of, setting_of
+from compiled_loss.exporting.command.naming import by_option
 from compiled_loss.exporting.export import export_assignment, export_decoding, export_loss
 from compiled_loss.exporting.metadata import INTERFACE_VERSION, Metadata
 
@@ -53,7 +54,7 @@ def _run(parser: argparse.ArgumentParser, write: Callable[[argparse.Namespace], 
     try:
         metadata = write(given)
     except (ValueError, ImportError) as error:
-        parser.error(str(error))
+        parser.error(by_option(error, given))
     took = time.perf_counter() - begin
     sys.stdout.write(f"{summary(Path(given.out), metadata)}\n")
     sys.stdout.write(f"written in {took:.0f} s; check it with: python -m compiled_loss export verify {given.out}\n")

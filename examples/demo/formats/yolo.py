@@ -56,7 +56,7 @@ def label_file(picture: Path) -> Path:
 
 def _read_lines(labels: Document, picture: Picture, path: Path, task: str, setup: Setup) -> int:
     """Adds the objects of a picture; how many of them had an outline where boxes are read."""
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         return 0
     outlines = 0
     ranks = {i: i for i in range(len(setup.info.classes))}
@@ -100,8 +100,8 @@ def _without_picture(split: str, places: list[Path], found: list[Path]) -> list[
     others = sorted(
         path.name
         for folder in folders
-        for path in folder.rglob("*.txt")
-        if path not in taken and path.stem != "classes"
+        for path in folder.rglob("*")
+        if path.suffix.lower() == ".txt" and path not in taken and path.stem != "classes"
     )
     return [f"{split}: {len(others)} text files have no picture, {others[0]} first"] if others else []
 

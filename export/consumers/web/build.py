@@ -48,7 +48,7 @@ def losses_of(task: str) -> dict[str, DenseLoss]:
     """By assigner, the losses whose assignments the page shows; without distance bins: a prediction is four numbers."""
     classes = len(CLASSES[task])
     if task == "pose":
-        return {"TaskAligned": ResidualPoseLoss(classes, len(KEYPOINTS), 2, reg_max=1, flow=None)}
+        return {"TaskAligned": ResidualPoseLoss(classes, len(KEYPOINTS), keypoint_dims=2, reg_max=1, flow=None)}
     if task == "obb":
         return {"TaskAligned": OrientedLoss(classes, reg_max=1)}
     return {

@@ -1,0 +1,147 @@
+"""What a loss needs of the host: a plan of its own, and, in eager calls, a look at what it was given.
+
+Letters: B images, N rows, C classes.
+"""
+
+import warnings
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from compiled_loss.assign.regions import Region
+from compiled_loss.checks import require
+from compiled_loss.data.needs import needed_pages
+from compiled_loss.data.plan import TargetPlan
+from compiled_loss.data.targets import Targets
+from compiled_loss.data.values import check_row_values, on_host
+from compiled_loss.losses.decoding import Decoder
+from compiled_loss.losses.scene import Scene
+from compiled_loss.pages import PAGE
+from compiled_loss.types import Predictions
+
+
+class Planner(Decoder):
+    """The half of a loss that knows what the host has to count for it."""
+
+    check_values: bool
+    _said = False  # that a plan is too small; read in eager calls alone
+
+    @property
+    def region(self) -> Region:
+        """Where candidates lie: what `plan` counts pages by."""
+        raise NotImplementedError
+
+    def plan(
+        self,
+        image_size: tuple[int, int],
+        dataset: Iterable[Targets] | None = None,
+        *,
+        batch_size: int | None = None,
+        margin: float = 0.0,
+        power_of_two: bool = False,
+    ) -> TargetPlan:
+        """A plan of the batches that this loss reads: its strides, its classes, the candidates of its assigner.
+
+        Args:
+            image_size: (height, width) in pixels of the images that the head sees.
+            dataset: the Targets of each image, for one shape for all batches; None plans each batch for itself.
+            batch_size: images in a batch, with a `dataset`.
+            margin: room for augmentation, with a `dataset`, as in `TargetPlan.from_dataset`.
+            power_of_two: round rows, pages and tiles up to powers of two.
+
+        Returns:
+            `TargetPlan`, whose `apply` prepares the rows of a batch.
+
+        Raises:
+            ValueError: for an image size that the finest stride does not divide, a data set without a batch size, or
+                what only a data set needs without one.
+
+        Example:
+            >>> from compiled_loss import DetectionLoss, SimOTA
+            >>> plan = DetectionLoss(80, assigner=SimOTA()).plan(image_size=(640, 640))
+            >>> plan.strides, plan.num_classes, plan.region
+            ((8, 16, 32), 80, NearCentre(radius=1.5, or_inside=False))
+        """
+        if dataset is None:
+            wanted = "a dataset beside it"
+            require(batch_size is None, "batch_size", wanted, batch_size)
+            require(margin == 0, "margin", wanted, margin)
+            return TargetPlan(
+                image_size,
+                self.strides,
+                power_of_two=power_of_two,
+                num_classes=self.num_classes,
+                region=self.region,
+            )
+        require(batch_size is not None, "batch_size", "the number of images in a batch, beside a dataset", None)
+        assert batch_size is not None
+        return TargetPlan.from_dataset(
+            dataset,
+            batch_size=batch_size,
+            image_size=image_size,
+            strides=self.strides,
+            margin=margin,
+            power_of_two=power_of_two,
+            num_classes=self.num_classes,
+            region=self.region,
+        )
+
+    def look_at_rows(self, predictions: Predictions, targets: Targets) -> None:
+        """Check the values of rows on the host in eager calls, unless told not to.
+
+        Raises:
+            ValueError: what `Targets.validate` finds.
+        """
+        # In this order, so that a graph does not depend on the attribute.
+        if not torch.compiler.is_compiling() and self.check_values:
+            check_row_values(targets, predictions.scores.shape[0], self.num_classes)
+
+    def look_at_room(self, scene: Scene, tiles: Tensor | int) -> None:
+        """Warn, once, where the host planned too little; in eager calls with rows on the host, unless told not to.
+
+        Args:
+            scene: with the candidates that found room.
+            tiles: how often a row's positives found none in what an extra term plans, tiles of mask pixels.
+        """
+        if torch.compiler.is_compiling() or not self.check_values or self._said:
+            return
+        fits = scene.candidates.layout.fits
+        if on_host(lambda: int((~fits).sum() + scene.cut + scene.dropped + tiles) == 0, fits):
+            return
+        self._said = True
+        of_pages = _short_of_pages(scene, self.strides, self.region)
+        found = [*of_pages, *_short_of_slots(scene), *_short_of_tiles(scene, tiles)]
+        height, width = scene.image_size
+        warnings.warn(
+            f"{type(self).__name__}: {'; '.join(found)}. What finds no room takes no part in the loss, and is "
+            f"counted in LossOutput.overflow. Plan for this loss and images: criterion.plan(({height}, {width})). "
+            "This is said once for each loss; check_values=False turns it off.",
+            stacklevel=2,
+        )
+
+
+def _short_of_pages(scene: Scene, strides: tuple[int, ...], region: Region) -> list[str]:
+    objects, crowds = int((~scene.candidates.layout.fits).sum()), int(scene.cut)
+    if objects + crowds == 0:
+        return []
+    (height, width), targets = scene.image_size, scene.targets
+    pages = scene.candidates.layout.group.shape[0]
+    needed = int(needed_pages(targets, scene.image_size, strides, region=region).sum())
+    whose = f"{objects} objects" + (f" and {crowds} ignore rows" if crowds else "")
+    return [
+        f"{whose} lose candidate anchors, as the targets were planned with {pages} pages of {PAGE} anchors "
+        f"and need up to {needed} at {height}x{width} pixels with {region}"
+    ]
+
+
+def _short_of_slots(scene: Scene) -> list[str]:
+    return [f"{int(scene.dropped)} objects of PaddedTargets have no slot"] if int(scene.dropped) else []
+
+
+def _short_of_tiles(scene: Scene, tiles: Tensor | int) -> list[str]:
+    if int(tiles) == 0:
+        return []
+    if scene.targets.mask_tiles is None:
+        return [f"an extra term counts an overflow of {int(tiles)}"]
+    return [f"{int(tiles)} times the positives of an object found no room for their mask pixels in mask_tiles"]
