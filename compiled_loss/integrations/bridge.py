@@ -3,6 +3,9 @@
 Letters: B images, A anchors, C classes, R distance bins.
 """
 
+import functools
+import logging
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,12 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import check_shape, require, true_or_false
+from compiled_loss.checks import check_shape, require, shown, true_or_false
 from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.rows import pad_rows
 from compiled_loss.data.targets import Targets
 from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.types import Predictions
+
+_ANNOUNCEMENT = "the first step compiles the loss, which may take a minute or more"
 
 
 class Compilation(NamedTuple):
@@ -41,7 +46,31 @@ class Compilation(NamedTuple):
         require(wanted or self == Compilation(), "backend, mode, dynamic", expected, False)
         kinds = self.dynamic is None or isinstance(self.dynamic, bool)
         require(kinds, "dynamic", "True, False or None", self.dynamic)
+        if wanted:  # looked up then alone: it takes torch's compiler to be imported
+            known = callable(self.backend) or self.backend in torch.compiler.list_backends(exclude_tags=())
+            expected = "a backend of torch.compile, such as 'inductor' or 'aot_eager', or a function"
+            require(known, "backend", expected, shown(self.backend))
         return self if wanted else None
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        return str(getattr(self.backend, "__name__", self.backend))
+
+
+@functools.cache
+def announce_compilation() -> None:
+    """Say, once in a process, that the first step takes its time: a compilation tells nothing of itself.
+
+    It goes to the logger `compiled_loss` as INFO where that is listened to, and else to standard error, unless the
+    logger's level was set to something higher.
+    """
+    logger = logging.getLogger("compiled_loss")
+    if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
+        logger.info(_ANNOUNCEMENT)
+    elif logger.level == logging.NOTSET:
+        sys.stderr.write(f"compiled_loss: {_ANNOUNCEMENT}\n")
+        sys.stderr.flush()
 
 
 def join_levels(maps: Sequence[Tensor], reg_max: int, num_classes: int, argument: str = "maps") -> Predictions:

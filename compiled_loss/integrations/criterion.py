@@ -13,7 +13,7 @@ from compiled_loss.checks import require, whole_number
 from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.targets import Targets
 from compiled_loss.data.values import check_whole
-from compiled_loss.integrations.bridge import Compilation, plan_beside, plan_of
+from compiled_loss.integrations.bridge import Compilation, announce_compilation, plan_beside, plan_of
 from compiled_loss.integrations.heads import Task
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.types import Predictions
@@ -88,6 +88,8 @@ class Criterion:
             targets = plan_beside(branches[0], self.targets(batch), self.task.main, **options)
         elif compiled and not self._static:
             targets = targets.mark_dynamic()
+        if compiled and not torch.compiler.is_compiling():
+            announce_compilation()
         out = run(*branches, targets)
         vector = torch.stack([out.terms[name] for name in self.task.names])
         reported = out.items if self.task.end_to_end else out.terms

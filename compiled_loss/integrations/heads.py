@@ -83,7 +83,9 @@ def read_task(model: Any, *, distributed: bool = False, keep_zeros: bool = True)
         ('box', 'cls', 'l1', 'angle')
     """
     model = network_of(model)
-    head = _head(model)
+    head = head_of(model, "model")
+    strides = _strides(head)
+    require(min(strides, default=0) > 0, "model", "a head whose strides are set", f"stride {list(strides)}")
     given = getattr(model, "args", None) or {}
     given = given if isinstance(given, Mapping) else vars(given)
 
@@ -148,7 +150,7 @@ def _has(thing: Any, name: str) -> bool:
     return getattr(thing, name, None) is not None
 
 
-def network_of(model: Any) -> Any:
+def network_of(model: Any, argument: str = "model") -> Any:
     """The network inside what DDP, FSDP, `torch.compile` or an average of weights wrap around it.
 
     Raises:
@@ -174,18 +176,27 @@ def network_of(model: Any) -> Any:
             expected += "compiled_loss.integrations.ultralytics import install` and `install(model, compile=True)`;"
             expected += " in a loop of your own, `network = model.model` and "
             expected += "`network.criterion = compiled_criterion(network, compile=True)`"
-        raise ValueError(f"model: expected {expected}, got {name}") from None
+        raise ValueError(f"{argument}: expected {expected}, got {name}") from None
     return inner
 
 
-def _head(model: Any) -> Any:
-    head = model.model[-1]
-    kind = type(head).__name__
+def head_of(network: Any, argument: str) -> Any:
+    """The head of a network.
+
+    Raises:
+        ValueError: naming the argument that the network came in, for a head that no loss of ours is for.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> head_of(SimpleNamespace(model=[torch.nn.Linear(2, 2)]), "model")
+        Traceback (most recent call last):
+        ValueError: model: expected a head of boxes at anchors (detect, segment, pose, obb, World or YOLOE), with nc, \
+reg_max and stride, got Linear without nc, reg_max, stride
+    """
+    head = network.model[-1]
     lacking = [name for name in ("nc", "reg_max", "stride") if not hasattr(head, name)]
     expected = "a head of boxes at anchors (detect, segment, pose, obb, World or YOLOE), with nc, reg_max and stride"
-    require(not lacking, "model", expected, f"{kind} without {', '.join(lacking)}")
-    strides = _strides(head)
-    require(min(strides, default=0) > 0, "model", "a head whose strides are set", f"stride {list(strides)}")
+    require(not lacking, argument, expected, f"{type(head).__name__} without {', '.join(lacking)}")
     return head
 
 

@@ -1,12 +1,15 @@
 """A criterion put in the place of a class's own, in a trainer that builds its networks by itself."""
 
+import os
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from compiled_loss.checks import kind_of, require
+from compiled_loss.integrations.bridge import Compilation, announce_compilation
 from compiled_loss.integrations.criterion import PLANNED, Criterion
-from compiled_loss.integrations.heads import network_of
+from compiled_loss.integrations.heads import head_of, network_of
+from compiled_loss.integrations.stacks import Stacked, in_force, installations
 
 # Called with a network, and how many epochs are over.
 Make = Callable[[Any, int], Criterion]
@@ -14,70 +17,59 @@ METHOD = "init_criterion"
 STARTED = "on_train_start"
 
 
-class Installation:
+class Installation(Stacked):
     """Our criterion in the place of a class's own, until `uninstall()` or the end of a `with` block.
 
-    Made by `install`. Installing for a class once more replaces what was installed before.
+    Made by `install`. It holds for every network of that class in the process, whichever was handed over. Of several
+    for one class the latest is in force that is not uninstalled, so that `with` blocks can be nested.
 
     Args:
         target: what `train()` is called on, a network, or the class of networks.
         make: a criterion for a network.
+        compilation: how it compiles its loss, to tell of; None: not.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for anything else, or a network with a head that no loss of ours is for.
     """
 
-    def __init__(self, target: Any, make: Make) -> None:
-        network, self.criteria = None, list[Criterion]()
-        if not isinstance(target, type):
-            network = _network_inside(target)
-        self.kind: type = target if network is None else type(network)
+    def __init__(self, target: Any, make: Make, compilation: Compilation | None = None) -> None:
+        network = None if isinstance(target, type) else _network_inside(target)
+        kind: type = target if network is None else type(network)
         expected = "a class of networks with init_criterion, or what train() is called on, such as YOLO('yolo11n.yaml')"
-        require(callable(getattr(self.kind, METHOD, None)), "target", expected, kind_of(target))
+        require(callable(getattr(kind, METHOD, None)), "target", expected, kind_of(target))
+        if network is not None:
+            head_of(network, "target")
         self._make = make
         self._made: list[tuple[weakref.ref[Any], Criterion, Any]] = []
-        earlier = _installed_for(self.kind)
-        if earlier is not None:
-            earlier.uninstall()
-        self._own = vars(self.kind).get(METHOD)
-        self._put()
+        super().__init__(kind, compilation and compilation.name, lambda: {METHOD: _init_criterion(kind)})
         self._callbacks: list[Any] | None = None
         if network is not None:
-            self._replace(network)
+            try:
+                self._replace(network)
+            except ValueError:
+                self.uninstall()
+                raise
             self._listen(target)
 
-    def __enter__(self) -> "Installation":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.uninstall()
-
-    @property
-    def installed(self) -> bool:
-        """Whether networks of the class get our criterion from this installation."""
-        return _installed_for(self.kind) is self
-
     def uninstall(self) -> None:
-        """Give the class its own criterion back, and the networks that got ours theirs; a second time does nothing."""
-        if self.installed:
-            if self._own is None:
-                delattr(self.kind, METHOD)
-            else:
-                setattr(self.kind, METHOD, self._own)
+        """Give way to the installation before this one, or the class its own criterion back; once more does nothing.
+
+        Networks that got ours get back what they had. Where a later installation is in force it stays so.
+        """
+        super().uninstall()
         for reference, ours, own in self._made:
             network = reference()
             if network is not None and getattr(network, "criterion", None) is ours:
                 network.criterion = own  # None: the network makes its own when it needs it
+            for other in installations(self.kind):
+                other._forget(ours, own)
         self._made.clear()
         if self._callbacks is not None and self._meet in self._callbacks:
             self._callbacks.remove(self._meet)
 
-    def _put(self) -> None:
-        def init_criterion(network: Any) -> Criterion:
-            return self._criterion(network, 0, None)
-
-        init_criterion.installation = self  # type: ignore[attr-defined]
-        setattr(self.kind, METHOD, init_criterion)
+    def _forget(self, criterion: Criterion, own: Any) -> None:
+        """What is uninstalled must not come back: what it had replaced does."""
+        self._made = [(network, ours, own if x is criterion else x) for network, ours, x in self._made]
 
     def _criterion(self, network: Any, updates: int, own: Any) -> Criterion:
         made = self._make(network, updates)
@@ -99,20 +91,32 @@ class Installation:
 
     def _meet(self, trainer: Any) -> None:
         """Let a trainer that starts plan each batch's rows before it moves them."""
+        if not self.installed:
+            return
+        teacher = getattr(getattr(trainer, "args", None), "distill_model", None)
+        distilled = bool(teacher) or type(trainer.model).__name__ == "DistillationModel"
+        why = "distillation has losses of its own, which install does not replace; uninstall() for such a run"
+        got = f"{teacher or kind_of(trainer.model)}: {why}"
+        require(not distilled, "distill_model", "none while our criterion is installed", got)
         network = network_of(trainer.model)
-        if not isinstance(network, self.kind) or not self.installed:
+        if not isinstance(network, self.kind):
             return
         if not isinstance(getattr(network, "criterion", None), Criterion):
             network.criterion = network.init_criterion()
         criterion = network.criterion
+        if criterion.compilation is not None:
+            announce_compilation()  # above the bar that tells of progress
         trainer.preprocess_batch = _planning(trainer.preprocess_batch, criterion)
         validator = getattr(trainer, "validator", None)
         if validator is not None:
             validator.preprocess = _planning(validator.preprocess, criterion)
 
 
-def _installed_for(kind: type) -> Installation | None:
-    return getattr(vars(kind).get(METHOD), "installation", None)
+def _init_criterion(kind: type) -> Callable[[Any], Criterion]:
+    def init_criterion(network: Any) -> Criterion:
+        return in_force(kind)._criterion(network, 0, None)
+
+    return init_criterion
 
 
 def _planning(move: Callable[[dict[str, Any]], dict[str, Any]], criterion: Criterion) -> Callable[..., dict[str, Any]]:
@@ -127,10 +131,12 @@ def _planning(move: Callable[[dict[str, Any]], dict[str, Any]], criterion: Crite
 
 def _network_inside(target: Any) -> Any:
     """The network of what `train()` is called on, or what is wrapped around a network."""
+    is_path = isinstance(target, str | os.PathLike)
+    expected = "what train() is called on" + (f": pass YOLO({os.fspath(target)!r})" if is_path else "")
+    require(not is_path, "target", expected, repr(target))
     inner = getattr(target, "model", None)
     if callable(getattr(target, "train", None)) and callable(getattr(inner, METHOD, None)):
         return inner
-    require(
-        not isinstance(inner, str), "target", "a model of a configuration or of weights, not of an exported file", inner
-    )
-    return network_of(target)
+    expected = "a model of a configuration or of weights, not of an exported file"
+    require(not isinstance(inner, str), "target", expected, inner)
+    return network_of(target, "target")

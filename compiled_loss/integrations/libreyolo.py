@@ -15,56 +15,26 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import kind_of, require
-from compiled_loss.integrations.bridge import Compilation
+from compiled_loss.integrations.bridge import Compilation, announce_compilation
 from compiled_loss.integrations.libre_criteria import YOLOX, RTMDet, TwoBranches, YOLOv9
+from compiled_loss.integrations.stacks import Stacked, in_force
 
 _SEAMS = ("on_setup", "train", "on_forward", "_forward_train")
 
 
-class Installation:
+class Installation(Stacked):
     """Trainers of a class train with our loss, until `uninstall()` or the end of a `with`. Made by `install`."""
 
-    def __init__(self, trainer: Any, options: dict[str, Any] | None, *, whole_step: bool) -> None:
-        self.trainer, self.options, self.whole_step = trainer, options, whole_step
-        self.before = {name: vars(trainer).get(name) for name in _SEAMS}
-        self.criteria: list[Any] = []
-        own = {name: getattr(trainer, name) for name in _SEAMS}
-
-        def on_setup(self_: Any) -> None:
-            own["on_setup"](self_)
-            self.attach(self_)
-
-        def train(self_: Any) -> Any:
-            try:
-                return own["train"](self_)
-            finally:
-                self.detach(self_)
-
-        def forward_train(self_: Any, imgs: Tensor, targets: Tensor, polygons: Any = None) -> Any:
-            rows = self_._compiled_loss.rows(targets, (imgs.shape[2], imgs.shape[3]))
-            if self_._compiled_step is not None and torch.is_grad_enabled():
-                return self_._compiled_step(imgs, rows.mark_dynamic())
-            return own["_forward_train"](self_, imgs, rows, polygons)
-
-        trainer.on_setup, trainer.train, trainer._forward_train = on_setup, train, forward_train
-
-    def __enter__(self) -> "Installation":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.uninstall()
-
-    def uninstall(self) -> None:
-        """Leave the class as it was found."""
-        for name, value in self.before.items():
-            if value is not None:
-                setattr(self.trainer, name, value)
-            elif name in vars(self.trainer):
-                delattr(self.trainer, name)
+    def __init__(self, trainer: Any, compilation: Compilation | None, *, whole_step: bool) -> None:
+        self.compilation, self.whole_step = compilation, whole_step
+        self.options = compilation and compilation._asdict()
+        super().__init__(trainer, compilation and compilation.name, lambda: _replacements(trainer))
 
     def attach(self, trainer: Any) -> None:
         """Put our loss in the place of a trainer's own."""
         options = None if self.whole_step else self.options
+        if self.compilation is not None:
+            announce_compilation()
         network = getattr(trainer.model, "module", trainer.model)
         head: Any = getattr(network, "head", None)
         if hasattr(head, "_get_loss_fn"):
@@ -90,13 +60,37 @@ class Installation:
         if self.whole_step:
             trainer._compiled_step = torch.compile(trainer.on_forward, fullgraph=True, **(self.options or {}))
 
-    def detach(self, trainer: Any) -> None:
-        """Take it out again, so that the model is as any other."""
-        network = getattr(trainer.model, "module", trainer.model)
-        for one in (getattr(network, "head", None), getattr(network, "aux_head", None), trainer):
-            for name in ("_get_loss_fn", "get_losses", "_loss_from_head", "_compiled_loss", "_compiled_step"):
-                if one is not None:
-                    vars(one).pop(name, None)
+
+def _replacements(kind: Any) -> dict[str, Any]:
+    """Members of a class of trainers that do as before, with our loss in the place of theirs."""
+    on_setup, train, forward_train = kind.on_setup, kind.train, kind._forward_train
+
+    def with_ours(self_: Any) -> None:
+        on_setup(self_)
+        in_force(kind).attach(self_)
+
+    def train_and_detach(self_: Any) -> Any:
+        try:
+            return train(self_)
+        finally:
+            _detach(self_)
+
+    def forward(self_: Any, imgs: Tensor, targets: Tensor, polygons: Any = None) -> Any:
+        rows = self_._compiled_loss.rows(targets, (imgs.shape[2], imgs.shape[3]))
+        if self_._compiled_step is not None and torch.is_grad_enabled():
+            return self_._compiled_step(imgs, rows.mark_dynamic())
+        return forward_train(self_, imgs, rows, polygons)
+
+    return {"on_setup": with_ours, "train": train_and_detach, "_forward_train": forward}
+
+
+def _detach(trainer: Any) -> None:
+    """Take our loss out again, so that the model is as any other."""
+    network = getattr(trainer.model, "module", trainer.model)
+    for one in (getattr(network, "head", None), getattr(network, "aux_head", None), trainer):
+        for name in ("_get_loss_fn", "get_losses", "_loss_from_head", "_compiled_loss", "_compiled_step"):
+            if one is not None:
+                vars(one).pop(name, None)
 
 
 def install(
@@ -112,7 +106,8 @@ def install(
 
     Its loss becomes part of the graph, and its assignment loops over no image. Rows are read from the trainer's padded
     targets on the host, checked and planned, before the network is called. Validation losses, and the processes that
-    the package starts for several devices, keep the package's own loss.
+    the package starts for several devices, keep the package's own loss. Installed more than once the latest counts;
+    when that is uninstalled, the one before it does again, and after the last one the class's own.
 
     Args:
         trainer: `YOLO9Trainer`, `YOLO9E2ETrainer`, `YOLO9P2Trainer`, `YOLOXTrainer` or `RTMDetTrainer`, the class.
@@ -137,7 +132,7 @@ def install(
     is_one = isinstance(trainer, type) and all(hasattr(trainer, name) for name in _SEAMS)
     require(is_one, "trainer", "a class of LibreYOLO's trainers", kind_of(trainer))
     compilation = Compilation(backend, mode, dynamic).checked(compile=compile, whole_step=whole_step)
-    return Installation(trainer, compilation and compilation._asdict(), whole_step=whole_step)
+    return Installation(trainer, compilation, whole_step=whole_step)
 
 
 def _always(criterion: Any, _device: Any) -> Any:

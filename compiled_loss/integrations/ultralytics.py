@@ -50,7 +50,8 @@ def compiled_criterion(
     Args:
         model: a model whose `model.model[-1]` is its head, on the device where it will train; what DDP, `torch.compile`
             or an average of weights wrap around it is taken off. A `train()` that builds a model of its own: `install`.
-        compile: run the loss as one compiled graph, forward and backward, for every number of objects. A pass without
+        compile: run the loss as one compiled graph, forward and backward, for every number of objects. The first step
+            takes a minute or more then, of which a line on standard error tells, once in a process. A pass without
             gradients, such as a validation, runs eagerly. Where the rows are on the host they are checked and planned
             there (`TargetPlan`), before they go to the device; on a device, which must not be asked, they are only
             padded, and there is room for every anchor in every row.
@@ -110,6 +111,10 @@ def install(
     Replaces `init_criterion` of the class, which a trainer's own model, its average of weights and a resumed run all
     call, so that training and validation use ours, and a schedule goes on. Checkpoints do not name this package.
 
+    It holds for every network of that class in the process. Installed more than once the latest counts; when that is
+    uninstalled, the one before it does again, and after the last one the class's own. A run with `distill_model`
+    is refused when it starts: distillation has losses of its own.
+
     Args:
         target: what `train()` is called on, such as `YOLO("yolo11n.yaml")`; or a network, wrapped or not; or the class
             of networks. Of the first the trainer is met too when it starts: it plans the rows of each batch before they
@@ -127,7 +132,8 @@ def install(
         `Installation`: a context manager with `uninstall()`, and `criteria`, those that were made.
 
     Raises:
-        ValueError: for what has no network with a criterion, or what `compiled_criterion` finds.
+        ValueError: for what has no network with a criterion, for a head that no loss of ours is for where the network
+            is handed over, and else what `compiled_criterion` finds when the network makes its criterion.
 
     Example:
         >>> import torch
@@ -138,13 +144,15 @@ def install(
         ...         self.model = [SimpleNamespace(nc=2, reg_max=16, stride=torch.tensor([8.0, 16.0]))]
         ...     def init_criterion(self):
         ...         return "its own"
-        >>> with install(Network):
-        ...     print(type(Network().init_criterion()).__name__)
-        Criterion
+        >>> with install(Network) as installation:
+        ...     print(type(Network().init_criterion()).__name__, installation)
+        Criterion Installation(Network, eager, 1 criterion made)
         >>> Network().init_criterion()
         'its own'
     """
-    Compilation(backend, mode, dynamic).checked(compile=compile)
+    compilation = Compilation(backend, mode, dynamic).checked(compile=compile)
     options: dict[str, Any] = {"compile": compile, "backend": backend, "mode": mode, "dynamic": dynamic}
     options |= {"distributed": distributed, "plan": plan, "keep_zeros": keep_zeros, "check_values": check_values}
-    return Installation(target, lambda model, updates: compiled_criterion(model, updates=updates, **options))
+    return Installation(
+        target, lambda model, updates: compiled_criterion(model, updates=updates, **options), compilation
+    )

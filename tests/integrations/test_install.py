@@ -1,6 +1,8 @@
 """Our criterion put in the place of a class's own, in a stand-in of a trainer that builds its networks by itself."""
 
 import copy
+import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -9,9 +11,10 @@ import torch
 from torch import nn
 
 from compiled_loss import TargetPlan
+from compiled_loss.integrations.bridge import announce_compilation
 from compiled_loss.integrations.criterion import PLANNED, Criterion
 from compiled_loss.integrations.ultralytics import compiled_criterion, install
-from tests.integrations.stand_ins import example, stand_in
+from tests.integrations.stand_ins import DistillationModel, example, stand_in
 
 
 class Own:
@@ -134,10 +137,11 @@ def test_uninstalled_nothing_is_left():
     trained.criterion = trained.init_criterion()
     again.uninstall()
     again.uninstall()
-    assert kind.init_criterion is own
+    assert installation.installed
     assert network.criterion is before
     assert trained.criterion is None
     installation.uninstall()
+    assert kind.init_criterion is own
     assert wrapper.callbacks["on_train_start"] == []
     assert type(wrapper.train(epochs=0).model.init_criterion()) is Own
 
@@ -159,6 +163,177 @@ def test_networks_in_wrappers_and_trainers_without_callbacks():
         with install(target) as installation:
             assert installation.kind is kind
             assert type(kind().init_criterion()) is Criterion
+
+
+def test_nested_installations_end_one_by_one():
+    kind: Any = network_class()
+    with install(kind) as outer:
+        with install(kind) as inner:
+            assert (outer.installed, inner.installed) == (False, True)
+            kind().init_criterion()
+        assert outer.installed
+        kind().init_criterion()
+    assert [len(x.criteria) for x in (outer, inner)] == [1, 1]
+    assert type(kind().init_criterion()) is Own
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_installations_end_in_either_order(first):
+    kind: Any = network_class()
+    network = kind()
+    network.criterion = own = Own()
+    both = [install(network), install(network)]
+    made = [x.criteria[0] for x in both]
+    assert network.criterion is made[1]
+    assert [x.installed for x in both] == [False, True]
+    ended, left = both[first], both[1 - first]
+    ended.uninstall()
+    assert left.installed
+    assert network.criterion is left.criteria[0]
+    kind().init_criterion()
+    assert (len(left.criteria), len(ended.criteria)) == (2, 1)
+    left.uninstall()
+    assert network.criterion is own
+    assert type(kind().init_criterion()) is Own
+
+
+def test_of_two_installations_for_one_trainer_the_latest_plans_its_rows():
+    wrapper = Wrapper(network_class())
+    first, second = install(wrapper, plan=TargetPlan((320, 320), rows=32, pages=64)), install(wrapper)
+    assert len(wrapper.train().batches[0][PLANNED].labels) == 16
+    second.uninstall()
+    assert len(wrapper.train().batches[0][PLANNED].labels) == 32
+    assert [len(x.criteria) for x in (first, second)] == [2, 2]
+
+
+def test_an_installation_tells_of_itself():
+    kind: Any = network_class()
+    first = install(kind, compile=True)
+    kind().init_criterion()
+    assert repr(first) == "Installation(Network, compiled by inductor, 1 criterion made)"
+    second = install(kind)
+    kind().init_criterion(), kind().init_criterion()
+    assert repr(second) == "Installation(Network, eager, 2 criteria made)"
+    assert repr(first).endswith("1 criterion made, a later one is in force)")
+    second.uninstall()
+    assert repr(second) == "Installation(Network, eager, 2 criteria made, uninstalled)"
+    first.uninstall()
+
+
+@pytest.mark.parametrize("told", ["args", "class"])
+def test_distillation_is_refused_when_it_starts(told):
+    kind = network_class()
+    wrapper, network = Wrapper(kind), kind()
+    args = SimpleNamespace(distill_model="teacher.pt" if told == "args" else None)
+    network = network if told == "args" else DistillationModel(kind(), network)
+    trainer = SimpleNamespace(model=network, args=args, preprocess_batch=dict)
+    with install(wrapper), pytest.raises(ValueError, match=r"^distill_model: .*which install does not replace"):
+        wrapper.callbacks["on_train_start"][0](trainer)
+    assert wrapper.callbacks["on_train_start"] == []
+
+
+def test_a_trainer_without_a_teacher_and_one_of_another_class_are_left_alone():
+    wrapper, other = Wrapper(network_class()), network_class()()
+    with install(wrapper):
+        wrapper.callbacks["on_train_start"][0](SimpleNamespace(model=other, args=SimpleNamespace(distill_model=None)))
+    assert other.criterion is None
+
+
+def head_class(head: Any) -> type:
+    class Network(network_class()):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = [head]
+
+    return Network
+
+
+# As heads that classify, and that match queries.
+@pytest.mark.parametrize("head", [nn.Linear(2, 2), SimpleNamespace(nc=3, num_queries=300)], ids=["linear", "queries"])
+def test_a_head_that_is_none_of_ours_is_refused_at_once(head):
+    kind: Any = head_class(head)
+    for target in (Wrapper(kind), Plain(kind), kind()):
+        with pytest.raises(ValueError, match=r"^target: expected a head of boxes.* without (nc, )?reg_max, stride"):
+            install(target)
+    assert "init_criterion" not in vars(kind)
+    with install(kind), pytest.raises(ValueError, match="model: expected a head of boxes"):
+        kind().init_criterion()
+
+
+def test_what_fails_leaves_the_class_as_it_was():
+    kind: Any = network_class()
+    network = kind()
+    network.criterion, network.args.box = own = Own(), -1.0
+    with pytest.raises(ValueError, match="box"):
+        install(network)
+    assert network.criterion is own[0]
+    assert type(kind().init_criterion()) is Own
+
+
+@pytest.mark.parametrize("given", ["yolo11n.yaml", Path("yolo11n.yaml")], ids=str)
+def test_a_name_of_a_model_is_refused_with_the_line_that_works(given):
+    with pytest.raises(ValueError, match=r"^target: expected what train\(\) is called on: pass YOLO\('yolo11n.yaml'\)"):
+        install(given)
+
+
+def test_an_unknown_backend_is_refused_at_once():
+    for make in (install, compiled_criterion):
+        with pytest.raises(ValueError, match=r"^backend: expected a backend of torch.compile.*got 'inductr'"):
+            make(network_class()(), compile=True, backend="inductr")
+
+
+@pytest.fixture
+def unannounced():
+    """As in a process in which no loss was compiled yet."""
+    announce_compilation.cache_clear()
+    logger = logging.getLogger("compiled_loss")
+    before = logger.level
+    yield logger
+    logger.setLevel(before)
+    announce_compilation()
+
+
+ANNOUNCED = "the first step compiles the loss, which may take a minute or more"
+
+
+def test_a_compilation_is_announced_once(unannounced, capsys):
+    compiled, eager = (compiled_criterion(stand_in(), **x) for x in ({"compile": True, "backend": "eager"}, {}))
+    preds, rows = example()
+    eager(preds, rows)
+    with torch.no_grad():
+        compiled(preds, rows)
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        compiled(preds, rows)
+    assert capsys.readouterr() == ("", f"compiled_loss: {ANNOUNCED}\n")
+
+
+def test_a_trainer_announces_it_when_it_starts(unannounced, capsys):
+    wrapper = Wrapper(network_class())
+    with install(wrapper, compile=True):
+        wrapper.train(epochs=0)
+    assert capsys.readouterr().err == f"compiled_loss: {ANNOUNCED}\n"
+    announce_compilation.cache_clear()
+    with install(wrapper):
+        wrapper.train(epochs=0)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_announcement_goes_where_messages_are_listened_to(unannounced, capsys):
+    told = list[str]()
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(f"{record.levelname} {record.getMessage()}")
+    unannounced.addHandler(handler)
+    try:
+        unannounced.setLevel(logging.INFO)
+        announce_compilation()
+        announce_compilation.cache_clear()
+        unannounced.setLevel(logging.WARNING)
+        announce_compilation()
+    finally:
+        unannounced.removeHandler(handler)
+    assert told == [f"INFO {ANNOUNCED}"]
+    assert capsys.readouterr().err == ""
 
 
 def test_what_has_no_criterion_is_refused():

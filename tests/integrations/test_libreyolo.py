@@ -152,6 +152,27 @@ def test_a_trainer_trains_with_it_and_is_left_as_it_was(options):
     }
 
 
+def test_of_several_installations_the_latest_counts_and_each_can_end_first():
+    model = Network(Head())
+    kind = trainer_of(model)
+    own = dict(vars(kind))
+    with install(kind) as outer:
+        with install(kind) as inner:
+            assert kind().train()["total_loss"].requires_grad
+            assert (len(outer.criteria), len(inner.criteria)) == (0, 1)
+        kind().train()
+        assert (len(outer.criteria), len(inner.criteria)) == (1, 1)
+    first, second = install(kind), install(kind)
+    first.uninstall()
+    trainer = kind()
+    trainer.train()
+    assert trainer.seen == ["setup", Targets]
+    assert repr(second) == "Installation(Trainer, eager, 1 criterion made)"
+    second.uninstall()
+    for name in ("on_setup", "train", "_forward_train"):
+        assert vars(kind).get(name) is own.get(name)
+
+
 def test_all_seams_are_found_and_others_refused():
     class YoloxHead(nn.Module):
         num_classes, strides, use_l1 = 3, [8, 16, 32], False
