@@ -130,7 +130,7 @@ def collect_compiles() -> Iterator[list[Compile]]:
 
 
 @contextlib.contextmanager
-def own_compile_state(backend: str) -> Iterator[None]:
+def own_compile_state(backend: str | Callable[..., Any]) -> Iterator[None]:
     """Compile as in a fresh process, and leave the caller's compiled functions, settings and counters as they were.
 
     Entries of the caller's own compiled functions are out of sight through `isolate_recompiles`; what torch remembers

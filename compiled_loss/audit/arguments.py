@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from compiled_loss.audit.findings import KINDS, Finding
@@ -20,11 +21,19 @@ def calls_of(batches: Any) -> list[tuple[Any, ...]]:
     """The arguments of each call: a tuple holds several, anything else is the only one.
 
     Raises:
-        ValueError: if what was given is one batch rather than several, or none.
+        ValueError: if what was given is one batch rather than several, none, or nothing that can be gone through.
     """
+    __tracebackhide__ = True  # pytest shows the user's own lines alone
     if isinstance(batches, Tensor | Mapping | str):
         raise ValueError(f"batches: expected a sequence of batches, got one {type(batches).__name__}")
-    calls = [x if type(x) is tuple else (x,) for x in batches]
+    try:
+        given = iter(batches)
+    except TypeError:
+        name = "function" if inspect.isroutine(batches) else type(batches).__name__
+        name = "class" if isinstance(batches, type) else name
+        got = f"a {name}; call it" if callable(batches) else name
+        raise ValueError(f"batches: expected a sequence of batches, got {got}") from None
+    calls = [x if type(x) is tuple else (x,) for x in list(given)]
     if not calls:
         raise ValueError("batches: expected at least one, got none")
     return calls
@@ -36,6 +45,7 @@ def check(
     off: set[str],
     allowed: Mapping[str, Any],
     warmup: int,
+    backend: Any,
     tolerance: float | None,
     *,
     exportable: bool,
@@ -45,6 +55,7 @@ def check(
     Raises:
         ValueError: with the name of the argument, what was expected and what came.
     """
+    __tracebackhide__ = True
     others = [x for x in stages if x != "eager"]
     if not callable(function) or inspect.iscoroutinefunction(function):
         raise ValueError(f"function: expected something to call (no coroutine), got {function!r}")
@@ -54,6 +65,9 @@ def check(
         raise ValueError("skip: expected a stage that is left to run, got all of them")
     if warmup < 1:
         raise ValueError(f"warmup: expected at least 1, got {warmup}")
+    if not callable(backend) and backend not in torch.compiler.list_backends(exclude_tags=()):
+        expected = "a backend of torch.compile, such as 'inductor' or 'aot_eager', or a function"
+        raise ValueError(f"backend: expected {expected}, got {backend!r}")
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"tolerance: expected None or at least 0, got {tolerance}")
     for name, reason in allowed.items():

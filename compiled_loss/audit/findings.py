@@ -14,6 +14,9 @@ KINDS: Mapping[str, str] = {
     "export": "torch.export or ONNX cannot take the function, or the exported graph gives other numbers",
 }
 
+# The end of a graph break's message.
+FALLS_BACK = " (the whole function falls back to eager)"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -136,13 +139,25 @@ class Audited:
 
 
 def merge(findings: list[Finding]) -> list[Finding]:
-    """Findings of the same kind on the same line become one, with all its batches and how often it showed."""
+    """Findings of the same kind on the same line become one, with all its batches and how often it showed.
+
+    Example:
+        >>> line = Place("loss.py", 3, "loss", "x.item()")
+        >>> once = Finding("graph-break", "item()", "", line, batches=(0,))
+        >>> loop = Finding("graph-break", f"item(){FALLS_BACK}", "", line, batches=(1,))
+        >>> [(x.message, x.batches, x.count) for x in merge([once, loop])]
+        [('item() (the whole function falls back to eager)', (0, 1), 2)]
+    """
     merged: dict[tuple[object, ...], Finding] = {}
     for x in findings:
-        # The guards of a recompile grow from one to the next, and errors differ.
-        key = x.kind, x.phase, x.place, "" if x.kind in ("recompile", "mismatch") and x.place else x.message
+        # The guards of a recompile grow from one to the next, and errors differ. A break in a loop takes the whole
+        # function, and the same one outside a loop not.
+        same = "" if x.kind in ("recompile", "mismatch") and x.place else x.message.removesuffix(FALLS_BACK)
+        key = x.kind, x.phase, x.place, same
         if key in merged:
             first = merged[key]
-            x = replace(first, batches=tuple(sorted({*first.batches, *x.batches})), count=first.count + x.count)
+            message = x.message if x.message.endswith(FALLS_BACK) else first.message
+            batches = tuple(sorted({*first.batches, *x.batches}))
+            x = replace(first, message=message, batches=batches, count=first.count + x.count)
         merged[key] = x
     return list(merged.values())

@@ -47,7 +47,7 @@ def audit(
     backward: bool = True,
     exportable: bool = False,
     warmup: int = 2,
-    backend: str = "inductor",
+    backend: str | Callable[..., Any] = "inductor",
     dynamic: bool | None = None,
     tolerance: float | None = None,
     skip: Iterable[str] = (),
@@ -83,7 +83,7 @@ def audit(
         `AuditReport`; `print(report)`, `report.raise_if_failed()`, `report.to_html(path)`.
 
     Raises:
-        ValueError: for no batches, an unknown stage or kind, or an allowance without a reason.
+        ValueError: for no batches, an unknown stage, kind or backend, or an allowance without a reason.
 
     Example:
         >>> def mean_of_positive(x):
@@ -92,8 +92,9 @@ def audit(
         >>> report.ok, sorted(report.counts())
         (False, ['dynamic-size', 'graph-break'])
     """
+    __tracebackhide__ = True
     off, allowed, calls = names_of(skip), dict(allow or {}), calls_of(batches)
-    check(function, STAGES, off, allowed, warmup, tolerance, exportable=exportable)
+    check(function, STAGES, off, allowed, warmup, backend, tolerance, exportable=exportable)
     plain = without_compile(function)
     state = reachable(plain, _others(calls))
     finder = Finder(names_of(packages))

@@ -3,7 +3,9 @@
 import sys
 
 import pytest
+import torch
 
+from compiled_loss import __version__
 from compiled_loss.__main__ import main
 from compiled_loss.audit.command import FAILED
 from tests.audit.users_file import run
@@ -40,6 +42,7 @@ def test_a_function_that_leaves_python_is_no_clean_function(mine, capsys):
         ("{mine}:quiet", ("--batches", "one_tensor"), "batches: expected a sequence of batches, got one Tensor"),
         ("{mine}:quiet", ("--batches", "one_dict"), "batches: expected a sequence of batches, got one dict"),
         ("{mine}:quiet", ("--batches", "broken_batches"), "RuntimeError: no more data"),
+        ("{mine}:quiet", ("--backend", "inductr"), "compiled_loss: --backend: expected a backend of torch.compile"),
         ("{mine}:quiet", ("--warmup", "0"), "compiled_loss: --warmup: expected at least 1, got 0"),
         ("{mine}:quiet", ("--allow", "snyc=typo"), "compiled_loss: --allow: expected a kind among"),
         ("{mine}:quiet", ("--allow", "sync= "), "compiled_loss: --allow: expected a reason for 'sync'"),
@@ -107,3 +110,10 @@ def test_a_wrong_command_line_gives_status_2(arguments, capsys):
         main(arguments)
     assert left.value.code == FAILED
     assert "usage: python -m compiled_loss" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert not left.value.code
+    assert capsys.readouterr().out == f"compiled_loss {__version__}, torch {torch.__version__}\n"

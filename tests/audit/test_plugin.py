@@ -71,6 +71,20 @@ def test_page_cannot_be_written(graph_audit, monkeypatch):
 def test_wrong_use(graph_audit):
     with pytest.raises(ValueError, match="batches: expected at least one"):
         graph_audit(clean, [])
+
+
+def batches():
+    yield torch.ones(2)
+    raise ValueError("no more data")
+
+
+@pytest.mark.parametrize("options", [{"batches": batches}, {"batches": []}, {"skip": "brakes"}, {"backend": "none"}])
+def test_mistake(graph_audit, options):
+    graph_audit(clean, **{"batches": [torch.ones(2)], **options})
+
+
+def test_broken_batches(graph_audit):
+    graph_audit(clean, batches())
 """
 
 
@@ -98,6 +112,20 @@ def test_a_finding_fails_the_test_with_the_report_and_no_traceback(session):
     assert "return x * x.sum().item()" in session[0]
     assert "FAILED: 1 graph-break" in session[0]
     assert "pytest_plugin.py" not in session[0]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_mistake_in_a_call_shows_the_tests_own_lines_alone(session, number):
+    told = session[0].partition(f"_ test_mistake[options{number}] _")[2].partition("\n____")[0]
+    assert "graph_audit(clean, **" in told
+    assert "E       ValueError: " in told
+    assert "compiled_loss" not in told
+
+
+def test_an_error_of_the_batches_shows_their_line(session):
+    told = session[0].partition("_ test_broken_batches _")[2].partition("\n____")[0]
+    assert 'raise ValueError("no more data")' in told
+    assert "compiled_loss" not in told
 
 
 def test_a_stage_that_had_to_stop_fails_the_test(session):

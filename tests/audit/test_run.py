@@ -11,6 +11,7 @@ from compiled_loss import torch_private
 from compiled_loss.audit import STAGES, audit
 
 FAST: dict[str, Any] = {"backend": "aot_eager"}
+BREAKS: dict[str, Any] = {"skip": ["device", "recompiles", "numbers", "cudagraphs", "gpu"]}
 
 
 def clean(x):
@@ -172,6 +173,48 @@ def test_a_single_name_may_be_skipped_and_any_kind_allowed():
     assert report.ok
 
 
+def test_a_bad_argument_is_refused_before_any_stage():
+    lines = []
+    with pytest.raises(ValueError, match="backend: expected"):
+        audit(clean, learnt(3), backend="inductr", progress=lines.append)
+    assert not lines
+
+
+def test_a_backend_may_be_a_function_or_one_for_debugging():
+    graphs = []
+
+    def plain(graph, _):
+        graphs.append(graph)
+        return graph
+
+    for backend in (plain, "eager"):
+        report = audit(clean, learnt(2, 3, 4), backend=backend, skip=["device", "gpu"])
+        assert report.ok, str(report)
+        told = "the graphs of backend 'plain' are out of sight"
+        assert any(x.note == told for x in report.stages) == (backend is plain)
+    assert graphs
+
+
+def helper(x):
+    return x * x.sum().item()
+
+
+def breaks_in_a_loop_and_outside(x):
+    y = helper(x)
+    for _ in range(2):
+        y = y + helper(y)
+    return y
+
+
+def test_one_break_inside_and_outside_a_loop_is_one_finding():
+    report = audit(breaks_in_a_loop_and_outside, [torch.ones(3), torch.ones(4)], **BREAKS)
+    (found,) = report.findings
+    assert found.place is not None
+    assert (found.place.function, found.batches) == ("helper", (0, 1))
+    assert found.count > 2
+    assert found.message.endswith("(the whole function falls back to eager)")
+
+
 def test_a_batch_that_is_a_list_is_explained():
     report = audit(lambda x, y: x + y, [[torch.ones(3), torch.ones(3)]], **FAST)
     assert "a batch that is a list is one argument, a tuple is several" in outcome(report, "eager").note
@@ -207,6 +250,11 @@ def test_progress_tells_each_stage():
         ({"skip": [x for x in STAGES if x != "eager"]}, "skip: expected a stage that is left to run"),
         ({"batches": torch.ones(3)}, "batches: expected a sequence of batches, got one Tensor"),
         ({"batches": {"x": torch.ones(3)}}, "batches: expected a sequence of batches, got one dict"),
+        ({"batches": learnt}, "^batches: expected a sequence of batches, got a function; call it$"),
+        ({"batches": dict}, "^batches: expected a sequence of batches, got a class; call it$"),
+        ({"batches": 3}, "^batches: expected a sequence of batches, got int$"),
+        ({"backend": "inductr"}, "^backend: expected a backend of torch.compile, .*, got 'inductr'$"),
+        ({"backend": None}, "^backend: expected a backend of torch.compile, .*, got None$"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -212,7 +212,8 @@ def test_an_installation_tells_of_itself():
     kind().init_criterion()
     assert repr(first) == "Installation(Network, compiled by inductor, 1 criterion made)"
     second = install(kind)
-    kind().init_criterion(), kind().init_criterion()
+    for _ in range(2):
+        kind().init_criterion()
     assert repr(second) == "Installation(Network, eager, 2 criteria made)"
     assert repr(first).endswith("1 criterion made, a later one is in force)")
     second.uninstall()

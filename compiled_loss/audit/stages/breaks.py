@@ -2,7 +2,7 @@
 
 import re
 
-from compiled_loss.audit.findings import Finding
+from compiled_loss.audit.findings import FALLS_BACK, Finding
 from compiled_loss.audit.places import below_audit
 from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.subject import Result, Subject, finding, first_line
@@ -51,7 +51,7 @@ def _finding(subject: Subject, broken: Break, batch: int) -> Finding:
     gb_type, explanation = _reason(broken)
     message = f"{gb_type}: {explanation}" if explanation else gb_type
     if broken.skips_frame:
-        message += " (the whole function falls back to eager)"
+        message += FALLS_BACK
     return finding("graph-break", message, where, batch, detail=broken.reason.strip())
 
 

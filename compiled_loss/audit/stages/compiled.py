@@ -185,5 +185,6 @@ def compare_numbers(run: CompiledRun) -> Result:
 def find_cudagraph_refusals(run: CompiledRun) -> Result:
     """Operators that CUDA graphs refuse, among the compiled graphs' nodes."""
     if run.subject.backend not in VISIBLE:
-        return Result([], skipped=f"the graphs of backend {run.subject.backend!r} are out of sight")
+        name = getattr(run.subject.backend, "__name__", run.subject.backend)
+        return Result([], skipped=f"the graphs of backend {name!r} are out of sight")
     return Result(run.refused, run.stopped)

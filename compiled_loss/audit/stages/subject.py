@@ -40,7 +40,7 @@ class Subject:
     finder: Finder
     backward: bool
     warmup: int
-    backend: str
+    backend: str | Callable[..., Any]
     dynamic: bool | None
     tolerance: float | None
     note: str = ""
