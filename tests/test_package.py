@@ -40,7 +40,7 @@ FLOORS = {
     "exporting": 5,
     "api": 6,
     "__init__": 7,
-    "__main__": 7,
+    "__main__": 8,
 }
 WITHIN_A_FLOOR = {
     ("pages", "ragged"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import check_integer, check_shape, require, whole_number
-from compiled_loss.data.rows import rounded_rows
+from compiled_loss.data.rows import check_kind, rounded_rows
 from compiled_loss.data.targets import CAPACITIES, IMAGE_FIELDS, ROW_FIELDS, Targets, check_structure
 from compiled_loss.ragged import fill, positions
 
@@ -97,6 +97,7 @@ class PaddedTargets(NamedTuple):
             Traceback (most recent call last):
             ValueError: slots: expected at least 2, the objects of image 0, got 1
         """
+        check_kind(targets, "targets")
         check_structure(targets, "targets")
         batch_size = whole_number("batch_size", batch_size)
         for name in IMAGE_FIELDS:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from compiled_loss.assign.regions import Region, check_region
-from compiled_loss.checks import check_strides, finite_number, kind_of, require, true_or_false, whole_number, whole_pair
+from compiled_loss.checks import check_strides, finite_number, require, true_or_false, whole_number, whole_pair
 from compiled_loss.data.needs import mask_size, needed_pages, needed_tiles, with_room
 from compiled_loss.data.padded import SLOT_STEP, PaddedTargets
-from compiled_loss.data.rows import join_images, map_rows, next_power_of_two, pad_rows, rounded_rows
+from compiled_loss.data.rows import check_kind, join_images, map_rows, next_power_of_two, pad_rows, rounded_rows
 from compiled_loss.data.targets import Targets
 
 # Of pages: not 0 or 1, which torch takes for constants, and not a bucket for every few.
@@ -142,7 +142,7 @@ class TargetPlan:
         margin = finite_number("margin", margin)
         images, size = [], None
         for one in targets:
-            require(isinstance(one, Targets), f"targets[{len(images)}]", "Targets", type(one).__name__)
+            check_kind(one, f"targets[{len(images)}]", "Targets")
             size = mask_size(one) if not images else size
             # Masks would be the whole data set's.
             images.append(one._replace(masks=None, index_map=None, class_map=None))
@@ -194,7 +194,7 @@ class TargetPlan:
             >>> planned.counts, planned.labels.shape, planned.pages.shape
             (tensor([1, 2]), torch.Size([2, 8]), torch.Size([2, 16]))
         """
-        require(isinstance(targets, Targets), "targets", "Targets, flat rows", kind_of(targets))
+        check_kind(targets, "targets")
         targets.validate(batch_size, self.num_classes)
         order = torch.argsort(targets.batch_idx, stable=True)
         order = order[int((targets.batch_idx < 0).sum()) :]

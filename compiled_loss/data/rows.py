@@ -17,6 +17,22 @@ from compiled_loss.data.targets import IMAGE_FIELDS, ROW_FIELDS, Targets, check_
 _OPTIONAL = (*ROW_FIELDS[3:], *IMAGE_FIELDS)
 
 
+def check_kind(value: Any, argument: str, expected: str = "Targets, flat rows") -> None:
+    """Check that something is `Targets`.
+
+    Raises:
+        ValueError: for anything else; of a list or a dict, with what makes `Targets` of such.
+
+    Example:
+        >>> check_kind([], "targets", "Targets")
+        Traceback (most recent call last):
+        ValueError: targets: expected Targets, got list; see sources.from_torchvision or sources.from_yolo
+    """
+    if not isinstance(value, Targets):
+        hint = "; see sources.from_torchvision or sources.from_yolo" if isinstance(value, list | dict) else ""
+        require(False, argument, expected, kind_of(value) + hint)
+
+
 def map_rows(targets: Targets, function: Callable[[Tensor], Tensor]) -> Targets:
     """The targets with every field that has one entry a row changed by a function; the others as they are.
 
@@ -59,7 +75,7 @@ def pad_rows(
         >>> len(pad_rows(t).labels)
         16
     """
-    require(isinstance(targets, Targets), "targets", "Targets, flat rows", kind_of(targets))
+    check_kind(targets, "targets")
     given = len(targets.batch_idx)
     multiple_of, power_of_two = whole_number("multiple_of", multiple_of), true_or_false("power_of_two", power_of_two)
     rows = rounded_rows(given, multiple_of, power_of_two) if rows is None else whole_number("rows", rows)
@@ -85,7 +101,7 @@ def join_images(images: Sequence[Targets], argument: str) -> Targets:
     require(len(images) > 0, argument, "at least one image", "none")
     for i, image in enumerate(images):
         name = f"{argument}[{i}]"
-        require(isinstance(image, Targets), name, "Targets", type(image).__name__)
+        check_kind(image, name, "Targets")
         check_structure(image, name)
         require(not image.batch_idx.any(), name, "one image's rows (batch_idx 0), no padding", image.batch_idx.tolist())
         for field in _OPTIONAL:

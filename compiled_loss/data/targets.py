@@ -159,7 +159,6 @@ def check_structure(targets: "Targets", argument: str) -> None:
     Raises:
         ValueError: naming the field as `argument.field`.
     """
-    require(isinstance(targets, Targets), argument, "Targets, flat rows", type(targets).__name__)
     batch_idx, labels, boxes, keypoints = targets[:4]
     check_shape(f"{argument}.batch_idx", batch_idx, ["N"])
     rows = batch_idx.shape[0]

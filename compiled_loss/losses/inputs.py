@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from compiled_loss.checks import check_floating, check_same_device, check_shape, finite_number, kind_of, require
+from compiled_loss.data.rows import check_kind
 from compiled_loss.data.targets import Targets, check_structure
 from compiled_loss.losses.fields import Map
 from compiled_loss.losses.parts import Extra, Term
@@ -67,7 +68,7 @@ def check_inputs(predictions: Predictions, targets: Targets, maps: Sequence[Map]
         ValueError: naming the argument, what was expected and what came.
     """
     check_predictions(predictions, maps, strides)
-    require(isinstance(targets, Targets), "targets", "Targets or PaddedTargets", type(targets).__name__)
+    check_kind(targets, "targets", "Targets or PaddedTargets")
     check_structure(targets, "targets")
     check_same_device(**{"predictions.scores": predictions.scores, "targets": targets.batch_idx})
 

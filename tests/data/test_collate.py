@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from compiled_loss import DetectionLoss, Predictions
 from compiled_loss.data.collation import collate
 from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.rows import pad_rows
@@ -59,6 +60,39 @@ def test_it_is_the_collate_fn_of_a_data_loader(workers):
     first, second = loader
     check_batch(first, [0, 1, 2])
     check_batch(second, [3, 4, 5])
+
+
+@pytest.mark.parametrize("picks", [(3, 0, 2), (0, 4), (1,)], ids=str)
+def test_without_a_plan_rows_are_joined_as_they_are(picks):
+    samples = [Samples()[i] for i in picks]
+    images, targets = next(iter(DataLoader(samples, batch_size=8, collate_fn=collate)))  # type: ignore[arg-type]
+    assert images[:, 0, 0, 0].tolist() == list(picks)
+    assert targets.batch_idx.tolist() == [i for i, n in enumerate(picks) for _ in range(n % 4)]
+    assert targets.labels.tolist() == [n for n in picks for _ in range(n % 4)]
+    assert (targets.pages, targets.is_sorted, int(targets.rows)) == (None, True, len(targets.labels))
+    assert targets.validate(len(picks)) is targets
+    _, padded = collate(samples, padded=True)
+    assert padded.counts.tolist() == [n % 4 for n in picks]
+    assert padded.labels.shape == (len(picks), 8)
+
+
+def test_a_loss_reads_what_is_joined_without_a_plan_as_what_is_planned():
+    samples = [Samples()[i] for i in (3, 0, 2)]
+    criterion = DetectionLoss(6, strides=(8, 16))
+    predictions = Predictions(torch.randn(3, 64, 40), torch.randn(3, 6, 40), ((4, 8), (2, 4)))
+    (_, joined), (_, planned) = collate(samples), collate(samples, PLAN)
+    torch.testing.assert_close(criterion(predictions, joined).total, criterion(predictions, planned).total)
+
+
+def test_without_a_plan_images_and_values_are_still_checked():
+    with pytest.raises(ValueError, match=r"samples\[1\]: expected an image \[3, 32, 64\]"):
+        collate([Samples()[0], (torch.zeros(3, 64, 32), objects(1))])
+    with pytest.raises(ValueError, match=r"samples\[0\]: expected shape \[channels, H, W\]"):
+        collate([(torch.zeros(32, 64), objects(1))])
+    with pytest.raises(ValueError, match=r"Targets.labels: expected a class id .*\(image 0\)"):
+        collate([(torch.zeros(3, 32, 64), objects(2, label=-1))])
+    with pytest.raises(ValueError, match=r"samples\[0\]: expected Targets, got dict; see sources.from_torchvision or"):
+        collate([(torch.zeros(3, 32, 64), {"boxes": 1})])  # type: ignore[list-item]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")

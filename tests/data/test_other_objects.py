@@ -18,7 +18,7 @@ PLACE = torch.tensor([0, 0])
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: PLAN.apply([ROWS]), "targets: expected Targets, flat rows, got list"),
+        (lambda: PLAN.apply([ROWS]), "targets: expected Targets, flat rows, got list; see sources.from_torchvision or"),
         (lambda: PLAN.apply({"boxes": ROWS.boxes}), "targets: expected Targets, flat rows, got dict"),
         (
             lambda: PLAN.apply(PLAN.apply(ROWS, 1, padded=True)),

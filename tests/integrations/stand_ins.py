@@ -19,17 +19,6 @@ def stand_in(num_classes: int = 3, reg_max: int = 16, kpt_shape: Any = None, **a
     return SimpleNamespace(model=[nn.Identity(), head], args=SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, pose=12.0))
 
 
-class DistillationModel(nn.Module):
-    """What trainers make of two networks for `distill_model=`: it has no `model`, and losses of its own."""
-
-    def __init__(self, teacher: nn.Module, student: nn.Module) -> None:
-        super().__init__()
-        self.teacher_model, self.student_model = teacher, student
-
-    def init_criterion(self) -> Any:
-        return "its own"
-
-
 def stand_in_of(case: Case) -> Any:
     """A model with the case's head."""
     raw = next(x for _, x in branches_of(case.raw))

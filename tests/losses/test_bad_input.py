@@ -8,6 +8,7 @@ import torch
 from compiled_loss import BinaryCrossEntropy, DetectionLoss, PoseLoss, Predictions, Targets, TaskAligned
 
 GRIDS = ((4, 4), (2, 2))
+SOURCES = "; see sources.from_torchvision or sources.from_yolo"
 WEIGHTS = torch.ones(3)
 
 
@@ -113,7 +114,9 @@ def test_wrong_keypoints_are_refused(changes, message):
     ("changed", "message"),
     [
         ({"predictions": None}, "predictions: expected Predictions, got NoneType"),
-        ({"targets": {}}, "targets: expected Targets or PaddedTargets, got dict"),
+        ({"targets": {}}, rf"^targets: expected Targets or PaddedTargets, got dict{SOURCES}$"),
+        ({"targets": [{}]}, rf"^targets: expected Targets or PaddedTargets, got list{SOURCES}$"),
+        ({"targets": Targets}, "^targets: expected Targets or PaddedTargets, got the class Targets$"),
     ],
 )
 def test_arguments_of_another_type_are_named(changed, message):
