@@ -16,10 +16,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from demo.parts import ASSIGNERS, CLASS_TERMS, UPRIGHT
-from demo.run import run
-from demo.settings import parse
-from rich.console import Console
+from demo.needs import end_without
+
+try:
+    from demo.parts import ASSIGNERS, CLASS_TERMS, UPRIGHT
+    from demo.run import run
+    from demo.settings import parse
+    from rich.console import Console
+except ModuleNotFoundError as error:
+    end_without(error)
 
 HEADER = ["", "AP", "AP at 0.50", "seconds"]
 

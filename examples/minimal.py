@@ -8,12 +8,17 @@ Coloured rectangles on noise, found by three small levels of convolutions. Needs
 import argparse
 from pathlib import Path
 
-import torch
-from PIL import Image, ImageDraw
-from torch import Tensor, nn
+try:
+    import torch
+    from PIL import Image, ImageDraw
+    from torch import Tensor, nn
 
-from compiled_loss import DetectionLoss, Detections, Predictions, Targets
-from compiled_loss.overlaps import iou
+    from compiled_loss import DetectionLoss, Detections, Predictions, Targets
+    from compiled_loss.overlaps import iou
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f"error: {error.name} is not installed; from the project's folder: pip install '.[demo]'"
+    ) from None
 
 SIZE, STRIDES, CLASSES, BINS, BATCH = 128, (8, 16, 32), 3, 16, 8
 COLOURS = torch.tensor([[0.9, 0.2, 0.2], [0.2, 0.8, 0.3], [0.3, 0.4, 0.9]])
@@ -60,7 +65,10 @@ class Detector(nn.Module):
 
 def draw(image: Tensor, found: Detections, b: int) -> Image.Image:
     """One picture, with what is sure and overlaps no better box; with torchvision, `suppress` does that."""
-    picture, kept = Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()), []
+    picture, kept = (
+        Image.frombytes("RGB", (SIZE, SIZE), bytes((image * 255).byte().permute(1, 2, 0).flatten().tolist())),
+        [],
+    )
     for box, score, label in zip(found.boxes[b], found.scores[b], found.labels[b], strict=True):  # best first
         if score > 0.3 and all(iou(box, other) < 0.5 for other in kept):
             kept.append(box)

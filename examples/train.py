@@ -11,10 +11,15 @@ from __future__ import annotations
 
 import sys
 
-from demo.labels import DataError
-from demo.run import INTERRUPTED, run
-from demo.settings import parse
-from rich.console import Console
+from demo.needs import end_without
+
+try:
+    from demo.labels import DataError
+    from demo.run import INTERRUPTED, run
+    from demo.settings import parse
+    from rich.console import Console
+except ModuleNotFoundError as error:
+    end_without(error)
 
 
 def main(arguments: list[str] | None = None) -> int:
