@@ -44,6 +44,7 @@ PAGES = {
     "export": ROOT / "export" / "README.md",
     "audit": HERE / "audit.md",
     "speed": HERE / "speed.md",
+    "lucid": HERE / "lucid.md",
     "traps": HERE / "traps.md",
     "provenance": HERE / "provenance.md",
 }
