@@ -66,6 +66,11 @@ def test_the_audit_finds_one_graph_without_waits():
     audit(plain.loss, given, warmup=1, backend="aot_eager", tolerance=1e-5).raise_if_failed()
 
 
+def test_an_unknown_backend_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"^backend: expected a backend of torch\.compile"):
+        criterion(compile=True, backend="inductr")
+
+
 def test_a_pass_without_gradients_is_eager():
     batch, compiled = make_batch(0, (4, 0, 3)), criterion(compile=True, backend=lambda *_: pytest.fail("it compiled"))
     with torch.no_grad():
