@@ -106,9 +106,9 @@ def install(
     keep_zeros: bool = True,
     check_values: bool = True,
 ) -> Installation:
-    """Let models of a class make our criterion instead of their own: one line before `train()`.
+    """Train networks of a class with our criterion instead of their own: one line before `train()`.
 
-    Replaces `init_criterion` of the class, which a trainer's own model, its average of weights and a resumed run all
+    Replaces `init_criterion` of the class, which the network that a trainer builds, its EMA and a resumed run all
     call, so that training and validation use ours, and a schedule goes on. Checkpoints do not name this package.
 
     It holds for every network of that class in the process. Installed more than once the latest counts; when that is
@@ -117,12 +117,13 @@ def install(
 
     Args:
         target: what `train()` is called on, such as `YOLO("yolo11n.yaml")`; or a network, wrapped or not; or the class
-            of networks. Of the first the trainer is met too when it starts: it plans the rows of each batch before they
-            go to a device, which need not be asked then. A network's own criterion is replaced at once.
+            of networks. With the first, the rows of each batch are also planned before the trainer moves them to a
+            device, which then need not be asked. A network's own criterion is replaced at once.
         compile: as for `compiled_criterion`, like all that follows.
         backend: as for `torch.compile`.
         mode: as for `torch.compile`.
-        dynamic: as for `torch.compile`.
+        dynamic: as for `compiled_criterion`, but None without a mode is True: with the last, smaller batch of an epoch
+            and with multi-scale training sizes change, and a graph that is open from the start saves a second one.
         distributed: average the normaliser over ranks.
         plan: numbers that every batch is given.
         keep_zeros: count the anchors of alignment 0 that the model's own criterion counts.
@@ -151,6 +152,7 @@ def install(
         'its own'
     """
     compilation = Compilation(backend, mode, dynamic).checked(compile=compile)
+    dynamic = True if compile and (mode, dynamic) == (None, None) else dynamic
     options: dict[str, Any] = {"compile": compile, "backend": backend, "mode": mode, "dynamic": dynamic}
     options |= {"distributed": distributed, "plan": plan, "keep_zeros": keep_zeros, "check_values": check_values}
     return Installation(

@@ -9,6 +9,7 @@ import torch
 from compiled_loss import TargetPlan
 from compiled_loss.integrations.criterion import PLANNED, Criterion
 from compiled_loss.integrations.ultralytics import compiled_criterion, install
+from compiled_loss.torch_private import collect_compiles
 from tests.integrations.stand_in_trainers import Own, Plain, Wrapper, network_class
 from tests.integrations.stand_ins import example, stand_in
 
@@ -144,3 +145,20 @@ def test_an_installation_tells_of_itself():
     second.uninstall()
     assert repr(second) == "Installation(Network, eager, 2 criteria made, uninstalled)"
     first.uninstall()
+
+
+def test_another_number_of_images_compiles_nothing():
+    kind: Any = network_class()
+    with install(kind, compile=True, backend="aot_eager"):
+        criterion = kind().init_criterion()
+    seen = []
+    # Not first as many as there are classes, or sides of a box: torch would take these sizes for one.
+    for counts in ((1, 0, 3, 2, 2), (2, 5), (4, 0, 3, 1)):
+        preds, batch = example(1, counts)
+        maps = [x.requires_grad_() for name, x in preds.items() if name != "feats"]
+        with collect_compiles() as compiles:
+            criterion(preds, batch)[0].sum().backward()
+        seen.append(len(compiles))
+        assert all(x.grad is not None for x in maps)
+    assert seen[0] > 0
+    assert seen[1:] == [0, 0]
