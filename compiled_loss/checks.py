@@ -1,7 +1,4 @@
-"""Checks at the public edge: of static facts (rank, shape, dtype, device), and of the settings of a constructor.
-
-None reads a value of a batch.
-"""
+"""Checks at the public edge, of static facts and settings of a constructor: none reads a value of a batch."""
 
 import inspect
 import math
@@ -196,6 +193,8 @@ def check_part(argument: str, value: Any, *takes: str) -> None:
     is_class = isinstance(value, type)
     got = kind_of(value) if is_class else repr(value)
     require(callable(value) and not is_class, argument, "a function, or an object that is called like one", got)
+    if not takes or torch.compiler.is_compiling():  # made within a graph: no tracer follows `inspect`
+        return
     try:
         signature = inspect.signature(value.forward if isinstance(value, torch.nn.Module) else value)
     except (TypeError, ValueError):  # of what is written in C
@@ -203,8 +202,8 @@ def check_part(argument: str, value: Any, *takes: str) -> None:
     try:
         signature.bind(*takes)
     except TypeError:
-        expected = f"a function of ({', '.join(takes)}), see compiled_loss.parts"
-        require(not takes, argument, expected, f"{getattr(value, '__name__', type(value).__name__)}{signature}")
+        got = f"{getattr(value, '__name__', type(value).__name__)}{signature}"
+        require(False, argument, f"a function of ({', '.join(takes)}), see compiled_loss.parts", got)
 
 
 def whole_pair(argument: str, value: Any, expected: str) -> tuple[int, int]:

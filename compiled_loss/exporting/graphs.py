@@ -74,18 +74,18 @@ class Graph(nn.Module):
         about sums of nothing too.
         """
         unknown: Tensor | int = 0
-        if for_any_runtime():
-            labels, boxes, batch_idx = (tensors[name] for name in ("cls", "boxes", "batch_idx"))
-            strange = (labels < 0) | (labels >= main_loss(self.loss).num_classes)
-            none = torch.where(strange[:, None], -1.0, boxes)
-            tensors = {**tensors, "cls": torch.where(strange, 0, labels), "boxes": none}
-            unknown = (strange & (batch_idx >= 0) & (batch_idx < images)).sum()
         fields: dict[str, Tensor] = {}
         for port in target_ports(self.loss, self.setting):
             x = tensors[port.name]
             if for_any_runtime() and port.shape[0] == "N":
                 x = torch.cat([x, x.new_full((1, *x.shape[1:]), -1 if port.name == "batch_idx" else 0)])
             fields[_FIELDS.get(port.name, port.name)] = x
+        if for_any_runtime():
+            labels, batch_idx = fields["labels"], fields["batch_idx"]
+            strange = (labels < 0) | (labels >= main_loss(self.loss).num_classes)
+            fields["labels"] = torch.where(strange, 0, labels)
+            fields["boxes"] = torch.where(strange[:, None], -1.0, fields["boxes"])
+            unknown = (strange & (batch_idx >= 0) & (batch_idx < images)).sum()
         room = {"pages": self.setting.pages, "mask_tiles": self.setting.mask_tiles}
         return Targets(**fields, **room), unknown  # type: ignore[arg-type]
 

@@ -115,7 +115,7 @@ class Terms(Extra):
             {"assigner": TwoArguments()},
             r"assigner: expected a function of \(pairs\), .*, got TwoArguments\(pairs, more\)",
         ),
-        ({"assigner": SlotsAsText(None)}, "assigner.slots: expected an integer of at least 1, got 10"),
+        ({"assigner": SlotsAsText(None)}, "assigner.slots: expected an integer of at least 1, got '10'"),
         ({"assigner": RegionAsText(None)}, "assigner.region: expected a region, .* got str"),
     ],
 )
