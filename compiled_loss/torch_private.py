@@ -169,6 +169,19 @@ def own_compile_state(backend: str | Callable[..., Any]) -> Iterator[None]:
             counters.update(counted)
 
 
+def check_backend(backend: Any) -> None:
+    """Check that `torch.compile` knows a backend; it would say so at the first call.
+
+    Raises:
+        ValueError: for the name of none.
+    """
+    __tracebackhide__ = True  # pytest shows the user's own lines alone
+    # Looked up for names alone: it takes torch's compiler to be imported.
+    if not callable(backend) and backend not in torch.compiler.list_backends(exclude_tags=()):
+        expected = "a backend of torch.compile, such as 'inductor' or 'aot_eager', or a function"
+        raise ValueError(f"backend: expected {expected}, got {backend!r}")
+
+
 def isolated_compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """`torch.compile` that shares no cache entry with any other; before torch 2.13 all caches are reset instead."""
     import torch._dynamo  # noqa: PLC0415

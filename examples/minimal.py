@@ -65,10 +65,8 @@ class Detector(nn.Module):
 
 def draw(image: Tensor, found: Detections, b: int) -> Image.Image:
     """One picture, with what is sure and overlaps no better box; with torchvision, `suppress` does that."""
-    picture, kept = (
-        Image.frombytes("RGB", (SIZE, SIZE), bytes((image * 255).byte().permute(1, 2, 0).flatten().tolist())),
-        [],
-    )
+    pixels = (image * 255).byte().permute(1, 2, 0).flatten().tolist()
+    picture, kept = Image.frombytes("RGB", (SIZE, SIZE), bytes(pixels)), []
     for box, score, label in zip(found.boxes[b], found.scores[b], found.labels[b], strict=True):  # best first
         if score > 0.3 and all(iou(box, other) < 0.5 for other in kept):
             kept.append(box)

@@ -11,15 +11,7 @@ from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.regions import Region, check_region
-from compiled_loss.checks import (
-    check_floating,
-    check_integer,
-    check_part,
-    check_shape,
-    kind_of,
-    require,
-    whole_number,
-)
+from compiled_loss.checks import check_floating, check_integer, check_part, check_shape, kind_of, require, whole_number
 from compiled_loss.numerics import pick
 from compiled_loss.types import Assignment
 

@@ -134,4 +134,4 @@ def _listed(
     listed = table.topk(k).indices
     entry = torch.cat([entry, entry.new_full((rows, 1), -1)], 1)
     entry = pick(entry, number, listed.clamp(max=entry.shape[1] - 1)).long()
-    return entry.clamp(min=0).view_as(listed), (entry >= 0).view_as(listed)
+    return entry.clamp(min=0), entry >= 0

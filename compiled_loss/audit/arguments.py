@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from compiled_loss.audit.findings import KINDS, Finding
+from compiled_loss.torch_private import check_backend
 
 
 def names_of(given: Iterable[str]) -> set[str]:
@@ -65,9 +65,7 @@ def check(
         raise ValueError("skip: expected a stage that is left to run, got all of them")
     if warmup < 1:
         raise ValueError(f"warmup: expected at least 1, got {warmup}")
-    if not callable(backend) and backend not in torch.compiler.list_backends(exclude_tags=()):
-        expected = "a backend of torch.compile, such as 'inductor' or 'aot_eager', or a function"
-        raise ValueError(f"backend: expected {expected}, got {backend!r}")
+    check_backend(backend)
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"tolerance: expected None or at least 0, got {tolerance}")
     for name, reason in allowed.items():

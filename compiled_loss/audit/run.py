@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -150,13 +150,11 @@ def _run_stages(
 
 def _work(subject: Subject, off: set[str]) -> dict[str, Callable[[], Result]]:
     """Each stage by its name; three of them judge the same compiled run."""
-    compiled: list[CompiledRun] = []
     judges = {"recompiles": find_recompiles, "numbers": compare_numbers, "cudagraphs": find_cudagraph_refusals}
 
+    @cache
     def the_run() -> CompiledRun:
-        if not compiled:
-            compiled.append(CompiledRun(subject).run())
-        return compiled[0]
+        return CompiledRun(subject).run()
 
     def from_compiled(judge: Callable[[CompiledRun], Result]) -> Result:
         return judge(the_run())

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from compiled_loss.checks import check_shape, require, shown, true_or_false
+from compiled_loss.checks import check_shape, require, true_or_false
 from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.rows import pad_rows
 from compiled_loss.data.targets import Targets
 from compiled_loss.losses.dense import DenseLoss
+from compiled_loss.torch_private import check_backend
 from compiled_loss.types import Predictions
 
 _ANNOUNCEMENT = "the first step compiles the loss, which may take a minute or more"
@@ -46,11 +47,10 @@ class Compilation(NamedTuple):
         require(wanted or self == Compilation(), "backend, mode, dynamic", expected, False)
         kinds = self.dynamic is None or isinstance(self.dynamic, bool)
         require(kinds, "dynamic", "True, False or None", self.dynamic)
-        if wanted:  # looked up then alone: it takes torch's compiler to be imported
-            known = callable(self.backend) or self.backend in torch.compiler.list_backends(exclude_tags=())
-            expected = "a backend of torch.compile, such as 'inductor' or 'aot_eager', or a function"
-            require(known, "backend", expected, shown(self.backend))
-        return self if wanted else None
+        if not wanted:
+            return None
+        check_backend(self.backend)
+        return self
 
     @property
     def name(self) -> str:

@@ -131,11 +131,8 @@ def _loss(
     if not _has(head, "flow_model"):
         return PoseLoss(classes, count, keypoint_dims=dims, **common), {"keypoints": "kpts"}, ("keypoints",)
     flow, maps = head.flow_model.log_prob, {"keypoints": "kpts", "keypoint_sigmas": "kpts_sigma"}
-    return (
-        ResidualPoseLoss(classes, count, keypoint_dims=dims, flow=flow, rle_gain=gains["rle"], **common),
-        maps,
-        ("keypoints",),
-    )
+    loss = ResidualPoseLoss(classes, count, keypoint_dims=dims, flow=flow, rle_gain=gains["rle"], **common)
+    return loss, maps, ("keypoints",)
 
 
 def _count(value: Any, name: str) -> int:

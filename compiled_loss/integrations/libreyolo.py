@@ -27,13 +27,13 @@ class Installation(Stacked):
 
     def __init__(self, trainer: Any, compilation: Compilation | None, *, whole_step: bool) -> None:
         self.compilation, self.whole_step = compilation, whole_step
-        self.options = compilation and compilation._asdict()
         super().__init__(trainer, compilation and compilation.name, lambda: _replacements(trainer))
 
     def attach(self, trainer: Any) -> None:
         """Put our loss in the place of a trainer's own."""
-        options = None if self.whole_step else self.options
-        if self.compilation is not None:
+        compile = self.compilation and self.compilation._asdict()
+        options = None if self.whole_step else compile
+        if compile is not None:
             announce_compilation()
         network = getattr(trainer.model, "module", trainer.model)
         head: Any = getattr(network, "head", None)
@@ -58,7 +58,7 @@ class Installation(Stacked):
             self.criteria.append(trainer._loss_from_head)
         trainer._compiled_loss, trainer._compiled_step = self.criteria[-1], None
         if self.whole_step:
-            trainer._compiled_step = torch.compile(trainer.on_forward, fullgraph=True, **(self.options or {}))
+            trainer._compiled_step = torch.compile(trainer.on_forward, fullgraph=True, **(compile or {}))
 
 
 def _replacements(kind: Any) -> dict[str, Any]:

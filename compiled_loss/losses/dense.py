@@ -16,14 +16,7 @@ from compiled_loss.assign.parts import Assigner, Pairs, check_assigner, check_as
 from compiled_loss.assign.regions import Region
 from compiled_loss.assign.scheduled import region_or
 from compiled_loss.assign.task_aligned import TaskAligned
-from compiled_loss.checks import (
-    check_part,
-    check_shape,
-    check_strides,
-    require,
-    true_or_false,
-    whole_number,
-)
+from compiled_loss.checks import check_part, check_shape, check_strides, require, true_or_false, whole_number
 from compiled_loss.data.padded import PaddedTargets
 from compiled_loss.data.targets import Targets
 from compiled_loss.losses.counting import objects_of

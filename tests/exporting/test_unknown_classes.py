@@ -1,5 +1,9 @@
 """Rows of a class that there is not: files give what the batch gives without them, and count them."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,12 +40,15 @@ def maps(*branches: str) -> dict[str, Tensor]:
     }
 
 
-def test_the_assignment_is_that_without_them(tmp_path):
-    path = tmp_path / "assignment.onnx"
-    export_assignment(DetectionLoss(3), path, Setting(SIZE))
+def with_and_without(export: Callable[..., Any], path: Path) -> list[dict[str, Any]]:
+    """What an exported file answers to the batch with unknown classes, and to the one without these rows."""
+    export(DetectionLoss(3), path, Setting(SIZE))
     file = load(path)
-    bad, without = ({**maps("pred"), **rows} for rows in with_unknown(batch()))
-    got, wanted = file.run(bad), file.run(without)
+    return [file.run({**maps("pred"), **rows}) for rows in with_unknown(batch())]
+
+
+def test_the_assignment_is_that_without_them(tmp_path):
+    got, wanted = with_and_without(export_assignment, tmp_path / "assignment.onnx")
     assert wanted["overflow"] == 0
     assert got.pop("overflow") == len(BAD)
     assert wanted["valid"].any()
@@ -54,11 +61,7 @@ def test_the_assignment_is_that_without_them(tmp_path):
 
 
 def test_the_loss_is_that_without_them(tmp_path):
-    path = tmp_path / "loss.pt2"
-    export_loss(DetectionLoss(3), path, Setting(SIZE))
-    file = load(path)
-    bad, without = ({**maps("pred"), **rows} for rows in with_unknown(batch()))
-    got, wanted = file.run(bad), file.run(without)
+    got, wanted = with_and_without(export_loss, tmp_path / "loss.pt2")
     assert (wanted["overflow"], wanted["num_positives"] > 0) == (0, True)
     assert got.pop("overflow") == len(BAD)
     for name, x in got.items():
