@@ -32,6 +32,7 @@ from compiled_loss.integrations.ultralytics import install
 
 METRICS = {"detect": "B", "pose": "P", "obb": "B", "segment": "M"}  # which AP the trainer tells of a task
 CRITERIA = ("own", "ours")
+SETTING = ("data", "task", "head", "epochs", "size", "batch_size")  # what the runs in one line of the table share
 
 
 def run(case: dict[str, Any], file: Path, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -59,11 +60,12 @@ def run(case: dict[str, Any], file: Path, folder: Path, options: argparse.Namesp
 def table(runs: list[dict[str, Any]]) -> str:
     """Mean AP of each criterion, with the lowest and the highest of its seeds, and how far the means are apart."""
     lines = [
-        "| data | head | seeds | AP, own criterion | AP, ours | ours - own | spread of own | minutes, own / ours |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| data | head | epochs, px, batch | seeds | AP, own criterion | ours | ours - own | spread of own | minutes |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for data, task, head in dict.fromkeys((x["data"], x["task"], x["head"]) for x in runs):
-        mine = [x for x in runs if (x["data"], x["task"], x["head"]) == (data, task, head)]
+    for setting in dict.fromkeys(tuple(x[key] for key in SETTING) for x in runs):
+        data, task, head, *numbers = setting
+        mine = [x for x in runs if tuple(x[key] for key in SETTING) == setting]
         both = [[x for x in mine if x["criterion"] == name] for name in CRITERIA]
         if not all(both):
             continue
@@ -74,7 +76,8 @@ def table(runs: list[dict[str, Any]]) -> str:
         seeds = " / ".join(str(len(x)) for x in aps)
         spread = max(aps[0]) - min(aps[0])
         difference = f"{means[1] - means[0]:+.1f} | {spread:.1f} | {minutes} |"
-        lines.append(f"| {data}, {task} | yolo{head}n | {seeds} | {shown} | {difference}")
+        how = ", ".join(str(number) for number in numbers)
+        lines.append(f"| {data}, {task} | yolo{head}n | {how} | {seeds} | {shown} | {difference}")
     return "\n".join(lines) + "\n"
 
 
@@ -105,6 +108,7 @@ def main() -> None:
                 for criterion in CRITERIA:
                     case = {"data": Path(source).name, "task": task, "head": head, "seed": seed}
                     case |= {"criterion": criterion, "epochs": options.epochs, "size": options.size}
+                    case |= {"batch_size": options.batch_size}
                     if any(case.items() <= done.items() for done in runs):
                         continue
                     runs.append(run(case, file, folder, options))
