@@ -23,6 +23,7 @@ _INTERFACES = {
     "tracing": "torch._guards:TracingContext.extract_stack",
     "callbacks": "torch._dynamo.callback:callback_handler",
     "counters": "torch._dynamo.utils:counters",
+    "equal sizes": "torch.fx.experimental._config:use_duck_shape",
     "fixed sizes": "torch.fx.experimental.symbolic_shapes:ShapeEnv._set_replacement",
     "guard reasons": "torch._dynamo.convert_frame:get_and_maybe_log_recompilation_reasons",
     "inductor": "torch._inductor.compile_fx:compile_fx",
@@ -191,6 +192,22 @@ def isolated_compile(function: Callable[..., Any], **options: Any) -> Callable[.
     else:
         torch._dynamo.reset()
     return torch.compile(function, **options)
+
+
+@contextlib.contextmanager
+def equal_sizes_apart() -> Iterator[None]:
+    """Take no open size for another one because both are equal in the call that compiles.
+
+    By default torch makes one size of 4 images and the 4 sides of a box ("duck shaping"), and compiles anew once they
+    differ. Where it has no such switch nothing changes.
+    """
+    try:
+        probe("equal sizes")
+    except MissingInterfaceError:
+        yield
+        return
+    with replaced("equal sizes", lambda _: False):
+        yield
 
 
 def without_compile(function: Any) -> Any:

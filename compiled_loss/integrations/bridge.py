@@ -18,7 +18,7 @@ from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.rows import pad_rows
 from compiled_loss.data.targets import Targets
 from compiled_loss.losses.dense import DenseLoss
-from compiled_loss.torch_private import check_backend
+from compiled_loss.torch_private import check_backend, equal_sizes_apart
 from compiled_loss.types import Predictions
 
 _ANNOUNCEMENT = "the first step compiles the loss, which may take a minute or more"
@@ -71,6 +71,20 @@ def announce_compilation() -> None:
     elif logger.level == logging.NOTSET:
         sys.stderr.write(f"compiled_loss: {_ANNOUNCEMENT}\n")
         sys.stderr.flush()
+
+
+def call_compiled(compiled: Callable[..., Any], *given: Any) -> Any:
+    """Call what `torch.compile` made, which is announced; open sizes stay so, though some be equal in the first call.
+
+    Example:
+        >>> call_compiled(torch.compile(torch.add, backend="eager", dynamic=True), torch.ones(4, 4), 1).sum()
+        tensor(32.)
+    """
+    if torch.compiler.is_compiling():  # part of another graph, whose settings are not ours
+        return compiled(*given)
+    announce_compilation()
+    with equal_sizes_apart():
+        return compiled(*given)
 
 
 def join_levels(maps: Sequence[Tensor], reg_max: int, num_classes: int, argument: str = "maps") -> Predictions:

@@ -3,7 +3,7 @@
 Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypoints, nm mask prototypes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from compiled_loss.checks import require, whole_number
 from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.targets import Targets
 from compiled_loss.data.values import check_whole
-from compiled_loss.integrations.bridge import Compilation, announce_compilation, plan_beside, plan_of
+from compiled_loss.integrations.bridge import Compilation, call_compiled, plan_beside, plan_of
 from compiled_loss.integrations.heads import Task
 from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.types import Predictions
@@ -81,16 +81,14 @@ class Criterion:
         branches = self.predictions(preds)
         # A validation pass without gradients would be another graph, compiled for the model's copy too.
         compiled = self.compilation is not None and torch.is_grad_enabled()
-        run: Callable[..., Any] = self.loss if compiled else self.loss.forward
         targets = batch.get(PLANNED)
         if targets is None:
             options = {"compiled": compiled, "plan": self._plan, "static": self._static}
             targets = plan_beside(branches[0], self.targets(batch), self.task.main, **options)
         elif compiled and not self._static:
             targets = targets.mark_dynamic()
-        if compiled and not torch.compiler.is_compiling():
-            announce_compilation()
-        out = run(*branches, targets)
+        given = (*branches, targets)
+        out: Any = call_compiled(self.loss, *given) if compiled else self.loss.forward(*given)
         vector = torch.stack([out.terms[name] for name in self.task.names])
         reported = out.items if self.task.end_to_end else out.terms
         items = torch.stack([reported[name] for name in self.task.names]).detach() / branches[0].boxes.shape[0]

@@ -5,6 +5,7 @@ Letters: B images, N target rows, M target slots of an image, A anchors, C class
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from compiled_loss.checks import check_shape
 from compiled_loss.data.targets import Targets
-from compiled_loss.integrations.bridge import join_levels, plan_of
+from compiled_loss.integrations.bridge import call_compiled, join_levels, plan_of
 from compiled_loss.integrations.libre_heads import rtmdet_loss, rtmdet_maps, yolov9_loss, yolox_loss, yolox_maps
 from compiled_loss.losses.dense import DenseLoss
 
@@ -34,7 +35,7 @@ class Criterion:
         self.loss, self.num_classes, self.corners = loss, num_classes, corners
         self.run: Callable[..., dict[str, Any]] = self.compute
         if options is not None:
-            self.run = torch.compile(self.compute, fullgraph=True, **options)
+            self.run = partial(call_compiled, torch.compile(self.compute, fullgraph=True, **options))
         self.compiled = options is not None
 
     def __deepcopy__(self, memo: Any) -> "Criterion":

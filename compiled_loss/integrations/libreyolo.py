@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import kind_of, require
-from compiled_loss.integrations.bridge import Compilation, announce_compilation
+from compiled_loss.integrations.bridge import Compilation, announce_compilation, call_compiled
 from compiled_loss.integrations.libre_criteria import YOLOX, RTMDet, TwoBranches, YOLOv9
 from compiled_loss.integrations.stacks import Stacked, in_force
 
@@ -58,7 +58,8 @@ class Installation(Stacked):
             self.criteria.append(trainer._loss_from_head)
         trainer._compiled_loss, trainer._compiled_step = self.criteria[-1], None
         if self.whole_step:
-            trainer._compiled_step = torch.compile(trainer.on_forward, fullgraph=True, **(compile or {}))
+            step = torch.compile(trainer.on_forward, fullgraph=True, **(compile or {}))
+            trainer._compiled_step = partial(call_compiled, step)
 
 
 def _replacements(kind: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from compiled_loss.checks import check_shape, require, true_or_false
 from compiled_loss.data.targets import Targets
 from compiled_loss.data.values import check_whole
 from compiled_loss.geometry.boxes import ciou, iou
-from compiled_loss.integrations.bridge import Compilation, announce_compilation, join_levels, plan_beside
+from compiled_loss.integrations.bridge import Compilation, call_compiled, join_levels, plan_beside
 from compiled_loss.losses.comparing import OneMinus
 from compiled_loss.losses.detection import DetectionLoss
 
@@ -162,10 +162,8 @@ class Criterion(nn.Module):
         # A pass without gradients would be another graph.
         compiled = self.compiled and torch.is_grad_enabled()
         rows = plan_beside(predictions, self.targets(target), self.loss, compiled=compiled)
-        run: Callable[..., Any] = self.loss if compiled else self.loss.forward
-        if compiled and not torch.compiler.is_compiling():
-            announce_compilation()
-        found = run(predictions, rows).terms
+        out = call_compiled(self.loss, predictions, rows) if compiled else self.loss.forward(predictions, rows)
+        found: dict[str, Tensor] = out.terms
         terms = {theirs: found[ours] / features[0].shape[0] for theirs, ours in TERMS.items()}
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         return total, {name: term.detach() for name, term in terms.items()}

@@ -33,14 +33,15 @@ from yolo.folder import write_folder
 from yolo.runs import BATCH, ENDINGS, EPOCHS, SIZE, KilledError, Run
 
 from compiled_loss.integrations.criterion import Criterion
-from compiled_loss.integrations.ultralytics import install
+from compiled_loss.integrations.ultralytics import compiled_criterion, install
 
 WARM_UP = 2  # epochs in which something may compile
+ROUNDING = 2**-8  # of a bfloat16
 LOAD = "import sys; from ultralytics import YOLO; YOLO(sys.argv[1]); assert 'compiled_loss' not in sys.modules"
 
 
 def same_losses(config: str, folder: Path) -> None:
-    """Our losses beside those of the model's own criterion."""
+    """Our losses beside those of the model's own criterion, in float32 and of a network in bfloat16."""
     own = Run(YOLO(config), folder, "own").train()
     model = YOLO(config)
     with install(model):
@@ -52,6 +53,16 @@ def same_losses(config: str, folder: Path) -> None:
     print(f"        later, in {len(off)} steps, by up to {max(off):.1e}")
     its, last = (float(torch.stack(part).sum(1).mean()) for part in (own.losses[-EPOCHS:], ours.losses[-EPOCHS:]))
     claim(f"{config}: last losses {last:.3f}, its own {its:.3f}", abs(last - its) < 0.05 * its)
+    network, trainer = own.network, own.trainer
+    batch = trainer.preprocess_batch(next(iter(trainer.train_loader)))
+    found = []
+    with torch.autocast("cpu", torch.bfloat16):
+        preds = network(batch["img"])
+        for criterion in (network.init_criterion(), compiled_criterion(network)):
+            network.criterion = criterion
+            found.append(network.loss(batch, preds)[0].detach().float())
+    apart = float(((found[1] - found[0]).abs() / found[0].abs()).max())
+    claim(f"{config}: under autocast to bfloat16 off by {apart:.1e}", apart <= ROUNDING)
 
 
 def one_graph(config: str, folder: Path, backend: str) -> None:

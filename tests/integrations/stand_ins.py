@@ -53,6 +53,8 @@ def maps_of(raw: Raw) -> dict[str, Any]:
     return preds | {"feats": [torch.zeros(raw.boxes.shape[0], 1, *size) for size in raw.grid_sizes]}
 
 
-def example(seed: int = 1, counts: tuple[int, ...] = (4, 0, 3)) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    batch = make_batch(seed, counts=counts, size=(64, 96))
-    return arguments(batch, make_predictions(seed, batch))
+def example(
+    seed: int = 1, counts: tuple[int, ...] = (4, 0, 3), size: tuple[int, int] = (64, 96), num_classes: int = 3
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    batch = make_batch(seed, counts=counts, size=size, num_classes=num_classes)
+    return arguments(batch, make_predictions(seed, batch, num_classes=num_classes))

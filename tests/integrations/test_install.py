@@ -1,12 +1,14 @@
 """Our criterion put in the place of a class's own, in a stand-in of a trainer that builds its networks by itself."""
 
+import importlib
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from compiled_loss import TargetPlan
+from compiled_loss import TargetPlan, torch_private
+from compiled_loss.integrations.bridge import call_compiled
 from compiled_loss.integrations.criterion import PLANNED, Criterion
 from compiled_loss.integrations.ultralytics import compiled_criterion, install
 from compiled_loss.torch_private import collect_compiles
@@ -147,18 +149,37 @@ def test_an_installation_tells_of_itself():
     first.uninstall()
 
 
-def test_another_number_of_images_compiles_nothing():
+def test_equal_sizes_are_told_apart_where_torch_can(monkeypatch):
+    def compiles() -> int:
+        add = torch.compile(lambda x, y: x[:, :3] + y, backend="eager", dynamic=True)
+        with collect_compiles() as found:
+            for size in (3, 5):
+                call_compiled(add, torch.ones(size, 3), torch.ones(3))
+        return len(found)
+
+    config: Any = importlib.import_module("torch.fx.experimental._config")
+    assert compiles() == 1
+    assert config.use_duck_shape
+    monkeypatch.setitem(torch_private._INTERFACES, "equal sizes", "torch.fx.experimental._config:no_such_switch")
+    assert compiles() == 2
+
+
+def test_another_number_of_images_or_size_compiles_nothing():
     kind: Any = network_class()
     with install(kind, compile=True, backend="aot_eager"):
-        criterion = kind().init_criterion()
+        network = kind()
+        network.model[-1].nc = 4
+        criterion, eager = network.init_criterion(), compiled_criterion(network)
     seen = []
-    # Not first as many as there are classes, or sides of a box: torch would take these sizes for one.
-    for counts in ((1, 0, 3, 2, 2), (2, 5), (4, 0, 3, 1)):
-        preds, batch = example(1, counts)
+    # First as many images as there are classes, and sides of a box: torch would take these sizes for one.
+    for counts, size in ((1, 0, 3, 2), (64, 96)), ((2, 5), (64, 96)), ((4, 0, 3), (96, 96)), ((1,) * 16, (64, 128)):
+        preds, batch = example(1, counts, size, num_classes=4)
         maps = [x.requires_grad_() for name, x in preds.items() if name != "feats"]
         with collect_compiles() as compiles:
-            criterion(preds, batch)[0].sum().backward()
+            vector, _ = criterion(preds, batch)
+            vector.sum().backward()
         seen.append(len(compiles))
         assert all(x.grad is not None for x in maps)
+        torch.testing.assert_close(vector, eager(preds, batch)[0])
     assert seen[0] > 0
-    assert seen[1:] == [0, 0]
+    assert seen[1:] == [0, 0, 0]

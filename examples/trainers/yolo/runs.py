@@ -39,5 +39,5 @@ class Run:
         self.losses.append(torch.stack([*items.values()] if isinstance(items, dict) else [*items]).detach().cpu())
 
     def _epoch(self, trainer: Any) -> None:
-        self.network = getattr(trainer.model, "module", trainer.model)
+        self.trainer, self.network = trainer, getattr(trainer.model, "module", trainer.model)
         self.criterion, self.averages = self.network.criterion, trainer.ema.ema
