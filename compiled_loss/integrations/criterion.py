@@ -3,7 +3,7 @@
 Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypoints, nm mask prototypes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -88,7 +88,8 @@ class Criterion:
         elif compiled and not self._static:
             targets = targets.mark_dynamic()
         given = (*branches, targets)
-        out: Any = call_compiled(self.loss, *given) if compiled else self.loss.forward(*given)
+        eager: Callable[..., Any] = self.loss.forward
+        out = call_compiled(self.loss, *given) if compiled else eager(*given)
         vector = torch.stack([out.terms[name] for name in self.task.names])
         reported = out.items if self.task.end_to_end else out.terms
         items = torch.stack([reported[name] for name in self.task.names]).detach() / branches[0].boxes.shape[0]

@@ -2,8 +2,9 @@
 
     python examples/trainers/libreyolo_time.py --data FOLDER [--size 320] [--batch-size 4] [--rounds 9]
 
-The same batches without a loss (a sum of the maps), with the package's own loss, with ours, ours compiled, and with the
-network compiled: the package's loss outside, as its `train(compile=True)` does, or ours inside, one graph for the step.
+The same batches with `none`, a sum of the maps instead of a loss; `own`, the package's loss; `ours`; `compiled`, ours
+compiled; `outside`, the network compiled and the package's loss outside, as in its `train(compile=True)`; and `inside`,
+network and our loss as one graph.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from compiled_loss.integrations.libreyolo import install
 
+STEPS = ("none", "own", "ours", "compiled", "outside", "inside")
 SLOTS = 300  # of an image, as in the package's own batches
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -53,24 +55,22 @@ def trainer_of(num_classes: int) -> Any:
     return SimpleNamespace(model=network, on_forward=lambda images, targets: network(images, targets=targets))
 
 
-def steps_of(num_classes: int, backend: str) -> dict[str, Step]:
-    """Every kind of step: from a batch to a loss."""
-    bare, own, outside = (trainer_of(num_classes) for _ in range(3))
-    spec = YOLO9Trainer.cuda_graph_train_spec(outside)
-    network = torch.compile(spec.network, backend=backend)
-    plain = YOLO9Trainer.cuda_graph_train_spec(bare).network
-    steps: dict[str, Step] = {
-        "no loss": lambda images, _: sum((x.sum() for x in plain(images)), torch.zeros(())),
-        "own": lambda images, targets: own.on_forward(images, targets)["total_loss"],
-        "own, network compiled": lambda images, targets: spec.assemble(network(images), images, targets)["total_loss"],
-    }
-    kinds: dict[str, dict[str, bool]] = {"ours": {}, "ours, compiled": {"compile": True}}
-    for name, options in {**kinds, "ours, one graph": {"whole_step": True}}.items():
-        trainer = trainer_of(num_classes)
-        with install(YOLO9Trainer, **options, **({"backend": backend} if options else {})) as installation:
-            installation.attach(trainer)
-        steps[name] = lambda images, targets, trainer=trainer: _ours(trainer, images, targets)
-    return steps
+def step_of(name: str, num_classes: int, backend: str) -> Step:
+    """A kind of step: from a batch to a loss."""
+    trainer = trainer_of(num_classes)
+    if name == "own":
+        return lambda images, targets: trainer.on_forward(images, targets)["total_loss"]
+    if name in ("none", "outside"):
+        spec = YOLO9Trainer.cuda_graph_train_spec(trainer)  # which its compile_train_spec returns
+        if name == "none":
+            return lambda images, _: sum((x.sum() for x in spec.network(images)), torch.zeros(()))
+        network = torch.compile(spec.network, backend=backend)
+        return lambda images, targets: spec.assemble(network(images), images, targets)["total_loss"]
+    compiled: dict[str, Any] = {"compile": True, "backend": backend}
+    options = {"ours": {}, "compiled": compiled, "inside": {**compiled, "whole_step": True}}[name]
+    with install(YOLO9Trainer, **options) as installation:
+        installation.attach(trainer)
+    return lambda images, targets: _ours(trainer, images, targets)
 
 
 def _ours(trainer: Any, images: Tensor, targets: Tensor) -> Tensor:
@@ -93,12 +93,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", nargs="*", default=STEPS, choices=STEPS)
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
     options = parser.parse_args()
     batches, num_classes = batches_of(options)
     rows = sum(int((targets[..., 3] > 0).sum()) for _, targets in batches) // len(batches)
     print(f"{options.batch_size} pictures of {options.size}, {rows} rows, {torch.get_num_threads()} threads")
-    steps = steps_of(num_classes, options.backend)
+    steps = {name: step_of(name, num_classes, options.backend) for name in options.steps}
     first = {name: timed(step, batches[0]) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(options.rounds + 1):

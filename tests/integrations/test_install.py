@@ -151,6 +151,7 @@ def test_an_installation_tells_of_itself():
 
 def test_equal_sizes_are_told_apart_where_torch_can(monkeypatch):
     def compiles() -> int:
+        torch.compiler.reset()
         add = torch.compile(lambda x, y: x[:, :3] + y, backend="eager", dynamic=True)
         with collect_compiles() as found:
             for size in (3, 5):
