@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from yolo import operators  # isort: skip  # noqa: F401  (before torchvision)
 import torch
 from demo.folder import Folder
 from demo.labels import image_tensor
