@@ -21,7 +21,17 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-OTHERS = {"claims", "common", "equal_ap", "processes", "run", "step_time", "ultralytics_ddp"}
+OTHERS = {
+    "claims",
+    "common",
+    "equal_ap",
+    "libreyolo_time",
+    "processes",
+    "run",
+    "same_steps",
+    "step_time",
+    "ultralytics_ddp",
+}
 LIMIT = 1800  # seconds for a program
 
 

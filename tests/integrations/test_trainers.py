@@ -11,7 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "trainers"
-OTHERS = {"claims", "common", "equal_ap", "processes", "run", "step_time", "ultralytics_ddp"}
+OTHERS = {
+    "claims",
+    "common",
+    "equal_ap",
+    "same_steps",
+    "libreyolo_time",
+    "processes",
+    "run",
+    "step_time",
+    "ultralytics_ddp",
+}
 PROGRAMS = sorted(p for p in FOLDER.glob("*.py") if p.stem not in OTHERS)
 PAGE = (FOLDER / "README.md").read_text()
 
