@@ -3,6 +3,7 @@
 import onnxruntime
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 from torch.export import Dim
 
@@ -66,3 +67,33 @@ def test_an_index_beyond_the_end_fails():
     session, _ = session_of(values, (index,), ({0: ROWS},))
     with pytest.raises(Exception, match="Out of range"):
         run(session, values, (torch.tensor([0, 7]),))
+
+
+class Rows(nn.Module):
+    """Whole rows, by an index as wide as they are, and the first numbers of rows."""
+
+    def forward(self, values, place):
+        wide = place[:, None].expand(-1, values.shape[1])
+        return values.gather(0, wide), values.gather(0, wide[:, :2]), values.gather(1, wide[:, :1] % 3)
+
+
+def test_whole_rows_are_taken_as_such_in_the_reference_too():
+    values, place = torch.randn(80, 5), torch.randint(80, (80,))
+    with quiet():
+        program = torch.export.export(Rows(), (values, place), dynamic_shapes=(None, {0: ROWS}))
+        written = torch.onnx.export(
+            program, dynamo=True, verbose=False, opset_version=20, custom_translation_table=quick_gathers()
+        )
+    assert written is not None
+    model, inputs = written.model_proto, {"values": values.numpy(), "place": place.numpy()}
+    assert sorted(x.op_type for x in model.graph.node if x.op_type.startswith("Gather")) == [
+        "Gather",
+        "GatherElements",
+        "GatherElements",
+    ]
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for found, wanted in zip(session.run(None, inputs), Rows()(values, place), strict=True):
+        assert torch.equal(torch.from_numpy(found), wanted)
+    (first, *_) = [x.name for x in model.graph.output]
+    (found,) = ReferenceEvaluator(model.SerializeToString()).run([first], inputs)
+    assert torch.equal(torch.from_numpy(found), values[place])

@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from compiled_loss.exporting.verifying import adaptors, child
 from compiled_loss.exporting.verifying.compare import VERDICTS, error_of
-from compiled_loss.exporting.verifying.runtimes import NODE
+from compiled_loss.exporting.verifying.runtimes import NODE, OF_ARCHIVES
 from compiled_loss.exporting.verifying.verify import verify
 from export.consumers.web.build import HERE as WEB
 from tests.export.programs import export
@@ -161,6 +161,15 @@ def test_a_fault_in_the_file_is_caught_in_every_runtime(assignment, runtime, fau
     assert lost
     assert all(x.verdict in VERDICTS for x in after.verdicts)
     assert not after.right
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", OF_ARCHIVES)
+def test_a_decoding_is_right_wherever_archives_run(runtime, tmp_path):
+    skip_without(runtime)
+    path = tmp_path / "decode.pt2"
+    assert export("decode", *SMALL, "--k", "0", "--out", path) == 0
+    assert verify(str(path), runtime).right
 
 
 REDUCED = """<ir_version: 8, opset_import: ["" : 20]>

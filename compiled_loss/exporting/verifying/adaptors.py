@@ -99,6 +99,11 @@ def _executorch(runtime: Any, path: str) -> Callable:
         # Its check takes operators for unknown that it has kernels for.
         options = exir.EdgeCompileConfig(_check_ir_validity=False)
         lowered = exir.to_edge(exported, compile_config=options).to_executorch()
+        (plan,) = lowered.executorch_program.execution_plan
+        needed = {".".join(filter(None, (x.name, x.overload))) for x in plan.operators}
+        missing = needed - {*runtime.Runtime.get().operator_registry.operator_names}
+        if missing:  # its own error names none
+            raise NotImplementedError(f"no kernel of {', '.join(sorted(missing))}")
         loaded = runtime.Runtime.get().load_program(lowered.buffer)
         return loaded, loaded.load_method("forward"), exported.call_spec.out_spec
 
@@ -154,6 +159,30 @@ def _tvm(runtime: Any, path: str) -> Callable:
         found = machines[key]["main"](*(runtime.runtime.tensor(inputs[name]) for name in names[0]))
         found = [found] if hasattr(found, "numpy") else found
         return {name: x.numpy() for name, x in zip(names[1], found)}  # noqa: B905
+
+    return run
+
+
+def _litert(runtime: Any, path: str) -> Callable:
+    """Sizes are those of a batch, whole numbers have 32 bits."""
+    torch = importlib.import_module("torch")
+    program = torch.export.load(path).module()
+
+    class Plain(torch.nn.Module):
+        """The program itself refuses `eval`, which the converter asks for."""
+
+        def forward(self, **inputs: Any) -> Any:
+            return program(inputs)
+
+    models: dict[tuple, Any] = {}
+
+    def run(inputs: dict[str, Any]) -> dict[str, Any]:
+        key, tensors = _shapes(inputs), {name: torch.from_numpy(x) for name, x in inputs.items()}
+        if key not in models:
+            models[key] = runtime.convert(Plain().eval(), sample_kwargs=tensors)
+        given = {name: x if x.is_floating_point() else x.int() for name, x in tensors.items()}
+        found: dict[str, Any] = models[key](**given)
+        return found
 
     return run
 
@@ -234,4 +263,5 @@ RUNTIMES: dict[str, tuple[str, str, Callable]] = {
     "tvm": ("tvm", "apache-tvm", _tvm),
     "torch": ("torch", "torch", _torch),
     "executorch": ("executorch.runtime", "executorch", _executorch),
+    "litert": ("litert_torch", "litert-torch", _litert),
 }

@@ -16,7 +16,7 @@ from compiled_loss.exporting.verifying import adaptors, child
 
 NODE = ("onnxruntime-web", "onnxruntime-node")  # those of Node.js; the others are of Python
 RUNTIMES = (*adaptors.RUNTIMES, *NODE)
-OF_ARCHIVES = ("torch", "executorch")  # those that take .pt2 files; the others take .onnx files
+OF_ARCHIVES = ("torch", "executorch", "litert")  # those that take .pt2 files; the others take .onnx files
 
 
 class RefusedError(RuntimeError):

@@ -85,7 +85,7 @@ def verify(
     Example:
         >>> verify("loss.pt2", "openvino")
         Traceback (most recent call last):
-        ValueError: runtime: expected torch, executorch for a .pt2 file, got openvino
+        ValueError: runtime: expected torch, executorch, litert for a .pt2 file, got openvino
     """
     kinds = {
         ".onnx": tuple(x for x in RUNTIMES if x not in OF_ARCHIVES),
