@@ -13,6 +13,8 @@ python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet torch==2.13.0
 "$folder/venv/bin/pip" install --quiet litert-torch==0.10.0 ai-edge-litert==2.3.0 litert-converter==0.5.0
 "$folder/venv/bin/python" - 2> "$folder/words" <<'PY' || { tail -n 20 "$folder/words" >&2; exit 1; }
+import contextlib
+import io
 from importlib.metadata import version
 
 import litert_torch
@@ -39,7 +41,8 @@ inputs = torch.zeros(5), torch.tensor([1, 4, 2], dtype=torch.int32), torch.tenso
 print("litert-torch", version("litert-torch"), "ai-edge-litert", version("ai-edge-litert"), "torch", torch.__version__)
 ran = {}
 for name, call in CALLS.items():
-    model = litert_torch.convert(Module(call).eval(), inputs)
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress
+        model = litert_torch.convert(Module(call).eval(), inputs)
     try:
         found = model(*inputs).tolist()
     except RuntimeError as error:
