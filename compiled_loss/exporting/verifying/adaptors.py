@@ -120,10 +120,11 @@ def _executorch(runtime: Any, path: str) -> Callable:
 
 
 def _iree(runtime: Any, path: str) -> Callable:
-    """Its importer lacks the largest and the smallest by ScatterElements, and has them by ScatterND."""
+    """Its importer has the largest and the smallest by ScatterND alone; it fails at what is gathered from stacks."""
     onnx, tools = importlib.import_module("onnx"), importlib.import_module("iree.compiler.tools")
     model = onnx.load(path)
     by_scatter_nd(model)
+    without_stacks(model)
     with tempfile.TemporaryDirectory() as folder:
         onnx.save(model, f"{folder}/model.onnx")
         importer = [sys.executable, "-m", "iree.compiler.tools.import_onnx", f"{folder}/model.onnx"]
@@ -206,6 +207,27 @@ def by_scatter_nd(model: Any) -> None:
         nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def without_stacks(model: Any) -> None:
+    """Read a column of maps that were stacked, transposed and flattened from the map itself."""
+    onnx = importlib.import_module("onnx")
+    graph, last = model.graph, "last_size"
+    made = {name: node for node in graph.node for name in node.output}
+    constants = {x.name: onnx.numpy_helper.to_array(x) for x in graph.initializer}
+    graph.initializer.append(onnx.helper.make_tensor(last, onnx.TensorProto.INT64, [1], [-1]))
+    for node in graph.node:
+        chain, name = [node], node.input[0] if node.input else ""
+        for _ in range(4):
+            chain.append(made.get(name, node))
+            name = chain[-1].input[0] if chain[-1].input else ""
+        if [x.op_type for x in chain] != ["Squeeze", "Slice", "Reshape", "Transpose", "Concat"]:
+            continue
+        _, column, flat, turned, stack = chain
+        count, (place,) = len(stack.input), constants[column.input[1]].tolist()
+        order, axis = turned.attribute[0].ints, stack.attribute[0].i
+        if axis == 0 and order[-1] == 0 and constants[flat.input[1]].tolist() == [-1, count]:
+            node.op_type, node.input[:] = "Reshape", [stack.input[place], last]
 
 
 def fix_sizes(model: Any, shapes: dict[str, tuple]) -> None:
