@@ -70,30 +70,27 @@ def test_an_index_beyond_the_end_fails():
 
 
 class Rows(nn.Module):
-    """Whole rows, by an index as wide as they are, and the first numbers of rows."""
+    """The first numbers of rows, by an index that is as wide."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
 
     def forward(self, values, place):
-        wide = place[:, None].expand(-1, values.shape[1])
-        return values.gather(0, wide), values.gather(0, wide[:, :2]), values.gather(1, wide[:, :1] % 3)
+        return (values.gather(0, place[:, None].expand(-1, self.width)),)
 
 
-def test_whole_rows_are_taken_as_such_in_the_reference_too():
-    values, place = torch.randn(80, 5), torch.randint(80, (80,))
+@pytest.mark.parametrize(("width", "operator"), [(5, "Gather"), (2, "GatherElements")])
+def test_whole_rows_are_taken_as_such_in_the_reference_too(width, operator):
+    values, place = torch.randn(80, 5), torch.randint(80, (90,))
     with quiet():
-        program = torch.export.export(Rows(), (values, place), dynamic_shapes=(None, {0: ROWS}))
+        program = torch.export.export(Rows(width), (values, place), dynamic_shapes=(None, {0: ROWS}))
         written = torch.onnx.export(
             program, dynamo=True, verbose=False, opset_version=20, custom_translation_table=quick_gathers()
         )
     assert written is not None
     model, inputs = written.model_proto, {"values": values.numpy(), "place": place.numpy()}
-    assert sorted(x.op_type for x in model.graph.node if x.op_type.startswith("Gather")) == [
-        "Gather",
-        "GatherElements",
-        "GatherElements",
-    ]
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    for found, wanted in zip(session.run(None, inputs), Rows()(values, place), strict=True):
-        assert torch.equal(torch.from_numpy(found), wanted)
-    (first, *_) = [x.name for x in model.graph.output]
-    (found,) = ReferenceEvaluator(model.SerializeToString()).run([first], inputs)
-    assert torch.equal(torch.from_numpy(found), values[place])
+    assert [x.op_type for x in model.graph.node if x.op_type.startswith("Gather")] == [operator]
+    found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, inputs)
+    found += ReferenceEvaluator(model).run(None, inputs) if operator == "Gather" else []
+    assert all(torch.equal(torch.from_numpy(x), values[place, :width]) for x in found)
