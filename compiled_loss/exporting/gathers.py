@@ -36,7 +36,7 @@ def quick_gathers() -> dict[Callable, Callable]:
 
     def gather(values: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
         column = _column(index) if dim == 0 and len(values.shape) == 2 else None
-        if column is None or not isinstance(index.shape[1], int) or index.shape[1] != values.shape[1]:
+        if column is None or not isinstance(width := index.shape[1], int) or width != values.shape[1]:
             return aten_gather(values, dim, index, sparse_grad=sparse_grad)
         return op.Gather(values, op.Reshape(column, op.Constant(value_ints=[-1])), axis=0)
 
@@ -48,9 +48,8 @@ def _column(index: Any) -> Any:
     maker = index.producer()
     if maker is None or maker.op_type != "Expand":
         return None
-    given = maker.inputs[0]
-    known = given.shape is not None and len(given.shape) == len(index.shape) == 2
-    return given if known and given.shape[1] == 1 else None
+    sizes = (given := maker.inputs[0]).shape
+    return given if sizes is not None and len(sizes) == len(index.shape) == 2 and sizes[1] == 1 else None
 
 
 def _takes_from_rows(values: Any, given: Sequence[Any]) -> bool:

@@ -1,5 +1,7 @@
 """Indices through the operator that is quick give what the index gives, and fail out of bounds as it does."""
 
+from typing import Any
+
 import onnxruntime
 import pytest
 import torch
@@ -91,6 +93,7 @@ def test_whole_rows_are_taken_as_such_in_the_reference_too(width, operator):
     assert written is not None
     model, inputs = written.model_proto, {"values": values.numpy(), "place": place.numpy()}
     assert [x.op_type for x in model.graph.node if x.op_type.startswith("Gather")] == [operator]
-    found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, inputs)
-    found += ReferenceEvaluator(model).run(None, inputs) if operator == "Gather" else []
+    found: list[Any] = [*onnxruntime.InferenceSession(model.SerializeToString()).run(None, inputs)]
+    if operator == "Gather":
+        found += ReferenceEvaluator(model).run(None, inputs)
     assert all(torch.equal(torch.from_numpy(x), values[place, :width]) for x in found)

@@ -1,5 +1,7 @@
 """Exported ONNX files hold nothing that a runtime is known to compute otherwise."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -138,13 +140,13 @@ def test_scores_below_the_smallest_normal_number_come_up_scaled_alone():
     model = parser.parse_model(text)
     x = np.array([0.0, 30.0, 88.5, 89.0], np.float32)
     with np.errstate(over="ignore"):
-        before = ReferenceEvaluator(model).run(None, {"x": x})
+        before: Any = ReferenceEvaluator(model).run(None, {"x": x})
     plain_forms(model, for_onnx_runtime=False)
     onnx.checker.check_model(model, full_check=True)
     made = {node.output[0]: node.op_type for node in model.graph.node}
     assert (made["y"], made["z"], made["score"]) == ("Reciprocal", "Mul", "Reciprocal")
     with np.errstate(over="ignore"):
-        after = ReferenceEvaluator(model).run(None, {"x": x})
+        after: Any = ReferenceEvaluator(model).run(None, {"x": x})
     for found, expected in zip(after, before, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert before[0][2] > 0

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from typing import Any
 
 import numpy as np
 import onnx
@@ -199,17 +200,21 @@ def test_the_same_maxima_by_scatter_nd():
     adaptors.by_scatter_nd(model)
     onnx.checker.check_model(model, full_check=True)
     assert [x.op_type for x in model.graph.node if "Scatter" in x.op_type] == ["ScatterND"] * 2 + ["ScatterElements"]
-    found = ReferenceEvaluator(model).run(None, inputs)
+    found: Any = ReferenceEvaluator(model).run(None, inputs)
     assert [x.tolist() for x in found] == [[5, 0, 0, 3], [0, 0, -2, 0], [5, 0, -3, 4]]
 
 
 def test_sizes_that_are_fixed_leave_nothing_to_compute_of_them():
     model, x = onnx.parser.parse_model(SIZES), np.arange(6, dtype=np.float32).reshape(2, 3)
-    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+
+    def run(model) -> Any:
+        return ReferenceEvaluator(model).run(None, {"x": x})
+
+    (expected,) = run(model)
     assert expected.tolist() == [0, 1, 2, 3]
     adaptors.fix_sizes(model, {"x": x.shape})
     assert [node.op_type for node in model.graph.node] == ["Reshape", "Concat", "Slice"]
-    assert ReferenceEvaluator(model).run(None, {"x": x})[0].tolist() == expected.tolist()
+    assert run(model)[0].tolist() == expected.tolist()
 
 
 def test_tensors_survive_the_way_to_another_process(tmp_path):

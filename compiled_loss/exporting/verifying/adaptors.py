@@ -241,34 +241,34 @@ def fix_sizes(model: Any, shapes: dict[str, tuple]) -> None:
             dim.dim_value = size
     for x in graph.output:
         x.type.tensor_type.ClearField("shape")
-    known, count = {x.name: to_array(x) for x in graph.initializer}, -1
-    while count != len(graph.node):
+    known, fewer = {x.name: to_array(x) for x in graph.initializer}, True
+    while fewer:
         del graph.value_info[:]
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         types = {x.name: x.type.tensor_type for x in (*inferred.graph.value_info, *inferred.graph.input)}
         sizes = {name: _sizes(x) for name, x in types.items()}
-        count, kept = len(graph.node), []
+        kept = []
         for node in graph.node:
-            if node.op_type == "Shape" and sizes.get(node.input[0]) is not None:
+            if node.op_type == "Shape" and (found := sizes.get(node.input[0])) is not None:
                 part = {x.name: x.i for x in node.attribute}
-                found = sizes[node.input[0]][part.get("start", 0) : part.get("end")]
-                known[node.output[0]] = np.array(found, np.int64)
+                known[node.output[0]] = np.array(found[part.get("start", 0) : part.get("end")], np.int64)
             elif {*node.input} - {""} <= {*known}:
                 given = {name: known[name] for name in node.input if name}
                 known |= dict(zip(node.output, map(np.asarray, evaluator(node).run(None, given))))  # noqa: B905
             else:
                 kept.append(node)
+        fewer = len(kept) < len(graph.node)
         del graph.node[:], graph.initializer[:]
         graph.node.extend(kept)
         read = {name for node in kept for name in node.input} | {x.name for x in graph.output}
         graph.initializer.extend(onnx.numpy_helper.from_array(x, name) for name, x in known.items() if name in read)
-    model.CopyFrom(inferred)
+    model.CopyFrom(onnx.shape_inference.infer_shapes(model, data_prop=True))
 
 
 def _sizes(tensor: Any) -> list[int] | None:
     """Of a tensor of an ONNX graph, where all are known."""
-    dims = tensor.shape.dim if tensor.HasField("shape") else [None]
-    return [x.dim_value for x in dims] if all(x is not None and x.HasField("dim_value") for x in dims) else None
+    known = tensor.HasField("shape") and all(x.HasField("dim_value") for x in tensor.shape.dim)
+    return [x.dim_value for x in tensor.shape.dim] if known else None
 
 
 def _shapes(inputs: dict[str, Any]) -> tuple:
