@@ -29,9 +29,9 @@ demo: setup
 explorer: setup $(WEB)/node_modules/.package-lock.json
 	$(RUN) -m export.consumers.web.build --serve $(PORT)
 
-# A file of tests goes to one worker, which makes what its tests share once.
+# A file of tests goes to one worker, which makes what its tests share once; tests marked `apart` fill the gaps.
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile --durations 20 -m 'not thorough'
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadgroup --durations 20 -m 'not thorough'
 
 # What `make test` samples, in full, or as much of it as begins within so many minutes: make thorough MINUTES=20
 thorough: setup

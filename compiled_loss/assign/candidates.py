@@ -79,6 +79,18 @@ class Candidates(NamedTuple):
         inside = self.inside & mask
         return self._replace(anchor=torch.where(inside, self.anchor, 0), inside=inside)
 
+    def on_first(self, pages: int) -> "Candidates":
+        """Those on the first pages, fewer or more than there are; rows with further pages do not fit."""
+        (group, begin, first, fits), there = self.layout, self.anchor.shape[0]
+        page, every = (torch.arange(x, device=group.device) for x in (pages, there))
+        # In tensors, since a graph does not branch on which of the two numbers is the larger.
+        some, page = page < there, page.clamp(max=there - 1)
+        beyond = torch.where(every < pages, fits.shape[0], group)
+        cut = fits.new_zeros(fits.shape[0] + 1).scatter(0, beyond, torch.ones_like(beyond, dtype=torch.bool))[:-1]
+        group = torch.where(some, group[page], fits.shape[0])
+        image, anchor, inside = (x[page] for x in (self.image, self.anchor, self.inside))
+        return Candidates(Layout(group, begin[page], first, fits & ~cut), image, anchor, inside & some[:, None])
+
 
 def find_cells(
     boxes: Tensor,  # [N, 4] xyxy, pixels, or [L, N, 4]

@@ -102,6 +102,14 @@ class Nearest(Region):
         if self.levels_of_head is not None:
             object.__setattr__(self, "levels_of_head", whole_number("levels_of_head", self.levels_of_head))
 
+    @property
+    def most(self) -> int | None:
+        """Those of a square as wide as a block of as many has its diagonal, on every level."""
+        if self.levels_of_head is None:
+            return None
+        side = math.ceil(math.sqrt(self.number)) * math.sqrt(2) + 2 * _SLACK
+        return self.levels_of_head * (math.floor(side) + 1) ** 2
+
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
         """`[L, N, 4]` boxes around as many anchors, and all that may be as near."""
         fits = self.levels_of_head in (None, len(strides))

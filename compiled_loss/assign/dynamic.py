@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from compiled_loss.assign.centres import NearCentre, centre_of, inside_box, near_centre
 from compiled_loss.assign.keys import descending
@@ -16,7 +15,7 @@ from compiled_loss.assign.regions import Region, WholeImage, check_region
 from compiled_loss.assign.select import Held, select
 from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.checks import finite_number, kind_of, require, whole_number
-from compiled_loss.numerics import at_least_float32, exact, pick
+from compiled_loss.numerics import at_least_float32, exact, pick, softplus_and_sigmoid
 from compiled_loss.types import Assignment
 
 # Of costs: of a pair outside the region that comes first, and of one outside of the row's own.
@@ -74,7 +73,7 @@ class SimOTA:
             pairs, elsewhere = _shared(pairs, self.shared)
         logits = pairs.logits()
         overlaps = pairs.overlaps(logits)
-        classes = F.softplus(at_least_float32(pairs.scores.detach())).sum(1)  # [B, A]
+        classes = softplus_and_sigmoid(at_least_float32(pairs.scores.detach()))[0].sum(1)  # [B, A]
         cost = exact(pairs.candidates.take(classes)) - exact(logits)
         cost = cost - self.overlap_weight * exact(overlaps).clamp(min=1e-8).log()
         region = self.shared or self.region
@@ -143,11 +142,13 @@ class DynamicSoftLabel:
         if self.shared is not None:
             pairs, _ = _shared(pairs, self.shared)
         candidates, logits = pairs.candidates, pairs.logits()
-        overlaps, scores = pairs.overlaps(logits), at_least_float32(pairs.scores.detach())
-        background = candidates.take((F.softplus(scores) * scores.sigmoid().square()).sum(1))
+        overlaps = pairs.overlaps(logits)
+        softplus, sigmoid = softplus_and_sigmoid(at_least_float32(pairs.scores.detach()))
+        background = candidates.take((softplus * sigmoid.square()).sum(1))
         soft, logit = exact(overlaps), exact(logits)
         # Of the row's own class, written out: ONNX Runtime has no softplus of float64.
-        score, alone = 1 / (1 + (-logit).exp()), logit.clamp(min=0.0) + (1 + (-logit.abs()).exp()).log()
+        e = (-logit.abs()).exp()
+        score, alone = torch.where(logit >= 0, 1.0, e) / (1 + e), logit.clamp(min=0.0) + (1 + e).log()
         cost = exact(background) - alone * score.square() + (alone - soft * logit) * (soft - score).square()
         cost = cost - self.overlap_weight * soft.clamp(min=1e-7).log()
         away = exact(pairs.points[candidates.anchor]) - exact(candidates.of_rows(centre_of(pairs.boxes)))

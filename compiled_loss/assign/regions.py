@@ -46,6 +46,11 @@ class Region(Protocol):
         """`[N, L]` bool, levels on which a row has candidates, if it has any there; None: all."""
         return None
 
+    @property
+    def most(self) -> int | None:
+        """Anchors within reach of a row whose centre lies in the image, at most; None: any number."""
+        return None
+
     def keep(
         self,
         candidates: Candidates,

@@ -13,6 +13,7 @@ from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
 from compiled_loss.assign.regions import InBox, Region
 from compiled_loss.checks import true_or_false
+from compiled_loss.pages import PAGE
 from compiled_loss.types import Assignment
 
 
@@ -59,12 +60,30 @@ class Either(Region):
         grid_sizes: Sequence[tuple[int, int]],
     ) -> Candidates:
         """Those of the region whose turn it is."""
-        first, then = (x.keep(candidates, boxes, anchors, strides, grid_sizes) for x in self._both())
-        anchor, inside = (_of_the_turn(self.second, x, y) for x, y in zip(first[2:], then[2:], strict=True))
-        return candidates._replace(anchor=anchor, inside=inside)
+        some = (few_pages(candidates, x) for x in self._both())
+        kept = [x.keep(c, boxes, anchors, strides, grid_sizes) for x, c in zip(self._both(), some, strict=True)]
+        first, then = (x.on_first(candidates.anchor.shape[0]) for x in kept)
+        anchor, inside, fits = (
+            _of_the_turn(self.second, x, y)
+            for x, y in zip((*first[2:], first.layout.fits), (*then[2:], then.layout.fits), strict=True)
+        )
+        return candidates._replace(layout=candidates.layout._replace(fits=fits), anchor=anchor, inside=inside)
 
     def _both(self) -> tuple[Region, Region]:
         return self.first or InBox(), self.then or InBox()
+
+
+def few_pages(candidates: Candidates, region: Region | None) -> Candidates:
+    """The candidates of a region on as many pages as its rows have at most, if it knows; else as they are.
+
+    Args:
+        candidates: of this region, if it is the one whose turn it is.
+        region: None: from inside the task's boxes.
+    """
+    most = getattr(region, "most", None)
+    if most is None:
+        return candidates
+    return candidates.on_first(candidates.layout.fits.shape[0] * ((most + PAGE - 1) // PAGE) + 1)
 
 
 def region_or(region: Region | None, default: Region) -> Region:
@@ -142,7 +161,12 @@ class Scheduled(nn.Module):
     def forward(self, pairs: Pairs) -> Assignment:
         """The positives of the assigner whose turn it is."""
         rows = pairs.labels.shape[0]
-        first, then = (_with_slots(x(pairs), rows, x.slots, self.slots) for x in (self.first, self.then))
+
+        def positives(assigner: Assigner) -> Assignment:
+            own = pairs._replace(candidates=few_pages(pairs.candidates, assigner.region))
+            return _with_slots(assigner(own), rows, assigner.slots, self.slots)
+
+        first, then = positives(self.first), positives(self.then)
         found = [_of_the_turn(self.second, x, y) for x, y in zip(first[:6], then[:6], strict=True)]
         weight = None
         if first.weight is not None or then.weight is not None:

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from compiled_loss import ATSS, InBox, NearCentre, Scheduled, SimOTA, TargetPlan, Targets, TaskAligned
+from compiled_loss import (
+    ATSS,
+    DetectionLoss,
+    InBox,
+    NearCentre,
+    Predictions,
+    Scheduled,
+    SimOTA,
+    TargetPlan,
+    Targets,
+    TaskAligned,
+)
+from compiled_loss.assign.candidates import find_cells
 from compiled_loss.assign.centres import Nearest
 from compiled_loss.assign.keys import descending
 from compiled_loss.assign.regions import WholeImage, candidates_in, of_levels
@@ -89,6 +101,33 @@ def test_plans_of_a_data_set_follow_the_region():
     assert (wide.pages, small.pages) == (22528, 256)
     with pytest.raises(ValueError, match="region: expected a region, such as a loss's, got str"):
         TargetPlan((64, 64), region="centre")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 9, 13, 30])
+def test_the_nearest_of_a_centre_in_the_image_are_no_more_than_said(number):
+    strides, grids, region = (8, 16, 32), [(80, 80), (40, 40), (20, 20)], Nearest(number, 3)
+    draw = np.random.default_rng(number)
+    centres = np.concatenate([draw.uniform(0, 640, (4000, 2)), draw.choice([0, 4, 8, 12, 320, 636, 640], (400, 2))])
+    boxes = torch.as_tensor(np.concatenate([centres - 3, centres + 3], 1), dtype=torch.float32)
+    counts = find_cells(region.reach(boxes, strides, grids), boxes[:, 0] > -9, grids, strides).counts
+    assert region.most is not None
+    assert 0.5 * region.most < counts.max() <= region.most
+
+
+def test_a_schedule_counts_rows_far_from_the_image_that_take_the_pages_of_others():
+    """Around a centre far beyond a side the nearest anchors lie in a long strip."""
+    boxes = torch.tensor([[-3.9, 0.4, 0.1, 0.1], [0.4, 0.4, 0.1, 0.1], [-3.9, 0.6, 0.1, 0.1]])
+    targets = Targets(torch.zeros(3, dtype=torch.int64), torch.zeros(3).long(), boxes)
+    maps = torch.zeros(1, 64, 8400), torch.zeros(1, 1, 8400)
+    predictions = Predictions(*maps, [(80, 80), (40, 40), (20, 20)])
+
+    def of(assigner):
+        found = DetectionLoss(1, assigner=assigner, check_values=False).assign(predictions, targets._replace(pages=40))
+        return found.overflow.item(), found.valid.view(3, -1).sum(1).tolist()
+
+    assert of(ATSS()) == (0, [0, 9, 0])
+    assert of(Scheduled(ATSS(), TaskAligned())) == (1, [0, 9, 0])
+    assert of(Scheduled(ATSS(), TaskAligned(), second=True))[0] == 0
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5, -2.0])

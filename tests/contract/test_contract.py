@@ -1,5 +1,7 @@
 """Every public operation, assigner and loss is one graph, never reads the device and exports: the audit says so."""
 
+from typing import Any
+
 import pytest
 
 from compiled_loss import Predictions, Targets
@@ -16,14 +18,14 @@ GENERATED = (
     "unfill",
     "overlaps of boxes",
     "detection",
-    "pose of 17 keypoints with planned pages",
     "detection with weights, ignore rows and images told apart",
     "overlap of oriented boxes",
     "overlaps of boxes that later papers added",
     "oriented boxes without bins with planned pages",
-    "segmentation with planned tiles",
     "`SimOTA`",
 )
+# The slowest to generate; `tests/examples` generates steps of these tasks.
+SLOWEST = ("pose of 17 keypoints with planned pages", "segmentation with planned tiles", "end to end of segmentation")
 # A compile or an export of a loss takes most of half a minute; what these differ in is also in the others.
 ALIKE = (
     "segmentation",
@@ -47,21 +49,33 @@ ALIKE = (
 )
 # Losses of rotated parts, which differ from the others in nothing that a dtype changes.
 OF_PARTS = [f"loss of {parts}" for parts in rotated()]
-SAMPLED = [pytest.param(x, marks=[pytest.mark.thorough] if x in ALIKE or x in OF_PARTS[2:] else []) for x in CASES]
+THOROUGH = {*ALIKE, *OF_PARTS[2:]}
 
 
-@pytest.mark.parametrize("name", SAMPLED)
-def test_one_graph_serves_every_number_of_rows_with_the_eager_numbers(name):
-    audit_compiled(CASES[name], backend="inductor" if name in GENERATED else "aot_eager").raise_if_failed()
+def marked(*values: str, thorough: bool) -> Any:
+    """Values of a test's arguments, marked if they are not of the sample."""
+    return pytest.param(*values, marks=[pytest.mark.thorough] if thorough else [])
 
 
+COMPILED = [marked(x, "inductor" if x in GENERATED else "aot_eager", thorough=x in THOROUGH) for x in CASES]
+COMPILED += [marked(x, "inductor", thorough=True) for x in SLOWEST]
+
+
+@pytest.mark.apart
+@pytest.mark.parametrize(("name", "backend"), COMPILED)
+def test_one_graph_serves_every_number_of_rows_with_the_eager_numbers(name, backend):
+    audit_compiled(CASES[name], backend=backend).raise_if_failed()
+
+
+@pytest.mark.apart
 @pytest.mark.parametrize("name", sampled((x for x, case in CASES.items() if case.learnt and x not in OF_PARTS), 4))
 def test_one_graph_serves_predictions_in_bfloat16(name):
     audit_low_precision(CASES[name]).raise_if_failed()
 
 
+@pytest.mark.apart
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize("name", [marked(x, thorough=x in {*THOROUGH, *SLOWEST}) for x in CASES])
 def test_export_and_onnx_runtime_give_the_eager_numbers_for_every_number_of_rows(name):
     audit_export(CASES[name]).raise_if_failed()
 

@@ -13,7 +13,7 @@ from compiled_loss.audit import audit
 from compiled_loss.torch_private import quiet
 from tests.contract.cases import CASES, GRIDS, SIZE, STRIDES, head_of, rows_of
 from tests.contract.checks import COMPILED, COMPILED_SIZES, Case, assert_same, batch_of
-from tests.contract.test_contract import GENERATED
+from tests.contract.test_contract import GENERATED, SLOWEST
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -42,7 +42,7 @@ def test_the_numbers_are_those_of_the_cpu(name):
         assert_same(got, case.function(*batch_of(case, n, padded=True)), exact=case.exact)
 
 
-@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.parametrize("name", [*GENERATED, *SLOWEST])
 def test_one_triton_graph_serves_every_number_of_rows_with_the_eager_numbers(name):
     case = CASES[name]
     function, batches = on_gpu(case)

@@ -171,6 +171,7 @@ def test_every_program_explains_itself(program, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.apart
 @pytest.mark.parametrize("task", sampled(["segment", "pose"]))
 def test_the_assignment_and_loss_agree_with_the_image_size_open(task, tmp_path):
     options = ["--task", task, "--classes", "3", "--image-size", "any"]
@@ -192,7 +193,8 @@ OPTIONS = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), sampled(OPTIONS))
+@pytest.mark.apart
+@pytest.mark.parametrize(("name", "options"), sampled(OPTIONS, 3))
 def test_other_options_agree(name, options, tmp_path):
     path = tmp_path / name
     assert export("loss", *SMALL, *options, "--out", path) == 0
