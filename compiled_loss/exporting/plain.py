@@ -42,7 +42,7 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
             node.attribute.append(onnx.helper.make_attribute("value", zero))
         elif node.op_type == "GatherElements" and ranks.get(node.input[0]) == 1:
             node.op_type = "Gather"  # its axis is 0, the only one
-        elif node.op_type == "GatherElements" and ranks.get(node.input[0]) == 2 and node.attribute[0].i in (1, -1):
+        elif node.op_type == "GatherElements" and ranks.get(node.input[0]) == 2 and _axis(node) in (1, -1):
             nodes += _from_rows(node)
         elif node.op_type == "Mul" and node.input[0] in inverted and node.input[1] in powers:
             nodes.append(_smaller(node, inverted[node.input[0]]))
@@ -69,6 +69,10 @@ def _absolute(node: Any) -> list[Any]:
         make("Neg", [x], [negative], name=f"node_{negative}"),
         make("Where", [below, negative, x], [y], name=node.name),
     ]
+
+
+def _axis(node: Any) -> int:
+    return next((x.i for x in node.attribute if x.name == "axis"), 0)
 
 
 def _from_rows(node: Any) -> list[Any]:
