@@ -147,7 +147,7 @@ def skip_without(runtime: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [wrong_constant, dropped_reduction])
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "reference", "tract", "iree", "tvm", "onnxruntime-web"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "reference", "tract", "tvm", "onnxruntime-web"])
 def test_a_fault_in_the_file_is_caught_in_every_runtime(assignment, runtime, fault, tmp_path):
     skip_without(runtime)
     before = verify(str(assignment), runtime, modules=str(WEB))
