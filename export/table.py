@@ -20,7 +20,10 @@ HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "runtimes.json", HERE / "README.md"
 BEGIN, END = "<!-- runtimes, by export/table.py -->\n", "<!-- end of runtimes -->\n"
 GRAPHS = ("assignment", "loss", "gradients", "decoding")
-NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "reference": "onnx.reference", "torch": "torch (.pt2)"}
+NAMES = {
+    "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "reference": "onnx.reference", "iree": "IREE", "tvm": "TVM",
+    "torch": "torch (.pt2)", "executorch": "ExecuTorch (.pt2)", "litert": "LiteRT (.pt2)",
+}  # fmt: skip
 # Kinds of batches: without rows, with broken predictions, the others.
 KINDS = ("empty", "broken", "usual")
 KEYS = ("runtime", "version", "task", "graph", "form")
@@ -38,16 +41,17 @@ def condensed(report: dict[str, Any]) -> dict[str, Any]:
     version = report["version"].split("-")[0]  # of OpenVINO without the commit that it was built from
     task = report["task"] + (", end to end" if report["end_to_end"] else "")
     return {"runtime": report["runtime"], "version": version, "task": task, "graph": report["graph"],
-            "form": form(report["setting"]), "written_with": report["versions"],
+            "form": form(report["graph"], report["setting"]), "written_with": report["versions"],
             "counts": counts, "reason": reason}  # fmt: skip
 
 
-def form(setting: dict[str, Any]) -> str:
-    """What is special about a file of the same graph: its image size, planned pages or tiles, slots of rows."""
+def form(graph: str, setting: dict[str, Any]) -> str:
+    """What is special about a file of the same graph: image size, planned pages or tiles, slots of rows, no best k."""
     size = setting["image_size"]
     words = ["any size"] if size is None else [] if size == USUAL else ["x".join(map(str, size))]
     words += ["planned"] if setting["pages"] or setting["mask_tiles"] else []
     words += ["slots"] if setting["slots"] else []
+    words += ["every anchor"] if graph == "decoding" and setting["k"] is None else []
     words += ["for ONNX Runtime"] if setting["for_onnx_runtime"] else []
     return " ".join(words) or "usual"
 

@@ -10,13 +10,14 @@ _ROW = 64
 
 
 def quick_gathers() -> dict[Callable, Callable]:
-    """A translation of indexing for `torch.onnx.export`: single numbers by GatherElements, wherever that is the same.
+    """Translations of indexing for `torch.onnx.export`: single numbers by GatherElements, wherever that is the same.
 
-    By itself an index becomes GatherND, which takes ten times as long for single numbers. Both check the bounds.
+    By itself an index becomes GatherND, which takes ten times as long for single numbers. Both check the bounds. Whole
+    rows, which torch gathers by an index as wide as they are, come by Gather.
     """
     import onnx_ir  # noqa: PLC0415  (optional dependencies)
     from onnxscript import opset20  # noqa: PLC0415
-    from onnxscript.function_libs.torch_lib.ops.core import aten_index  # noqa: PLC0415
+    from onnxscript.function_libs.torch_lib.ops.core import aten_gather, aten_index  # noqa: PLC0415
 
     op: Any = opset20
 
@@ -33,7 +34,22 @@ def quick_gathers() -> dict[Callable, Callable]:
             return op.GatherElements(rows, inner, axis=1)
         return aten_index(values, indices)
 
-    return {torch.ops.aten.index.Tensor: index}
+    def gather(values: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
+        column = _column(index) if dim == 0 and len(values.shape) == 2 else None
+        if column is None or not isinstance(width := index.shape[1], int) or width != values.shape[1]:
+            return aten_gather(values, dim, index, sparse_grad=sparse_grad)
+        return op.Gather(values, op.Reshape(column, op.Constant(value_ints=[-1])), axis=0)
+
+    return {torch.ops.aten.index.Tensor: index, torch.ops.aten.gather.default: gather}
+
+
+def _column(index: Any) -> Any:
+    """The `[N, 1]` numbers that an index `[N, W]` repeats in each of its rows; None for another."""
+    maker = index.producer()
+    if maker is None or maker.op_type != "Expand":
+        return None
+    sizes = (given := maker.inputs[0]).shape
+    return given if sizes is not None and len(sizes) == len(index.shape) == 2 and sizes[1] == 1 else None
 
 
 def _takes_from_rows(values: Any, given: Sequence[Any]) -> bool:

@@ -1,10 +1,12 @@
 """Operators of a written graph in the forms that every runtime computes alike."""
 
+import math
 from typing import Any
 
 # The same comparison with its sides swapped.
 _SWAPPED = {"Greater": "Less", "GreaterOrEqual": "LessOrEqual"}
 _ZERO = "zero_of_absolute_values"
+_FIRST, _SECOND, _LAST = "first_of_two", "second_of_two", "last_of_two"
 
 
 def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
@@ -13,10 +15,11 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
     Greater and GreaterOrEqual hold beside NaN in OpenVINO, Less and LessOrEqual do not; it takes the absolute value of
     what Concat made in place, and who else reads that is given it too. OpenCV takes no ConstantOfShape without a value.
     The reference evaluator of onnx takes no GatherElements from more than 63 entries; Gather, which is the same for
-    vectors, takes ten times as long in ONNX Runtime. tract calls outputs as the operators that make them.
+    vectors, takes ten times as long in ONNX Runtime. Numbers below 2^-126, which OpenVINO takes for 0, are made larger
+    before and not after, where they are. tract calls outputs as the operators that make them.
 
     Args:
-        model: an `onnx.ModelProto`.
+        model: an `onnx.ModelProto` after `narrow`, or one for ONNX Runtime.
         for_onnx_runtime: leave GatherElements where it is.
     """
     import onnx  # noqa: PLC0415  (an optional dependency)
@@ -24,7 +27,9 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
     ranks = {} if for_onnx_runtime else _ranks(model)
     told = {x.name for x in model.graph.output}
     joined = {node.output[0] for node in model.graph.node if node.op_type == "Concat"}
-    nodes = []
+    inverted = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reciprocal"}
+    powers = _powers_of_two(model)
+    nodes: list[Any] = []
     for node in model.graph.node:
         if len(node.output) == 1 and node.output[0] in told:
             node.name = node.output[0]
@@ -37,9 +42,17 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
             node.attribute.append(onnx.helper.make_attribute("value", zero))
         elif node.op_type == "GatherElements" and ranks.get(node.input[0]) == 1:
             node.op_type = "Gather"  # its axis is 0, the only one
+        elif node.op_type == "GatherElements" and ranks.get(node.input[0]) == 2 and _axis(node) in (1, -1):
+            nodes += _from_rows(node)
+        elif node.op_type == "Mul" and node.input[0] in inverted and node.input[1] in powers:
+            nodes.append(_smaller(node, inverted[node.input[0]]))
+            node.op_type, node.input[:] = "Reciprocal", nodes[-1].output
         nodes += _absolute(node) if node.op_type == "Abs" and node.input[0] in joined else [node]
-    if any(_ZERO in node.input for node in nodes):
-        model.graph.initializer.append(onnx.helper.make_tensor(_ZERO, onnx.TensorProto.FLOAT, [], [0.0]))
+    read = {name for node in nodes for name in node.input} | told
+    nodes = [node for node in nodes if node.op_type != "Reciprocal" or node.output[0] in read]
+    given = {x.name for x in model.graph.initializer}
+    constants = [*_constants(), *(onnx.numpy_helper.from_array(1 / x, f"{name}_inverse") for name, x in powers.items())]
+    model.graph.initializer.extend(x for x in constants if x.name in read - given)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
@@ -56,6 +69,62 @@ def _absolute(node: Any) -> list[Any]:
         make("Neg", [x], [negative], name=f"node_{negative}"),
         make("Where", [below, negative, x], [y], name=node.name),
     ]
+
+
+def _axis(node: Any) -> int:
+    return next((x.i for x in node.attribute if x.name == "axis"), 0)
+
+
+def _from_rows(node: Any) -> list[Any]:
+    """What comes before `Gather` in place of GatherElements from rows, which it becomes: they are one vector."""
+    import onnx  # noqa: PLC0415  (an optional dependency)
+
+    make, to, y = onnx.helper.make_node, onnx.TensorProto.INT32, node.output[0]
+    (x, index), flat, places = node.input, f"{y}_flat", f"{y}_places"
+    shape, rows, columns, width, count, small, begin, column = (
+        f"{y}_{part}" for part in ("shape", "rows", "columns", "width", "count", "small", "begin", "column")
+    )
+    node.op_type, node.input[:] = "Gather", [flat, places]
+    del node.attribute[:]
+    return [
+        make("Shape", [x], [shape], name=f"node_{shape}"),
+        make("Gather", [shape, _FIRST], [rows], name=f"node_{rows}"),
+        make("Gather", [shape, _SECOND], [columns], name=f"node_{columns}"),
+        # In 64 bits: ONNX Runtime refuses Range of sizes that it knows, made numbers of 32 bits.
+        make("Range", [_FIRST, rows, _SECOND], [count], name=f"node_{count}"),
+        make("Cast", [count], [small], name=f"node_{small}", to=to),
+        make("Cast", [columns], [width], name=f"node_{width}", to=to),
+        make("Mul", [small, width], [begin], name=f"node_{begin}"),
+        make("Unsqueeze", [begin, _LAST], [column], name=f"node_{column}"),
+        make("Add", [index, column], [places], name=f"node_{places}"),
+        make("Reshape", [x, _LAST], [flat], name=f"node_{flat}"),
+    ]
+
+
+def _smaller(node: Any, x: str) -> Any:
+    """`x / c`, whose Reciprocal is `c (1 / x)`: nothing on the way is smaller than that."""
+    import onnx  # noqa: PLC0415  (an optional dependency)
+
+    y = f"{node.output[0]}_inverse"
+    return onnx.helper.make_node("Mul", [x, f"{node.input[1]}_inverse"], [y], name=f"node_{y}")
+
+
+def _powers_of_two(model: Any) -> dict[str, Any]:
+    """Numbers above 1 that a product by is exact, among the constants of float32."""
+    import onnx  # noqa: PLC0415  (an optional dependency)
+
+    scalars = [x for x in model.graph.initializer if x.data_type == onnx.TensorProto.FLOAT and not x.dims]
+    values = {x.name: onnx.numpy_helper.to_array(x) for x in scalars}
+    return {name: x for name, x in values.items() if x > 1 and math.frexp(x)[0] == 0.5}
+
+
+def _constants() -> list[Any]:
+    """What these forms read."""
+    import onnx  # noqa: PLC0415  (an optional dependency)
+
+    make, kinds = onnx.helper.make_tensor, onnx.TensorProto
+    numbers = [make(name, kinds.INT64, [], [x]) for name, x in ((_FIRST, 0), (_SECOND, 1))]
+    return [make(_ZERO, kinds.FLOAT, [], [0.0]), *numbers, make(_LAST, kinds.INT64, [1], [-1])]
 
 
 def needs_of(model: Any) -> dict[str, Any]:

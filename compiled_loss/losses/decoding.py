@@ -23,7 +23,7 @@ from compiled_loss.grid import Sides, decode_sides
 from compiled_loss.losses.fields import Map
 from compiled_loss.losses.inputs import check_predictions
 from compiled_loss.losses.parts import BoxKind, Extra
-from compiled_loss.losses.ranking import LOWEST, MOST, NOTHING, first_of_largest
+from compiled_loss.losses.ranking import LOWEST, MOST, NOTHING, first_of_largest, places_of_largest
 from compiled_loss.losses.scene import anchors_of, image_size_of, sums_are_finite
 from compiled_loss.numerics import at_least_float32, masked
 from compiled_loss.terms.exact import ExactModule
@@ -142,7 +142,7 @@ def _best(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     classes = logits.shape[2]
     logits = F.pad(logits, (0, 0, 0, k), value=NOTHING)
     # In order again, so that a pair's place among theirs tells which anchor and class comes first.
-    some = first_of_largest(logits.amax(2), k).sort(1).values
+    some = places_of_largest(logits.amax(2), k)
     image = torch.arange(logits.shape[0], device=logits.device)[:, None]
     pairs = logits[image, some].flatten(1)
     place = first_of_largest(pairs, k)

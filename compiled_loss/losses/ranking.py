@@ -36,7 +36,8 @@ def first_of_largest(ranks: Tensor, k: int) -> Tensor:
         tensor([[0, 3, 1, 4]])
     """
     if for_any_runtime():
-        return _by_the_last_number(torch.where(ranks.abs() < _ZERO, 0.0, ranks), k)
+        x = torch.where(ranks.abs() < _ZERO, 0.0, ranks)
+        return _in_order(x, _by_the_last_number(x, k))
     if not has_float64(ranks.device):
         return torch.sort(ranks, stable=True, dim=1, descending=True).indices[:, :k]
     place = torch.arange(ranks.shape[1], dtype=torch.float64, device=ranks.device)
@@ -46,22 +47,44 @@ def first_of_largest(ranks: Tensor, k: int) -> Tensor:
     return (x - step * place).topk(k, 1).indices
 
 
-def _by_the_last_number(x: Tensor, k: int) -> Tensor:
-    """The same places, from the k-th number, which does not depend on an order among equals.
+def places_of_largest(ranks: Tensor, k: int) -> Tensor:
+    """The same places, lowest place first.
 
-    Whatever is larger is among them, and of what is equal as many of the first as there is room for. These k are put in
-    order by counting for each how many come before it.
+    Args:
+        ranks: `[B, n]` finite float32, n at least k and at most 2^25.
+        k: entries per row.
+
+    Returns:
+        `[B, k]` int64.
+
+    Example:
+        >>> places_of_largest(torch.tensor([[0.5, 0.0, -3.0, 0.5, 0.0]]), 4)
+        tensor([[0, 1, 3, 4]])
+    """
+    if for_any_runtime():  # without a sort, which ExecuTorch lacks
+        return _by_the_last_number(torch.where(ranks.abs() < _ZERO, 0.0, ranks), k)
+    return first_of_largest(ranks, k).sort(1).values
+
+
+def _by_the_last_number(x: Tensor, k: int) -> Tensor:
+    """Places of the k largest, lowest first, from the k-th number, which does not depend on an order among equals.
+
+    Whatever is larger is among them, and of what is equal as many of the first as there is room for.
     """
     rows, n = x.shape
     last = x.topk(k, 1).values[:, k - 1 :]
     above, equal = x > last, x == last
     room = k - above.long().sum(1, keepdim=True)
     among = above | (equal & (equal.long().cumsum(1) <= room))
-    # In order of place: slot j holds the j-th of them. What is not among them shares one slot more.
+    # Slot j holds the j-th of them. What is not among them shares one slot more.
     slot = torch.where(among, among.long().cumsum(1) - 1, k)
     place = torch.arange(n, device=x.device).expand(rows, n)
-    places = torch.zeros(rows, k + 1, dtype=torch.int64, device=x.device).scatter(1, slot, place)[:, :k]
-    value, index = x.gather(1, places), torch.arange(k, device=x.device)
+    return torch.zeros(rows, k + 1, dtype=torch.int64, device=x.device).scatter(1, slot, place)[:, :k]
+
+
+def _in_order(x: Tensor, places: Tensor) -> Tensor:
+    """The places by their numbers, largest first, by counting for each how many come before it."""
+    value, index = x.gather(1, places), torch.arange(places.shape[1], device=x.device)
     theirs, own = value[:, None, :], value[:, :, None]
     before = (theirs > own) | ((theirs == own) & (index < index[:, None]))
     return torch.zeros_like(places).scatter(1, before.long().sum(2), places)

@@ -119,7 +119,7 @@ def test_a_schedule_counts_rows_far_from_the_image_that_take_the_pages_of_others
     boxes = torch.tensor([[-3.9, 0.4, 0.1, 0.1], [0.4, 0.4, 0.1, 0.1], [-3.9, 0.6, 0.1, 0.1]])
     targets = Targets(torch.zeros(3, dtype=torch.int64), torch.zeros(3).long(), boxes)
     maps = torch.zeros(1, 64, 8400), torch.zeros(1, 1, 8400)
-    predictions = Predictions(*maps, [(80, 80), (40, 40), (20, 20)])
+    predictions = Predictions(*maps, ((80, 80), (40, 40), (20, 20)))
 
     def of(assigner):
         found = DetectionLoss(1, assigner=assigner, check_values=False).assign(predictions, targets._replace(pages=40))

@@ -1,8 +1,11 @@
 """Indices through the operator that is quick give what the index gives, and fail out of bounds as it does."""
 
+from typing import Any
+
 import onnxruntime
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 from torch.export import Dim
 
@@ -66,3 +69,31 @@ def test_an_index_beyond_the_end_fails():
     session, _ = session_of(values, (index,), ({0: ROWS},))
     with pytest.raises(Exception, match="Out of range"):
         run(session, values, (torch.tensor([0, 7]),))
+
+
+class Rows(nn.Module):
+    """The first numbers of rows, by an index that is as wide."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+    def forward(self, values, place):
+        return (values.gather(0, place[:, None].expand(-1, self.width)),)
+
+
+@pytest.mark.parametrize(("width", "operator"), [(5, "Gather"), (2, "GatherElements")])
+def test_whole_rows_are_taken_as_such_in_the_reference_too(width, operator):
+    values, place = torch.randn(80, 5), torch.randint(80, (90,))
+    with quiet():
+        program = torch.export.export(Rows(width), (values, place), dynamic_shapes=(None, {0: ROWS}))
+        written = torch.onnx.export(
+            program, dynamo=True, verbose=False, opset_version=20, custom_translation_table=quick_gathers()
+        )
+    assert written is not None
+    model, inputs = written.model_proto, {"values": values.numpy(), "place": place.numpy()}
+    assert [x.op_type for x in model.graph.node if x.op_type.startswith("Gather")] == [operator]
+    found: list[Any] = [*onnxruntime.InferenceSession(model.SerializeToString()).run(None, inputs)]
+    if operator == "Gather":
+        found += ReferenceEvaluator(model).run(None, inputs)
+    assert all(torch.equal(torch.from_numpy(x), values[place, :width]) for x in found)

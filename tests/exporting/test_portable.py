@@ -3,6 +3,8 @@
 Those of every task are looked at where they are made: `tests/export/test_agreement.py`.
 """
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -97,6 +99,41 @@ def test_the_absolute_value_of_what_was_joined_is_written_apart():
     found, negative = ReferenceEvaluator(model).run(None, {"x": x})
     np.testing.assert_array_equal(found, np.abs(np.concatenate([x, x])))
     np.testing.assert_array_equal(negative, -np.concatenate([x, x]))
+
+
+def test_numbers_of_many_rows_are_taken_from_one_vector():
+    text = """<ir_version: 8, opset_import: ["" : 20]>
+    g (float[B, N] x, int32[B, K] index) => (float[B, K] y) { y = GatherElements<axis = 1>(x, index) }"""
+    model = parser.parse_model(text)
+    plain_forms(model, for_onnx_runtime=False)
+    onnx.checker.check_model(model, full_check=True)
+    assert "GatherElements" not in {node.op_type for node in model.graph.node}
+    x, index = np.random.default_rng(0).random((3, 100), np.float32), np.array([[99, 0], [5, 5], [7, 98]], np.int32)
+    expected, inputs = np.take_along_axis(x, index.astype(np.int64), 1), {"x": x, "index": index}
+    (found,) = ReferenceEvaluator(model).run(None, inputs)
+    (same,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, inputs)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(same, expected)
+
+
+def test_scores_below_the_smallest_normal_number_come_up_scaled_alone():
+    text = """<ir_version: 8, opset_import: ["" : 20]>
+    g (float[N] x) => (float[N] y, float[N] z) <float one = {1}, float large = {16777216}, float odd = {3}>
+    { root = Exp(x) sum = Add(root, one) score = Reciprocal(sum) y = Mul(score, large) z = Mul(score, odd) }"""
+    model = parser.parse_model(text)
+    x = np.array([0.0, 30.0, 88.5, 89.0], np.float32)
+    with np.errstate(over="ignore"):
+        before: Any = ReferenceEvaluator(model).run(None, {"x": x})
+    plain_forms(model, for_onnx_runtime=False)
+    onnx.checker.check_model(model, full_check=True)
+    made = {node.output[0]: node.op_type for node in model.graph.node}
+    assert (made["y"], made["z"], made["score"]) == ("Reciprocal", "Mul", "Reciprocal")
+    with np.errstate(over="ignore"):
+        after: Any = ReferenceEvaluator(model).run(None, {"x": x})
+    for found, expected in zip(after, before, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert before[0][2] > 0
+    assert before[0][3] == 0
 
 
 def test_the_form_for_onnx_runtime_is_of_onnx_files_alone(tmp_path):

@@ -3,15 +3,17 @@
 import json
 import shutil
 import sys
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
-from compiled_loss.exporting.verifying import child
+from compiled_loss.exporting.verifying import adaptors, child
 from compiled_loss.exporting.verifying.compare import VERDICTS, error_of
-from compiled_loss.exporting.verifying.runtimes import NODE
+from compiled_loss.exporting.verifying.runtimes import NODE, OF_ARCHIVES
 from compiled_loss.exporting.verifying.verify import verify
 from export.consumers.web.build import HERE as WEB
 from tests.export.programs import export
@@ -90,7 +92,7 @@ def test_what_cannot_be_loaded_is_refused_once(assignment, capsys):
     [
         (
             ["--runtime", "torch"],
-            "onnxruntime, openvino, reference, tract, onnxruntime-web, onnxruntime-node for a .onnx file, got torch",
+            "tract, iree, tvm, onnxruntime-web, onnxruntime-node for a .onnx file, got torch",
         ),
         (["--limit", "0"], "limit: expected seconds above 0, got 0.0"),
         (["--python", "nowhere/python"], "No such file or directory: 'nowhere/python'"),
@@ -138,14 +140,14 @@ def dropped_reduction(model) -> int:
 def skip_without(runtime: str) -> None:
     """Skip where the runtime is not installed."""
     if runtime not in NODE:
-        pytest.importorskip(child.RUNTIMES[runtime][0], reason=f"{runtime} is not installed")
+        pytest.importorskip(adaptors.RUNTIMES[runtime][0], reason=f"{runtime} is not installed")
     elif shutil.which("node") is None or not (WEB / "node_modules" / runtime).is_dir():
         pytest.skip(f"{runtime} is not installed: npm ci --prefix export/consumers/web")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [wrong_constant, dropped_reduction])
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "reference", "tract", "onnxruntime-web"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "reference", "tract", "tvm", "onnxruntime-web"])
 def test_a_fault_in_the_file_is_caught_in_every_runtime(assignment, runtime, fault, tmp_path):
     skip_without(runtime)
     before = verify(str(assignment), runtime, modules=str(WEB))
@@ -160,6 +162,59 @@ def test_a_fault_in_the_file_is_caught_in_every_runtime(assignment, runtime, fau
     assert lost
     assert all(x.verdict in VERDICTS for x in after.verdicts)
     assert not after.right
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", OF_ARCHIVES)
+def test_a_decoding_is_right_wherever_archives_run(runtime, tmp_path):
+    skip_without(runtime)
+    path = tmp_path / "decode.pt2"
+    assert export("decode", *SMALL, "--k", "0", "--out", path) == 0
+    assert verify(str(path), runtime).right
+
+
+REDUCED = """<ir_version: 8, opset_import: ["" : 20]>
+g (float[N] x, int32[M] i, float[M] u) => (float[N] most, float[N] least, float[N] sum) {
+    most = ScatterElements <axis = 0, reduction = "max"> (x, i, u)
+    least = ScatterElements <axis = 0, reduction = "min"> (x, i, u)
+    sum = ScatterElements <axis = 0, reduction = "add"> (x, i, u)
+}"""
+
+SIZES = """<ir_version: 8, opset_import: ["" : 20]>
+g (float[B, N] x) => (float[M] y) <int64[1] last = {-1}, int64[1] one = {1}, int64[1] two = {2}> {
+    shape = Shape (x)
+    rows = Slice (shape, one, two)
+    flat = Reshape (x, last)
+    zeros = ConstantOfShape <value = float[1] {0.5}> (rows)
+    joined = Concat <axis = 0> (flat, zeros)
+    all = Shape (joined)
+    half = Div (all, two)
+    begin = Sub (half, half)
+    y = Slice (joined, begin, half)
+}"""
+
+
+def test_the_same_maxima_by_scatter_nd():
+    model, inputs = onnx.parser.parse_model(REDUCED), {"x": np.zeros(4, np.float32)}
+    inputs |= {"i": np.array([2, 2, 0, 3, 3], np.int32), "u": np.array([-1, -2, 5, 1, 3], np.float32)}
+    adaptors.by_scatter_nd(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [x.op_type for x in model.graph.node if "Scatter" in x.op_type] == ["ScatterND"] * 2 + ["ScatterElements"]
+    found: Any = ReferenceEvaluator(model).run(None, inputs)
+    assert [x.tolist() for x in found] == [[5, 0, 0, 3], [0, 0, -2, 0], [5, 0, -3, 4]]
+
+
+def test_sizes_that_are_fixed_leave_nothing_to_compute_of_them():
+    model, x = onnx.parser.parse_model(SIZES), np.arange(6, dtype=np.float32).reshape(2, 3)
+
+    def run(model) -> Any:
+        return ReferenceEvaluator(model).run(None, {"x": x})
+
+    (expected,) = run(model)
+    assert expected.tolist() == [0, 1, 2, 3]
+    adaptors.fix_sizes(model, {"x": x.shape})
+    assert [node.op_type for node in model.graph.node] == ["Reshape", "Concat", "Slice"]
+    assert run(model)[0].tolist() == expected.tolist()
 
 
 def test_tensors_survive_the_way_to_another_process(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch.export import Dim
 from torch.nn import functional as F
 
-from compiled_loss.losses.ranking import LOWEST, NOTHING, first_of_largest
+from compiled_loss.losses.ranking import LOWEST, NOTHING, first_of_largest, places_of_largest
 from tests.contract.checks import OnnxFunction
 
 # Those that repeat, next neighbours, and the ends.
@@ -25,6 +25,7 @@ def test_the_first_of_the_largest_are_those_of_a_sort(row, data):
     ranks = torch.tensor([row, row[::-1]])
     wanted = [by_hand(x, k) for x in ranks.where(ranks.abs() >= 2.0**-60, 0.0).tolist()]
     assert first_of_largest(ranks, k).tolist() == wanted
+    assert places_of_largest(ranks, k).tolist() == [sorted(x) for x in wanted]
 
 
 def test_far_places_do_not_change_the_order_of_neighbours():
@@ -40,10 +41,11 @@ def test_a_device_without_float64_sorts(monkeypatch):
 
 
 class Ranking(torch.nn.Module):
-    """The first 9, where there may be fewer."""
+    """The first 9, where there may be fewer, by number and by place."""
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
-        return (first_of_largest(F.pad(x, (0, 9), value=NOTHING), 9),)
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = F.pad(x, (0, 9), value=NOTHING)
+        return first_of_largest(x, 9), places_of_largest(x, 9)
 
 
 def test_exported_the_order_is_the_same_for_any_number():
@@ -53,6 +55,5 @@ def test_exported_the_order_is_the_same_for_any_number():
     generator = torch.Generator().manual_seed(0)
     for images, entries in ((3, 20), (1, 4), (5, 700)):
         x = torch.tensor(SOME)[torch.randint(len(SOME), (images, entries), generator=generator)]
-        (wanted,) = Ranking()(x)
-        assert torch.equal(program.module()(x)[0], wanted)
-        assert torch.equal(onnx(x)[0], wanted)
+        for wanted, *found in zip(Ranking()(x), program.module()(x), onnx(x), strict=True):
+            assert all(torch.equal(one, wanted) for one in found)

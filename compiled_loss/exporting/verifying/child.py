@@ -5,7 +5,7 @@
 It needs numpy and the runtime, and nothing of this package: it is run by its path, so that the runtime may live in an
 environment without torch. A request is a line of JSON, {"inputs": PATH, "outputs": PATH}; the answer is {} once the
 outputs are written, or {"refused": REASON}. Before, it says {"version": VERSION} and, once the file is loaded, {}.
-`runtimes.py` is the other side.
+`adaptors.py` has the runtimes, `runtimes.py` is the other side.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "BOOL": "|b1"}
@@ -52,92 +51,7 @@ def read(path: str) -> dict[str, Any]:
     return found
 
 
-def _onnxruntime(runtime: Any, path: str) -> Callable:
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [x.name for x in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(names, inputs)))  # noqa: B905  (older than Python 3.10)
-
-
-def _openvino(runtime: Any, path: str) -> Callable:
-    core = runtime.Core()
-    # Without, a processor that has bfloat16 would compute in it.
-    compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def run(inputs: dict[str, Any]) -> dict[str, Any]:
-        found = compiled(inputs)
-        return {name: found[x] for x in compiled.outputs for name in x.get_names()}
-
-    return run
-
-
-def _reference(runtime: Any, path: str) -> Callable:
-    evaluator = importlib.import_module("onnx.reference").ReferenceEvaluator(path)
-    return lambda inputs: dict(zip(evaluator.output_names, evaluator.run(None, inputs)))  # noqa: B905
-
-
-def _tract(runtime: Any, path: str) -> Callable:
-    codes = {"float32": "f32", "int64": "i64"}
-    runnables: dict[tuple, tuple] = {}
-
-    def prepare(shapes: dict[str, tuple]) -> tuple:
-        """It solves for open sizes and gives up at sums and quotients of them: made anew for every batch's own."""
-        model = runtime.onnx().load(path)
-        inputs = [model.input_name(i) for i in range(model.input_count())]
-        outputs = [model.output_name(i) for i in range(model.output_count())]
-        for i, name in enumerate(inputs) if shapes else ():
-            *shape, dtype = shapes[name]
-            model.set_input_fact(i, ",".join([*map(str, shape), codes[dtype]]))
-        for i in range(len(outputs)) if shapes else ():
-            model.set_output_fact(i, None)
-        return inputs, outputs, model.into_model().into_runnable() if shapes else None
-
-    def numbers(x: Any) -> Any:
-        try:
-            return x.to_numpy()
-        except runtime.TractError:  # a whole number of 64 bits, which it takes for a size, a type of its own
-            return x.convert_to(importlib.import_module("tract.tensor").DatumType.I64).to_numpy()
-
-    prepare({})
-
-    def run(given: dict[str, Any]) -> dict[str, Any]:
-        shapes = {name: (*x.shape, x.dtype.name) for name, x in given.items()}
-        key = tuple(shapes.items())
-        if key not in runnables:
-            runnables[key] = prepare(shapes)
-        inputs, outputs, runnable = runnables[key]
-        found = runnable.run([given[name] for name in inputs])
-        return {name: numbers(x) for name, x in zip(outputs, found)}  # noqa: B905
-
-    return run
-
-
-def _torch(runtime: Any, path: str) -> Callable:
-    if path.endswith(".aoti.pt2"):
-        module = runtime._inductor.aoti_load_package(path)
-    else:
-        module = runtime.export.load(path).module()
-
-    def run(inputs: dict[str, Any]) -> dict[str, Any]:
-        with runtime.no_grad():
-            found = module({name: runtime.from_numpy(x) for name, x in inputs.items()})
-        return {name: x.numpy() for name, x in found.items()}
-
-    return run
-
-
-# The module to import, and how a file is opened with it.
-RUNTIMES = {
-    "onnxruntime": ("onnxruntime", _onnxruntime),
-    "openvino": ("openvino", _openvino),
-    "reference": ("onnx", _reference),
-    "tract": ("tract", _tract),
-    "torch": ("torch", _torch),
-}
-
-
-def main(runtime: str, path: str) -> None:
+def main(runtime: str, path: str, adaptors: Any) -> None:
     """Answer requests until there are no more."""
     import numpy as np  # noqa: PLC0415
 
@@ -149,12 +63,12 @@ def main(runtime: str, path: str) -> None:
         answers.write(json.dumps(values) + "\n")
         answers.flush()
 
-    name, open_file = RUNTIMES[runtime]
+    name, package, open_file = adaptors.RUNTIMES[runtime]
     try:
         module = importlib.import_module(name)
     except ImportError as error:
         return answer(missing=str(error))
-    answer(version=getattr(module, "__version__", None) or importlib.metadata.version(name))
+    answer(version=getattr(module, "__version__", None) or importlib.metadata.version(package))
     try:
         run = open_file(module, path)
     except Exception as error:
@@ -178,5 +92,6 @@ def _reason(error: Exception) -> str:
 
 
 if __name__ == "__main__":
+    beside = importlib.import_module("adaptors")
     sys.path.pop(0)  # this folder: its modules are none of the runtime's
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.argv[2], beside)

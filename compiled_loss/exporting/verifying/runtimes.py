@@ -12,10 +12,11 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from compiled_loss.exporting.verifying import child
+from compiled_loss.exporting.verifying import adaptors, child
 
 NODE = ("onnxruntime-web", "onnxruntime-node")  # those of Node.js; the others are of Python
-RUNTIMES = (*child.RUNTIMES, *NODE)
+RUNTIMES = (*adaptors.RUNTIMES, *NODE)
+OF_ARCHIVES = ("torch", "executorch", "litert")  # those that take .pt2 files; the others take .onnx files
 
 
 class RefusedError(RuntimeError):

@@ -14,7 +14,7 @@ from compiled_loss.exporting.metadata import Metadata
 from compiled_loss.exporting.reference import eager
 from compiled_loss.exporting.verifying.batches import draws
 from compiled_loss.exporting.verifying.compare import Verdict, judge
-from compiled_loss.exporting.verifying.runtimes import RUNTIMES, Runtime
+from compiled_loss.exporting.verifying.runtimes import OF_ARCHIVES, RUNTIMES, Runtime
 
 
 class Report(NamedTuple):
@@ -85,9 +85,14 @@ def verify(
     Example:
         >>> verify("loss.pt2", "openvino")
         Traceback (most recent call last):
-        ValueError: runtime: expected torch for a .pt2 file, got openvino
+        ValueError: runtime: expected torch, executorch, litert for a .pt2 file, got openvino
     """
-    fitting = tuple(x for x in RUNTIMES if x != "torch") if suffix_of(path) == ".onnx" else ("torch",)
+    kinds = {
+        ".onnx": tuple(x for x in RUNTIMES if x not in OF_ARCHIVES),
+        ".pt2": OF_ARCHIVES,
+        ".aoti.pt2": OF_ARCHIVES[:1],
+    }
+    fitting = kinds[suffix_of(path)]
     runtime = fitting[0] if runtime is None else runtime
     require(runtime in fitting, "runtime", f"{', '.join(fitting)} for a {suffix_of(path)} file", runtime)
     require(limit > 0, "limit", "seconds above 0", limit)
