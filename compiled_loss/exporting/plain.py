@@ -50,7 +50,12 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
         nodes += _absolute(node) if node.op_type == "Abs" and node.input[0] in joined else [node]
     read = {name for node in nodes for name in node.input} | told
     nodes = [node for node in nodes if node.op_type != "Reciprocal" or node.output[0] in read]
-    given = {x.name for x in model.graph.initializer}
+    read = {name for node in nodes for name in node.input} | told
+    # Runtimes warn of a constant that nobody reads any more.
+    kept = [x for x in model.graph.initializer if x.name in read or x.name not in powers]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    given = {x.name for x in kept}
     constants = [*_constants(), *(onnx.numpy_helper.from_array(1 / x, f"{name}_inverse") for name, x in powers.items())]
     model.graph.initializer.extend(x for x in constants if x.name in read - given)
     del model.graph.node[:]
