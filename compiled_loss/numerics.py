@@ -150,28 +150,50 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.softplus(logits) - targets * logits
 
 
-def softplus_and_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`ln(1 + e^x)` and `1 / (1 + e^-x)` in float32, from one exponential where the code is compiled.
+def softplus(x: Tensor) -> Tensor:
+    """`ln(1 + e^x)` in float32; compiled, beside `sigmoid` of the same numbers, both are made from one exponential.
 
     With `e = e^-|x|`, `ln(1 + e) = 2 artanh(e / (2 + e))`, and of an argument up to 1/3 eight terms of the series are
     float32: half the time that two exponentials and a logarithm take. What computes one operation at a time is quicker
     with those.
 
     Example:
-        >>> softplus_and_sigmoid(torch.zeros(1))
-        (tensor([0.6931]), tensor([0.5000]))
+        >>> softplus(torch.zeros(1))
+        tensor([0.6931])
     """
-    if not torch.compiler.is_compiling() or torch.compiler.is_exporting():
-        return F.softplus(x), x.sigmoid()
-    # Of base 2: what is read twice and comes from `exp` is written out by the CPU code generator, and read back.
-    e = (x.abs() * -math.log2(math.e)).exp2()
+    if not _is_generated():
+        return F.softplus(x)
+    e = _decay(x)
     ratio = e / (2 + e)
     square = ratio * ratio
     series = torch.full_like(x, 2 / 15)
     for odd in (13, 11, 9, 7, 5, 3, 1):
         series = series * square + 2 / odd
+    return x.clamp(min=0) + ratio * series
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """`1 / (1 + e^-x)` in float32, see `softplus`.
+
+    Example:
+        >>> sigmoid(torch.zeros(1))
+        tensor([0.5000])
+    """
+    if not _is_generated():
+        return x.sigmoid()
+    e = _decay(x)
     one = 1 / (1 + e)
-    return x.clamp(min=0) + ratio * series, torch.where(x >= 0, one, e * one)
+    return torch.where(x >= 0, one, e * one)
+
+
+def _decay(x: Tensor) -> Tensor:
+    """`e^-|x|`, of base 2: what comes from `exp` and is read twice the CPU code generator writes out and reads back."""
+    return (x.abs() * -math.log2(math.e)).exp2()
+
+
+def _is_generated() -> bool:
+    """Whether the code is traced for a code generator, which computes all that it can in one loop."""
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
 
 
 def for_any_runtime() -> bool:

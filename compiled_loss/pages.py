@@ -51,6 +51,16 @@ def pages_of(counts: Tensor, width: int = PAGE) -> Tensor:
     return (counts.long() + (width - 1)) // width
 
 
+def room_for(groups: int, most: int) -> int:
+    """Pages for so many groups of no more entries than `most`; at least one, without groups too.
+
+    Example:
+        >>> room_for(2, 65), room_for(0, 65)
+        (5, 1)
+    """
+    return groups * ((most + PAGE - 1) // PAGE) + 1
+
+
 def number_of(planned: Tensor | int) -> int:
     """Of planned pages, given as a number or as the length of a tensor.
 

@@ -15,7 +15,7 @@ from compiled_loss.assign.regions import Region, WholeImage, check_region
 from compiled_loss.assign.select import Held, select
 from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.checks import finite_number, kind_of, require, whole_number
-from compiled_loss.numerics import at_least_float32, exact, pick, softplus_and_sigmoid
+from compiled_loss.numerics import at_least_float32, exact, pick, sigmoid, softplus
 from compiled_loss.types import Assignment
 
 # Of costs: of a pair outside the region that comes first, and of one outside of the row's own.
@@ -73,7 +73,7 @@ class SimOTA:
             pairs, elsewhere = _shared(pairs, self.shared)
         logits = pairs.logits()
         overlaps = pairs.overlaps(logits)
-        classes = softplus_and_sigmoid(at_least_float32(pairs.scores.detach()))[0].sum(1)  # [B, A]
+        classes = softplus(at_least_float32(pairs.scores.detach())).sum(1)  # [B, A]
         cost = exact(pairs.candidates.take(classes)) - exact(logits)
         cost = cost - self.overlap_weight * exact(overlaps).clamp(min=1e-8).log()
         region = self.shared or self.region
@@ -142,9 +142,8 @@ class DynamicSoftLabel:
         if self.shared is not None:
             pairs, _ = _shared(pairs, self.shared)
         candidates, logits = pairs.candidates, pairs.logits()
-        overlaps = pairs.overlaps(logits)
-        softplus, sigmoid = softplus_and_sigmoid(at_least_float32(pairs.scores.detach()))
-        background = candidates.take((softplus * sigmoid.square()).sum(1))
+        overlaps, scores = pairs.overlaps(logits), at_least_float32(pairs.scores.detach())
+        background = candidates.take((softplus(scores) * sigmoid(scores).square()).sum(1))
         soft, logit = exact(overlaps), exact(logits)
         # Of the row's own class, written out: ONNX Runtime has no softplus of float64.
         e = (-logit.abs()).exp()

@@ -14,7 +14,7 @@ from compiled_loss.assign.candidates import Candidates, find_cells, list_candida
 from compiled_loss.assign.keys import MOST_EXPORTED
 from compiled_loss.checks import check_shape, finite_number, kind_of, require, true_or_false
 from compiled_loss.numerics import for_any_runtime
-from compiled_loss.pages import PAGE, capacity, lay_out, pages_of
+from compiled_loss.pages import PAGE, capacity, lay_out, pages_of, room_for
 
 
 class Region(Protocol):
@@ -189,7 +189,7 @@ def candidates_in(
     counts = cells.counts[:-1]
     room = capacity(pages, pages_of(counts))
     if room is None:
-        room = counts.shape[0] * ((anchors.shape[0] + PAGE - 1) // PAGE) + 1  # at least one, without rows too
+        room = room_for(counts.shape[0], anchors.shape[0])
     # Further pages would have candidates that are mistaken for others: they are left out, and counted. A level's
     # candidates may be looked at apart from the others (`Nearest`), with indices of their own.
     usable = MOST_EXPORTED // (PAGE * len(strides)) if for_any_runtime() else None

@@ -13,7 +13,7 @@ from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
 from compiled_loss.assign.regions import InBox, Region
 from compiled_loss.checks import true_or_false
-from compiled_loss.pages import PAGE
+from compiled_loss.pages import room_for
 from compiled_loss.types import Assignment
 
 
@@ -60,9 +60,13 @@ class Either(Region):
         grid_sizes: Sequence[tuple[int, int]],
     ) -> Candidates:
         """Those of the region whose turn it is."""
-        some = (few_pages(candidates, x) for x in self._both())
-        kept = [x.keep(c, boxes, anchors, strides, grid_sizes) for x, c in zip(self._both(), some, strict=True)]
-        first, then = (x.on_first(candidates.anchor.shape[0]) for x in kept)
+
+        def kept(region: Region) -> Candidates:
+            few = _few_pages(candidates, region)
+            found = region.keep(few, boxes, anchors, strides, grid_sizes)
+            return found if few is candidates else found.on_first(candidates.anchor.shape[0])
+
+        first, then = (kept(x) for x in self._both())
         anchor, inside, fits = (
             _of_the_turn(self.second, x, y)
             for x, y in zip((*first[2:], first.layout.fits), (*then[2:], then.layout.fits), strict=True)
@@ -73,17 +77,10 @@ class Either(Region):
         return self.first or InBox(), self.then or InBox()
 
 
-def few_pages(candidates: Candidates, region: Region | None) -> Candidates:
-    """The candidates of a region on as many pages as its rows have at most, if it knows; else as they are.
-
-    Args:
-        candidates: of this region, if it is the one whose turn it is.
-        region: None: from inside the task's boxes.
-    """
+def _few_pages(candidates: Candidates, region: Region | None) -> Candidates:
+    """Candidates of a region on as many pages as its rows have at most, if it knows; else as they are."""
     most = getattr(region, "most", None)
-    if most is None:
-        return candidates
-    return candidates.on_first(candidates.layout.fits.shape[0] * ((most + PAGE - 1) // PAGE) + 1)
+    return candidates if most is None else candidates.on_first(room_for(candidates.layout.fits.shape[0], most))
 
 
 def region_or(region: Region | None, default: Region) -> Region:
@@ -163,7 +160,7 @@ class Scheduled(nn.Module):
         rows = pairs.labels.shape[0]
 
         def positives(assigner: Assigner) -> Assignment:
-            own = pairs._replace(candidates=few_pages(pairs.candidates, assigner.region))
+            own = pairs._replace(candidates=_few_pages(pairs.candidates, assigner.region))
             return _with_slots(assigner(own), rows, assigner.slots, self.slots)
 
         first, then = positives(self.first), positives(self.then)

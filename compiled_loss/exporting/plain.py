@@ -15,8 +15,8 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
     Greater and GreaterOrEqual hold beside NaN in OpenVINO, Less and LessOrEqual do not; it takes the absolute value of
     what Concat made in place, and who else reads that is given it too. OpenCV takes no ConstantOfShape without a value.
     The reference evaluator of onnx takes no GatherElements from more than 63 entries; Gather, which is the same for
-    vectors, takes ten times as long in ONNX Runtime. Numbers below 2^-126, which OpenVINO takes for 0, are made larger
-    before and not after, where they are. tract calls outputs as the operators that make them.
+    vectors, takes ten times as long in ONNX Runtime. OpenVINO takes numbers below 2^-126 for 0: what is scaled up
+    after a Reciprocal is scaled down before it. tract calls outputs as the operators that make them.
 
     Args:
         model: an `onnx.ModelProto` after `narrow`, or one for ONNX Runtime.
@@ -50,7 +50,6 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
         nodes += _absolute(node) if node.op_type == "Abs" and node.input[0] in joined else [node]
     read = {name for node in nodes for name in node.input} | told
     nodes = [node for node in nodes if node.op_type != "Reciprocal" or node.output[0] in read]
-    read = {name for node in nodes for name in node.input} | told
     # Runtimes warn of a constant that nobody reads any more.
     kept = [x for x in model.graph.initializer if x.name in read or x.name not in powers]
     del model.graph.initializer[:]

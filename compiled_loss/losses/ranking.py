@@ -36,12 +36,12 @@ def first_of_largest(ranks: Tensor, k: int) -> Tensor:
         tensor([[0, 3, 1, 4]])
     """
     if for_any_runtime():
-        x = torch.where(ranks.abs() < _ZERO, 0.0, ranks)
+        x = _normal(ranks)
         return _in_order(x, _by_the_last_number(x, k))
     if not has_float64(ranks.device):
         return torch.sort(ranks, stable=True, dim=1, descending=True).indices[:, :k]
     place = torch.arange(ranks.shape[1], dtype=torch.float64, device=ranks.device)
-    x = torch.where(ranks.abs() < _ZERO, 0.0, ranks).double()
+    x = _normal(ranks).double()
     # Not a sum with the smallest step, which ONNX Runtime's optimiser would drop.
     step = (x.abs() * 2.0**-50).clamp(min=2.0**-115)
     return (x - step * place).topk(k, 1).indices
@@ -62,8 +62,13 @@ def places_of_largest(ranks: Tensor, k: int) -> Tensor:
         tensor([[0, 1, 3, 4]])
     """
     if for_any_runtime():  # without a sort, which ExecuTorch lacks
-        return _by_the_last_number(torch.where(ranks.abs() < _ZERO, 0.0, ranks), k)
+        return _by_the_last_number(_normal(ranks), k)
     return first_of_largest(ranks, k).sort(1).values
+
+
+def _normal(x: Tensor) -> Tensor:
+    """The numbers, 0 for those that a runtime may take for it."""
+    return torch.where(x.abs() < _ZERO, 0.0, x)
 
 
 def _by_the_last_number(x: Tensor, k: int) -> Tensor:

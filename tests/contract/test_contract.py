@@ -1,7 +1,5 @@
 """Every public operation, assigner and loss is one graph, never reads the device and exports: the audit says so."""
 
-from typing import Any
-
 import pytest
 
 from compiled_loss import Predictions, Targets
@@ -9,7 +7,7 @@ from compiled_loss.audit import audit
 from tests.contract.cases import CASES, GRIDS, detection, head_of, rows_of
 from tests.contract.checks import COMPILED_SIZES, audit_compiled, audit_export, audit_low_precision
 from tests.contract.product import rotated
-from tests.sampling import sampled
+from tests.sampling import marked, sampled
 
 # The code generator adds guards and rounding of its own, but takes most of a minute for a loss; the other cases differ
 # from these in little, and run on the backend that stops short of it.
@@ -50,11 +48,6 @@ ALIKE = (
 # Losses of rotated parts, which differ from the others in nothing that a dtype changes.
 OF_PARTS = [f"loss of {parts}" for parts in rotated()]
 THOROUGH = {*ALIKE, *OF_PARTS[2:]}
-
-
-def marked(*values: str, thorough: bool) -> Any:
-    """Values of a test's arguments, marked if they are not of the sample."""
-    return pytest.param(*values, marks=[pytest.mark.thorough] if thorough else [])
 
 
 COMPILED = [marked(x, "inductor" if x in GENERATED else "aot_eager", thorough=x in THOROUGH) for x in CASES]

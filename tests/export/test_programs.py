@@ -57,16 +57,23 @@ def test_a_wrong_constant_in_the_graph_fails_the_verification(detection, tmp_pat
 
 def test_an_inexact_sigmoid_fails_the_verification(detection, tmp_path, capsys):
     model = onnx.load(detection)
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    changed = 0
+    made_by, nodes = {name: node for node in model.graph.node for name in node.output}, []
     for node in model.graph.node:
-        if node.op_type == "Reciprocal":
+        if node.op_type == "Reciprocal":  # of 1 + e^-x, scaled down or not
             x = node.input[0]
-            while made_by[x].op_type != "Neg":
+            while made_by[x].op_type != "Exp":
                 x = made_by[x].input[0]
-            node.op_type, node.input[0] = "Sigmoid", made_by[x].input[0]
-            changed += 1
-    assert changed
+            half = made_by[made_by[x].input[0]]
+            assert half.op_type == "Mul"
+            within = made_by[node.input[0]]
+            inexact = onnx.helper.make_node("Sigmoid", [half.input[0]], [f"{node.output[0]}_inexact"])
+            nodes.append(inexact)
+            scaled = [*inexact.output, within.input[1]] if within.op_type == "Mul" else [*inexact.output]
+            node.op_type, node.input[:] = ("Div" if within.op_type == "Mul" else "Identity"), scaled
+        nodes.append(node)
+    assert len(nodes) > len(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     path = tmp_path / "wrong.onnx"
     onnx.save(model, path)
     assert export("verify", path) == 1
