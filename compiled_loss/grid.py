@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import require
-from compiled_loss.numerics import stack_planes
+from compiled_loss.numerics import decay, stack_planes
 
 
 class Sides(NamedTuple):
@@ -98,7 +98,7 @@ def decode_sides(logits: Tensor, dim: int = -1) -> Sides:
         return Sides(raw, raw, torch.ones_like(raw))
     # Bin by bin for both sums at once: a softmax, or its numerators, would be written out first.
     peak = logits.detach().amax(dim)
-    weights = [torch.exp(logit - peak) for logit in logits.unbind(dim)]
+    weights = [decay(logit - peak) for logit in logits.unbind(dim)]
     moment, mass = torch.zeros_like(peak), weights[0]
     for distance, weight in enumerate(weights[1:], start=1):
         moment, mass = moment + weight * distance, mass + weight

@@ -22,6 +22,7 @@ FLOORS = {
     "types": 0,
     "checks": 0,
     "numerics": 0,
+    "exact": 0,
     "torch_private": 0,
     "ragged": 1,
     "pages": 1,

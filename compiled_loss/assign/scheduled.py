@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compiled_loss.assign.candidates import Candidates
 from compiled_loss.assign.parts import Assigner, Pairs, check_assigner
 from compiled_loss.assign.regions import InBox, Region
 from compiled_loss.checks import true_or_false
+from compiled_loss.exact import ExactModule
 from compiled_loss.pages import room_for
 from compiled_loss.types import Assignment
 
@@ -99,7 +100,7 @@ def region_or(region: Region | None, default: Region) -> Region:
     return default if region is None else region
 
 
-class Scheduled(nn.Module):
+class Scheduled(ExactModule):
     """One assigner in the first part of a training, then another.
 
     Both are computed, and a tensor says whose positives count, so that the change compiles nothing anew. Candidates are

@@ -50,9 +50,16 @@ def fresh(batch: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def call(function: Callable[..., Any], batch: tuple[Any, ...], state: State, *, backward: bool) -> Outcome:
-    """Call on a copy of the batch; with `backward`, differentiate the sum of all outputs that require it."""
+    """Call on a copy of the batch; with `backward`, differentiate the sum of all outputs that require it.
+
+    Raises:
+        RuntimeError: for a function that ends the process, which would end the audit as if nothing were wrong.
+    """
     args = fresh(batch)
-    returned = function(*args)
+    try:
+        returned = function(*args)
+    except SystemExit as error:
+        raise RuntimeError(f"it ends the process (SystemExit: {error.code})") from error
     outputs = tensors_of(returned)
     others = list(others_of(returned).values())
     total = differentiable_sum(outputs) if backward else None

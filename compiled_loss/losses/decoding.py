@@ -18,6 +18,7 @@ from compiled_loss.checks import (
     whole_number,
     whole_pair,
 )
+from compiled_loss.exact import ExactModule
 from compiled_loss.geometry.masks import decode_masks
 from compiled_loss.grid import Sides, decode_sides
 from compiled_loss.losses.fields import Map
@@ -26,7 +27,6 @@ from compiled_loss.losses.parts import BoxKind, Extra
 from compiled_loss.losses.ranking import LOWEST, MOST, NOTHING, first_of_largest, places_of_largest
 from compiled_loss.losses.scene import anchors_of, image_size_of, sums_are_finite
 from compiled_loss.numerics import at_least_float32, masked
-from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import Decoded, Detections, Predictions
 
 

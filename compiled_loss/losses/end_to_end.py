@@ -16,8 +16,8 @@ from compiled_loss.checks import check_same_device, finite_number, kind_of, requ
 from compiled_loss.data.padded import PaddedTargets
 from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.targets import Targets
+from compiled_loss.exact import ExactModule
 from compiled_loss.losses.dense import DenseLoss
-from compiled_loss.terms.exact import ExactModule
 from compiled_loss.types import Decoded, Detections, EndToEndOutput, Predictions
 
 _FIRST, _LAST = 0.8, 0.1  # share of the one-to-many branch

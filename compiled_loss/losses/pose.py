@@ -11,6 +11,7 @@ from torch import Tensor
 from compiled_loss.assign.parts import Assigner
 from compiled_loss.checks import check_shape, given, numbers_for_each, require, whole_number
 from compiled_loss.data.targets import Targets
+from compiled_loss.exact import ExactModule
 from compiled_loss.geometry.boxes import ciou, xyxy_to_cxcywh
 from compiled_loss.geometry.keypoints import COCO_SIGMAS
 from compiled_loss.grid import Anchors, decode_keypoints
@@ -21,7 +22,6 @@ from compiled_loss.losses.fields import Field, Map
 from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, Extra, Mean, Term
 from compiled_loss.losses.scene import Positives, View, keypoints_in_pixels
 from compiled_loss.numerics import at_least_float32, binary_cross_entropy
-from compiled_loss.terms.exact import ExactModule
 from compiled_loss.terms.keypoints import keypoint_location
 from compiled_loss.types import Assignment, Predictions
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from compiled_loss.checks import finite_number, require, share, true_or_false
+from compiled_loss.exact import ExactModule
 from compiled_loss.geometry.boxes import comparable, diagonal, measure
 from compiled_loss.numerics import masked, total
 from compiled_loss.reduce import sum_over_ranks
-from compiled_loss.terms.exact import ExactModule
 
 # Logarithm of the largest weight that is allowed.
 _MOST = 60.0

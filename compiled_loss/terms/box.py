@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compiled_loss.grid import Sides, decode_distances, decode_sides
-from compiled_loss.numerics import at_least_float32, masked, pick
+from compiled_loss.numerics import at_least_float32, decay, masked, pick
 from compiled_loss.types import Assignment
 
 
@@ -150,7 +150,7 @@ class _ReadSides(torch.autograd.Function):
 
 def _of_bins(shifted: Tensor, slope: Tensor, base: Tensor, share: Tensor, target: Tensor, bin: Tensor) -> Tensor:
     """The gradient of bins' logits, less their peak."""
-    return shifted.exp() * (slope * bin + base) - (1 - (target - bin).abs()).clamp(min=0) * share
+    return decay(shifted) * (slope * bin + base) - (1 - (target - bin).abs()).clamp(min=0) * share
 
 
 def _write(like: Tensor, image: Tensor, channel: Tensor, anchor: Tensor, valid: Tensor, values: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compiled_loss.checks import check_shape, numbers_for_each, share
-from compiled_loss.numerics import masked, pick, total, totals
-from compiled_loss.terms.exact import ExactModule
+from compiled_loss.exact import ExactModule
+from compiled_loss.numerics import decay, masked, pick, total, totals
 from compiled_loss.types import Assignment
 
 # Logits that share one logarithm.
@@ -247,7 +247,7 @@ def _grouped_softplus_sum(x: Tensor) -> Tensor:
     whole = isinstance(groups, int) and groups * _GROUP == x.shape[-1]
     product = above = torch.zeros_like(grouped[..., :groups])
     for part in grouped.unflatten(-1, (_GROUP, groups)).unbind(-2):
-        e = (-part.abs()).exp()
+        e = decay(-part.abs())
         product = product + e + product * e
         above = above + part.clamp(min=0)
     # log1p, cheaper than `numerics.log1p` and without its gradient: the rounding of 1 + q cancels in the quotient.

@@ -87,6 +87,7 @@ def _pictures(labels: dict[str, Any]) -> list[Targets]:
 def detection_cases(label_files: Sequence[Path] = ()) -> list[Case]:
     """The batches of the detection tables; the mosaic where there are label files."""
     cases = [
+        Case("no objects", rows_of(0, MIXED)),
         Case("48 rows, mixed", rows_of(48, MIXED)),
         Case("480 rows, mixed", rows_of(480, MIXED)),
         Case("480 small + 1 image-wide each", small_and_wide(480)),

@@ -1,6 +1,7 @@
 """What the caller asks for, and what the report says when a stage cannot run."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -65,6 +66,12 @@ def test_a_function_that_fails_eagerly_is_no_pass():
     assert "AttributeError" in outcome(report, "eager").note
     with pytest.raises(AssertionError, match="INCOMPLETE"):
         report.raise_if_failed()
+
+
+def test_a_function_that_ends_the_process_is_no_pass():
+    report = audit(lambda x: sys.exit(0), learnt(3), **FAST)
+    assert not report.ok
+    assert outcome(report, "eager").note == "batch 0: RuntimeError: it ends the process (SystemExit: 0)"
 
 
 def test_a_stage_whose_interface_torch_lacks_is_no_pass(monkeypatch):

@@ -5,7 +5,18 @@ import torch
 from torch import distributed
 from torch import multiprocessing as mp
 
-from compiled_loss import DetectionLoss, Predictions, Targets, WIoU
+from compiled_loss import (
+    ATSS,
+    Assigner,
+    BinaryCrossEntropy,
+    DetectionLoss,
+    EndToEndLoss,
+    Predictions,
+    Scheduled,
+    Targets,
+    TaskAligned,
+    WIoU,
+)
 from tests.losses.scenes import Scene, make_scene, outcome
 
 TRUE = torch.tensor([[0.0, 0, 4, 4], [0.0, 0, 4, 4], [0.0, 0, 0, 0]])
@@ -196,3 +207,19 @@ def test_a_mean_that_float32_does_not_hold_is_refused():
     for mean in (1e300, 1e-300):
         with pytest.raises(ValueError, match="mean: expected a number above 0 that float32 holds"):
             WIoU(mean=mean)
+
+
+def test_what_is_made_in_inference_mode_trains():
+    def made(assigner: Assigner) -> DetectionLoss:
+        classes = BinaryCrossEntropy(torch.tensor([1.0, 2.0, 0.5]))
+        return DetectionLoss(3, box_term=WIoU(momentum=0.5), classification=classes, assigner=assigner)
+
+    with torch.inference_mode():
+        schedule = Scheduled(ATSS(), TaskAligned())
+        criterion, branches = made(schedule), EndToEndLoss(DetectionLoss(3))
+    one = scene(9)
+    (got, gradients), (wanted, right) = outcome(criterion, one), outcome(made(ATSS()), one)
+    for a, b in zip([got.total, *gradients], [wanted.total, *right], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    schedule.set_second(True)
+    branches.set_progress(1, 2)
