@@ -10,9 +10,7 @@ network and our loss as one graph.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,30 +21,26 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from yolo import operators  # isort: skip  # noqa: F401  (before torchvision)
 import torch
 from demo.folder import Folder
-from demo.labels import image_tensor
 from libreyolo import LibreYOLO9  # type: ignore[import-not-found]
 from libreyolo.models.yolo9.trainer import YOLO9Trainer  # type: ignore[import-not-found]
+from timed import batches_of, in_turn
 from torch import Tensor
 
 from compiled_loss.integrations.libreyolo import install
 
 STEPS = ("none", "own", "ours", "compiled", "outside", "inside")
 SLOTS = 300  # of an image, as in the package's own batches
+Batch = tuple[Tensor, Tensor]
 Step = Callable[[Tensor, Tensor], Tensor]
 
 
-def batches_of(options: argparse.Namespace) -> tuple[list[tuple[Tensor, Tensor]], int]:
-    """Pictures and padded targets `[B, M, 5]` as the trainer has them, and the number of classes."""
-    source, images = Folder(options.data, "train", options.size), options.batch_size
-    batches = []
-    for begin in range(0, min(len(source), 3 * images) - images + 1, images):
-        samples = [source.sample(i) for i in range(begin, begin + images)]
-        targets = torch.zeros(images, SLOTS, 5)
-        for slots, (_, labels) in zip(targets, samples, strict=True):
-            slots[: len(labels.classes), 0] = torch.as_tensor(labels.classes)
-            slots[: len(labels.classes), 1:] = torch.as_tensor(labels.boxes) / options.size
-        batches.append((torch.stack([image_tensor(picture) for picture, _ in samples]), targets))
-    return batches, len(source.info.classes)
+def batch_of(pictures: Tensor, labels: list[Any]) -> Batch:
+    """Pictures and padded targets `[B, M, 5]`, as the trainer has them."""
+    targets = torch.zeros(len(labels), SLOTS, 5)
+    for slots, one in zip(targets, labels, strict=True):
+        slots[: len(one.classes), 0] = torch.as_tensor(one.classes)
+        slots[: len(one.classes), 1:] = torch.as_tensor(one.boxes) / pictures.shape[2]
+    return pictures, targets
 
 
 def trainer_of(num_classes: int) -> Any:
@@ -80,12 +74,9 @@ def _ours(trainer: Any, images: Tensor, targets: Tensor) -> Tensor:
     return run(images, rows.mark_dynamic())["total_loss"]
 
 
-def timed(step: Step, batch: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """Milliseconds of a step, and its loss."""
-    begin = time.perf_counter()
-    loss = step(*batch)
-    loss.backward()
-    return 1e3 * (time.perf_counter() - begin), float(loss.detach())
+def whole(step: Step) -> Callable[[Batch], None]:
+    """Forward and backward."""
+    return lambda batch: step(*batch).backward()
 
 
 def main() -> None:
@@ -97,19 +88,16 @@ def main() -> None:
     parser.add_argument("--steps", nargs="*", default=STEPS, choices=STEPS)
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
     options = parser.parse_args()
-    batches, num_classes = batches_of(options)
+    source = Folder(options.data, "train", options.size)
+    batches = batches_of(source, options.batch_size, batch_of)
     rows = sum(int((targets[..., 3] > 0).sum()) for _, targets in batches) // len(batches)
     print(f"{options.batch_size} pictures of {options.size}, {rows} rows, {torch.get_num_threads()} threads")
-    steps = {name: step_of(name, num_classes, options.backend) for name in options.steps}
-    first = {name: timed(step, batches[0]) for name, step in steps.items()}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(options.rounds + 1):
-        for name, step in steps.items():
-            times[name].append(timed(step, batches[turn % len(batches)])[0])
-    whole = {name: statistics.median(x[1:]) for name, x in times.items()}
-    print("| step | ms | first, s | first loss |\n| --- | ---: | ---: | ---: |")
-    for name, milliseconds in whole.items():
-        print(f"| {name} | {milliseconds:.0f} | {first[name][0] / 1e3:.0f} | {first[name][1]:.4f} |")
+    steps = {name: step_of(name, len(source.info.classes), options.backend) for name in options.steps}
+    losses = {name: float(step(*batches[0]).detach()) for name, step in steps.items() if name in ("own", "ours")}
+    print("first loss: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()))
+    print("| step | ms | first, s |\n| --- | ---: | ---: |")
+    for name, (ms, first) in in_turn({k: whole(x) for k, x in steps.items()}, batches, options.rounds).items():
+        print(f"| {name} | {ms:.0f} | {first:.0f} |")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ OTHERS = {
     "run",
     "same_steps",
     "step_time",
+    "timed",
     "ultralytics_ddp",
 }
 LIMIT = 1800  # seconds for a program

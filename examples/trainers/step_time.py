@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,8 +24,8 @@ os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())
 from yolo import operators  # isort: skip  # noqa: F401  (before torchvision)
 import torch
 from demo.folder import Folder
-from demo.labels import image_tensor
 from demo.tasks import TASKS
+from timed import BATCHES, batches_of, in_turn
 from torch import Tensor
 from ultralytics import YOLO  # pyright: ignore[reportMissingImports]
 from yolo.runs import ENDINGS
@@ -38,24 +36,17 @@ from compiled_loss.integrations.ultralytics import compiled_criterion
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5, "pose": 12.0, "kobj": 1.0, "rle": 1.0, "angle": 1.0}
 
 
-def batches_of(options: argparse.Namespace, task: str) -> tuple[list[dict[str, Tensor]], Any]:
-    """Batches as the trainer has them, and what the data is about."""
-    size, images = options.size, options.batch_size
-    source = Folder(options.data, "train", size, task) if options.data else TASKS[task].rendered(size, 3 * images, 0, 0)
-    batches = []
-    for begin in range(0, min(len(source), 3 * images) - images + 1, images):
-        samples = [source.sample(i) for i in range(begin, begin + images)]
-        rows = join_images([labels.targets(size) for _, labels in samples], "targets")
-        boxes = rows.boxes if rows.angles is None else torch.cat([rows.boxes, rows.angles[:, None]], 1)
-        batch = {"batch_idx": rows.batch_idx.float(), "cls": rows.labels[:, None].float(), "bboxes": boxes}
-        batch["img"] = torch.stack([image_tensor(picture) for picture, _ in samples])
-        if rows.keypoints is not None:
-            batch["keypoints"] = rows.keypoints
-        if rows.index_map is not None:
-            batch["masks"] = rows.index_map.float()
-            batch["sem_masks"] = torch.zeros_like(rows.index_map, dtype=torch.int64)
-        batches.append(batch)
-    return batches, source.info
+def batch_of(pictures: Tensor, labels: list[Any]) -> dict[str, Tensor]:
+    """A batch as the trainer has it."""
+    rows = join_images([one.targets(pictures.shape[2]) for one in labels], "targets")
+    boxes = rows.boxes if rows.angles is None else torch.cat([rows.boxes, rows.angles[:, None]], 1)
+    batch = {"batch_idx": rows.batch_idx.float(), "cls": rows.labels[:, None].float(), "bboxes": boxes, "img": pictures}
+    if rows.keypoints is not None:
+        batch["keypoints"] = rows.keypoints
+    if rows.index_map is not None:
+        batch["masks"] = rows.index_map.float()
+        batch["sem_masks"] = torch.zeros_like(rows.index_map, dtype=torch.int64)
+    return batch
 
 
 def network_of(task: str, head: str, info: Any) -> Any:
@@ -78,12 +69,14 @@ def no_criterion(output: Any, _batch: dict[str, Tensor]) -> tuple[Tensor, None]:
     return sum((no_criterion(x, _batch)[0] for x in parts if x is not None), torch.zeros(())), None
 
 
-def step(network: Any, criterion: Callable[..., Any], batch: dict[str, Tensor]) -> float:
-    """Milliseconds of a step."""
-    begin = time.perf_counter()
-    criterion(network(batch["img"]), batch)[0].sum().backward()
-    network.zero_grad()
-    return 1e3 * (time.perf_counter() - begin)
+def step_of(network: Any, criterion: Callable[..., Any]) -> Callable[[dict[str, Tensor]], None]:
+    """Forward and backward."""
+
+    def step(batch: dict[str, Tensor]) -> None:
+        criterion(network(batch["img"]), batch)[0].sum().backward()
+        network.zero_grad()
+
+    return step
 
 
 def main() -> None:
@@ -101,21 +94,24 @@ def main() -> None:
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for task in options.tasks:
-        batches, info = batches_of(options, task)
+        size, images = options.size, options.batch_size
+        source = (
+            Folder(options.data, "train", size, task)
+            if options.data
+            else TASKS[task].rendered(size, BATCHES * images, 0, 0)
+        )
+        batches = batches_of(source, images, batch_of)
         for head in options.heads:
-            network = network_of(task, head, info)
+            network = network_of(task, head, source.info)
             ours, compiled = compiled_criterion(network), compiled_criterion(network, compile=True, dynamic=True)
             criteria = {"none": no_criterion, "own": network.init_criterion(), "ours": ours, "compiled": compiled}
-            first = [step(network, criterion, batches[0]) / 1e3 for criterion in criteria.values()][-1]
-            times: dict[str, list[float]] = {name: [] for name in criteria}
-            for turn in range(options.rounds + 1):
-                for name, criterion in criteria.items():
-                    times[name].append(step(network, criterion, batches[turn % len(batches)]))
-            whole = {name: statistics.median(t[1:]) for name, t in times.items()}
+            steps = {name: step_of(network, criterion) for name, criterion in criteria.items()}
+            times = in_turn(steps, batches, options.rounds)
+            whole = {name: ms for name, (ms, _) in times.items()}
             rows = sum(len(batch["cls"]) for batch in batches) // len(batches)
             shown = " | ".join(f"{x:.0f}" for x in whole.values())
             shares = " | ".join(f"{1 - whole['none'] / whole[name]:.0%}" for name in ("own", "compiled"))
-            ratio = f"{whole['own'] / whole['compiled']:.2f} | {shares} | {first:.0f} s"
+            ratio = f"{whole['own'] / whole['compiled']:.2f} | {shares} | {times['compiled'][1]:.0f} s"
             print(f"| yolo{head}n{ENDINGS[task]} | {rows} | {shown} | {ratio} |", flush=True)
 
 

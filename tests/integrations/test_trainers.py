@@ -20,6 +20,7 @@ OTHERS = {
     "processes",
     "run",
     "step_time",
+    "timed",
     "ultralytics_ddp",
 }
 PROGRAMS = sorted(p for p in FOLDER.glob("*.py") if p.stem not in OTHERS)
