@@ -1,7 +1,5 @@
 """Small numeric helpers that behave the same eager, compiled and exported."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -196,7 +194,8 @@ def decay(x: Tensor) -> Tensor:
         >>> decay(torch.tensor([0.0, -1.0, -torch.inf]))
         tensor([1.0000, 0.3679, 0.0000])
     """
-    return (x * math.log2(math.e)).exp2() if _is_generated() else x.exp()
+    # log2 e as a literal: in a graph of open sizes torch takes a number of a module for one that may change.
+    return (x * 1.4426950408889634).exp2() if _is_generated() else x.exp()
 
 
 def _is_generated() -> bool:

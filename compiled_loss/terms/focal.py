@@ -203,6 +203,9 @@ def _sums_and_entries(
     # As in `terms.classification`: no function of its own where no gradient is asked for, nor in an export, where a
     # scatter that adds loses terms.
     if torch.is_grad_enabled() and scores.requires_grad and not torch.compiler.is_exporting():
+        # Read here first: of a number that a graph of open sizes first meets inside one function the tracer knows
+        # nothing in the next, that of another branch.
+        gamma = gamma * 1
         sums, logit = _SumsAndEntries.apply(scores, image, label, anchor, valid, gamma)
         logit = masked(logit, valid)
         return sums, logit, torch.zeros_like(logit)

@@ -9,6 +9,7 @@ from torch import Tensor
 from compiled_loss import (
     DetectionLoss,
     EndToEndLoss,
+    FocalLoss,
     InBox,
     OrientedLoss,
     PoseLoss,
@@ -113,6 +114,15 @@ def test_a_schedule_changes_the_loss_of_the_compiled_step_and_compiles_nothing()
             torch.testing.assert_close(total, step(leaves, many.targets))
     assert sum(x.trigger == "DYNAMO" for x in compiles) == 1
     assert len(set(totals)) == 4
+
+
+@pytest.mark.parametrize("classification", [None, FocalLoss()], ids=["cross-entropy", "focal"])
+def test_both_branches_are_one_graph_of_open_sizes(classification):
+    criterion = EndToEndLoss(DetectionLoss(3, reg_max=2, classification=classification))
+    many, one = scenes_of(criterion, 1)
+    compiled = torch.compile(criterion, fullgraph=True, dynamic=True, backend="eager")
+    given = many.predictions, one.predictions, many.targets
+    torch.testing.assert_close(compiled(*given).total, criterion(*given).total)
 
 
 def test_a_training_goes_on_where_its_state_was_saved():
