@@ -1,4 +1,4 @@
-"""What the parts of a loss see of a batch, and how they read it.
+"""A batch as the parts of a loss see it, and how they read it.
 
 Letters: B images, N rows, A anchors, P positive slots.
 """
@@ -21,18 +21,18 @@ from compiled_loss.types import Assignment, Predictions
 
 
 class Scene(NamedTuple):
-    """Anchors and targets of one batch, on the image's own scale: what the branches of a head share.
+    """Anchors and targets of one batch in pixels, shared by the branches of a head.
 
     Args:
         targets: the batch's rows.
         anchors: points and strides of all levels.
         pixels: `[A, 2]` the points, float32 pixels.
-        boxes: `[N, 4]` target boxes, xyxy float32 pixels; of oriented boxes `[N, 5]` (cx, cy, w, h, angle).
+        boxes: `[N, 4]` target boxes, xyxy float32 pixels; oriented boxes are `[N, 5]` (cx, cy, w, h, angle).
         image_size: (height, width) in pixels.
         candidates: candidate anchors of every row.
-        dropped: objects that are no rows, as there was no slot for them.
+        dropped: number of objects without a row, because there was no slot for them.
         ignored: `[B, A]` bool, anchors inside an ignore row; None without such rows.
-        cut: ignore rows that lack candidates, for want of pages.
+        cut: number of ignore rows that lack candidates because there were too few pages.
     """
 
     targets: Targets
@@ -47,10 +47,10 @@ class Scene(NamedTuple):
 
 
 def to_rows(predictions: Predictions, targets: Targets | PaddedTargets) -> tuple[Targets, Tensor | int]:
-    """Targets of either form as flat rows, and how many objects have none, as there was no slot for them.
+    """Targets of either form as flat rows, and how many objects have no row because there was no slot for them.
 
     Raises:
-        ValueError: for padded targets of another number of images than the predictions', or of sizes that do not fit.
+        ValueError: if padded targets have another number of images than the predictions, or sizes that do not fit.
     """
     if not isinstance(targets, PaddedTargets):
         return targets, 0
@@ -65,8 +65,8 @@ class View(NamedTuple):
 
     Args:
         predictions: the head's raw output.
-        sides: `[B, 4, A]` decoded distances, grid units; without a gradient.
-        boxes: `[B, A, 4 or 5]` the boxes that they and the angles mean, float32 pixels; without a gradient.
+        sides: `[B, 4, A]` decoded distances, grid units; without gradients.
+        boxes: `[B, A, 4 or 5]` boxes decoded from these and the angles, float32 pixels; without gradients.
         scene: anchors and targets.
     """
 
@@ -77,12 +77,12 @@ class View(NamedTuple):
 
 
 class Positives(NamedTuple):
-    """The positives of a branch, one slot each, most of them empty.
+    """The positives of a branch, one slot each; most slots are empty.
 
     Args:
         view: the predictions in their scene.
         assignment: which anchor belongs to which row.
-        slots: of each row, so that `P = N * slots`.
+        slots: number of slots of each row, so that `P = N * slots`.
         points: `[P, 2]` anchor points, grid units.
         strides: `[P]` pixels per grid unit.
         boxes: `[P, 4 or 5]` true boxes, grid units; 0 in empty slots.
@@ -96,12 +96,12 @@ class Positives(NamedTuple):
     boxes: Tensor
 
     def read(self, x: Tensor) -> Tensor:
-        """`[P, channels]` of a `[B, channels, A]` map; 0, in value and gradient, in empty slots."""
+        """Read a `[B, channels, A]` map at the positives, `[P, channels]`; value and gradient are 0 in empty slots."""
         found = x[self.assignment.image, :, self.assignment.anchor]
         return masked(at_least_float32(found), self.assignment.valid)
 
     def of_rows(self, x: Tensor) -> Tensor:
-        """`[P, ...]` of a `[N, ...]` target field; 0 in empty slots."""
+        """Read a `[N, ...]` target field for the positives, `[P, ...]`; 0 in empty slots."""
         return masked(x[self.assignment.row], self.assignment.valid)
 
 
