@@ -128,7 +128,7 @@ def iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Generalised IoU: `iou - (hull - union) / hull`, hull the area of the smallest enclosing box.
+    """Generalised IoU: `iou - (hull - union) / hull`, with hull the area of the smallest enclosing box.
 
     Args:
         boxes1: `[..., 4]` xyxy.
@@ -149,7 +149,7 @@ def giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def diou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Distance IoU: `iou - rho^2 / c^2`, rho the centre distance, c the diagonal of the enclosing box.
+    """Distance IoU: `iou - rho^2 / c^2`, with rho the centre distance and c the diagonal of the enclosing box.
 
     Args:
         boxes1: `[..., 4]` xyxy.

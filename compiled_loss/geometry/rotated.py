@@ -1,9 +1,9 @@
 """Oriented boxes and their overlap, pair by pair: the two arguments broadcast against each other.
 
 A box is (cx, cy, w, h, angle): its centre and sides in any one unit, and the angle in radians by which its width is
-turned from the x axis towards the y axis.
+rotated from the x axis towards the y axis.
 
-What depends on one box alone is stacked, so that it is not computed anew for every pair.
+Values that depend on a single box are stacked, so that they are not recomputed for every pair.
 """
 
 import torch
@@ -116,17 +116,17 @@ def _corners(boxes: Tensor) -> Tensor:
 
 
 def probiou(boxes1: Tensor, boxes2: Tensor, floor: float = 0.0) -> Tensor:
-    """Probabilistic IoU: one minus the Hellinger distance of the Gaussians that stand for two boxes.
+    """Probabilistic IoU: one minus the Hellinger distance of the Gaussians that represent two boxes.
 
-    A box has the variances `p = w^2 / 12 + floor` and `q = h^2 / 12 + floor` along its axes. With the sum C of both
-    covariances, `S = det C` and the centres' difference d, the Bhattacharyya distance is
+    A box has the variances `p = w^2 / 12 + floor` and `q = h^2 / 12 + floor` along its axes. With C the sum of both
+    covariances, `S = det C` and d the difference of the centres, the Bhattacharyya distance is
     `D = d' adj(C) d / (4 (S + eps)) + ln(S / (4 sqrt(p1 q1 p2 q2) + eps) + eps) / 2`, clamped to `[eps, 100]`, and the
     overlap is `1 - sqrt(1 - exp(-D) + eps)`.
 
     Args:
         boxes1: `[..., 5]`.
         boxes2: `[..., 5]`, same unit.
-        floor: least variance, that unit squared; above 0 the gradient stays small for boxes without extent.
+        floor: smallest variance, in that unit squared; above 0, it keeps gradients small for boxes without extent.
 
     Returns:
         `[...]`, below 1.
