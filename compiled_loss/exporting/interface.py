@@ -35,7 +35,7 @@ class Setting(NamedTuple):
             then passed as one map per level.
         slots: M slots of the padded form; None for flat rows only.
         pages: pages of 64 candidate anchors for all rows; None for every anchor in every row. Rows beyond these, or in
-            either case beyond 524288 over the number of levels, are counted in `overflow`.
+            either case beyond 262144 pages over the number of levels, are counted in `overflow`.
         mask_tiles: tiles of 64 mask pixels for all rows' boxes, None for all; overflow is counted in the same way.
         prototypes: number of mask prototypes of a segmentation head.
         mask_stride: image pixels per pixel of prototypes and masks.

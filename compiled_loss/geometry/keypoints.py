@@ -54,7 +54,7 @@ def oks(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, sigmas
         tensor(1.)
     """
     visible, mask = visible.bool(), visible.to(predicted.dtype)
-    # What is not labelled may hold anything, NaN included.
+    # Unlabelled keypoints may hold any value, including NaN.
     predicted, target = masked(predicted, visible), masked(target, visible)
     similarity = torch.exp(-keypoint_errors(predicted, target, area, sigmas))
     return (similarity * mask).sum(-1) / mask.sum(-1).clamp(min=1)

@@ -146,21 +146,21 @@ def plan_beside(
     plan: TargetPlan | None = None,
     static: bool = False,
 ) -> Targets:
-    """The rows as the loss wants them beside predictions: planned where the host has them, padded to be compiled.
+    """Prepare rows for a loss: plan those on the host, pad the others if the loss is compiled, and move them.
 
     Args:
         predictions: the head's output, on its device.
         targets: rows on the host, or on the device, where their pages cannot be counted without a wait.
-        loss: the loss that is to read both.
+        loss: the loss that will read both.
         compiled: whether it is compiled.
-        plan: numbers that every batch is given, as for `plan_of`.
-        static: compiled for fixed sizes: numbers are rounded up to powers of two, and none is left open.
+        plan: fixed numbers for every batch, as for `plan_of`.
+        static: compiled for fixed sizes: numbers are rounded up to powers of two, and no size is left open.
 
     Returns:
-        Rows on the device, their number open to a compiled graph.
+        Rows on the predictions' device; for a compiled loss their number is dynamic unless `static`.
 
     Raises:
-        ValueError: what `Targets.validate` finds in rows on the host that are planned.
+        ValueError: if `Targets.validate` finds a fault in rows planned on the host.
 
     Example:
         >>> from compiled_loss import DetectionLoss

@@ -25,7 +25,7 @@ class Planner(Decoder):
     """The half of a loss that knows what the host has to plan and check."""
 
     check_values: bool
-    _said = False  # that a plan is too small; read in eager calls alone
+    _said = False  # whether a warning of a small plan was given; only read in eager calls
 
     @property
     def region(self) -> Region:

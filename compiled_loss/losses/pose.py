@@ -200,7 +200,7 @@ class KeypointTerms(ExactModule):
 
 
 def keypoints_of(targets: Targets) -> Tensor:
-    """`[N, K, 2 or 3]`."""
+    """`[N, K, 2 or 3]` keypoints of the rows."""
     return given("targets.keypoints", targets.keypoints)
 
 

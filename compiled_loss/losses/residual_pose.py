@@ -210,8 +210,8 @@ class CompareKeypoints:
         keypoints = keypoints_of(scene.targets)
         true, visible = keypoints_in_pixels(keypoints, scene.image_size), visible_of(scene.targets)
         if keypoints.shape[-1] == 3:
-            visible = keypoints[..., 2] > 0  # the assigner's meaning; the terms count flags other than 0
-        # Rows are compared by keypoints alone, but an anchor whose box is broken must not be picked either.
+            visible = keypoints[..., 2] > 0  # as the assigner defines it; the terms count all flags other than 0
+        # Rows are compared only by keypoints, but an anchor with a non-finite box must not be picked either.
         sound = view.sides.distances.isfinite().all(1)
         area = _FIGURE * xyxy_to_cxcywh(scene.boxes)[:, 2:].prod(-1)
         of_boxes = self.boxes(view, assigner)

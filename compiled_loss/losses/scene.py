@@ -106,19 +106,19 @@ class Positives(NamedTuple):
 
 
 def detached(predictions: Predictions) -> Predictions:
-    """The same values without a derivative."""
+    """The same values, detached."""
     maps = {name: x.detach() for name, x in predictions._asdict().items() if isinstance(x, Tensor)}
     return predictions._replace(**maps)
 
 
 def widened(predictions: Predictions, maps: Sequence[Map]) -> Predictions:
-    """Maps that several parts read, in float32 at least: their gradients are added up before they are rounded."""
+    """Convert maps that several parts read to float32 or wider, so that gradients are summed before rounding."""
     wide = {x.name: at_least_float32(given(f"predictions.{x.name}", getattr(predictions, x.name))) for x in maps}
     return predictions._replace(**wide)
 
 
 def anchors_of(predictions: Predictions, strides: tuple[int, ...]) -> Anchors:
-    """Anchors in the predictions' precision, float32 at least, and on their device."""
+    """Anchors in the predictions' precision, at least float32, on their device."""
     dtype = at_least_float32(predictions.boxes).dtype
     return make_anchors(predictions.grid_sizes, strides, dtype=dtype, device=predictions.boxes.device)
 
@@ -130,9 +130,9 @@ def image_size_of(predictions: Predictions, strides: tuple[int, ...]) -> tuple[i
 
 
 def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
-    """`[N]` bool: rows of an image of the batch, without the broken ones; the others are padding.
+    """`[N]` bool: valid rows of an image of the batch; the others are padding.
 
-    Where nobody looked at the values, a row with NaN, an infinite number or a negative size matches nothing.
+    Even if values are not checked, a row with NaN, an infinite number or a negative size matches nothing.
     """
     boxes, keypoints, masks, weights = targets.boxes, targets.keypoints, targets.masks, targets.weights
     real = (targets.batch_idx >= 0) & (targets.batch_idx < predictions.scores.shape[0])
@@ -140,7 +140,7 @@ def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
     if keypoints is not None:
         known = keypoints.isfinite().all(2)
         if keypoints.shape[2] == 3:
-            known = known | (keypoints[..., 2] == 0)  # what is not labelled may hold anything
+            known = known | (keypoints[..., 2] == 0)  # unlabelled keypoints may hold any value
         real = real & known.all(1)
     if targets.angles is not None:
         real = real & targets.angles.isfinite()
@@ -154,15 +154,15 @@ def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
 
 
 def sums_are_finite(x: Tensor, dim: int) -> Tensor:
-    """Whether all entries along a dimension are finite, read once: a sum is NaN or infinite where an entry is.
+    """Whether all entries along a dimension are finite, in one pass: the sum is NaN or infinite if an entry is.
 
-    The same holds if they are so large that their sum is not finite.
+    Entries so large that their sum overflows also count as not finite.
     """
     return x.sum(dim, dtype=at_least_float32(x).dtype).isfinite()
 
 
 def where_sound(overlap: Overlap, maps: Sequence[Tensor]) -> Overlap:
-    """An overlap that is 0 at anchors with a broken number in one of some `[B, channels, A]` maps."""
+    """An overlap that is 0 at anchors with a non-finite value in any of the `[B, channels, A]` maps."""
     if not maps:
         return overlap
     sound = sound_anchors(maps)
@@ -170,17 +170,17 @@ def where_sound(overlap: Overlap, maps: Sequence[Tensor]) -> Overlap:
 
 
 def sound_anchors(maps: Sequence[Tensor]) -> Tensor:
-    """`[B, A]` bool: anchors without a broken number in some `[B, channels, A]` maps."""
+    """`[B, A]` bool: anchors whose values in all of the `[B, channels, A]` maps are finite."""
     return torch.stack([sums_are_finite(x, 1) for x in maps]).all(0)
 
 
 def to_pixels(normalised: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Float32; even coordinates times the image's width, odd ones times its height."""
+    """Convert to float32 pixels: even coordinates times the image's width, odd ones times its height."""
     height, width = image_size
     x, y = normalised.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([x * width, y * height], -1).flatten(-2)
 
 
 def keypoints_in_pixels(keypoints: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """`[N, K, 2]` float32 pixel positions of normalised keypoints; a third value is left aside."""
+    """`[N, K, 2]` float32 pixel positions of normalised keypoints; a third value is ignored."""
     return to_pixels(keypoints[..., :2], image_size)

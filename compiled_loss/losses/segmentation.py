@@ -227,11 +227,11 @@ class CompareMasks:
 
         def overlap(candidates: Candidates, logits: Tensor) -> Tensor:
             first = of_boxes(candidates, logits)
-            # A candidate whose box is broken must not be picked for its mask.
+            # A candidate with a non-finite box must not be picked for its mask.
             sound = candidates.inside & first.isfinite()
             first = torch.where(sound & (first > 0), first, 0.0)
             aligned = assigner.alignment(logits, first)
-            # Candidates without overlap come after the others, by their anchor, and before empty entries.
+            # Candidates without overlap rank after the others, in anchor order, and before empty entries.
             ranked = torch.where(sound, aligned.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
             best, entry = first_top_k(ranked, candidates.layout, 3 * assigner.top_k)
             page, valid, entry = entry.flatten() // PAGE, (best > 0).flatten(), entry.flatten()

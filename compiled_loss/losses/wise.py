@@ -14,7 +14,7 @@ from compiled_loss.geometry.boxes import comparable, diagonal, measure
 from compiled_loss.numerics import masked, total
 from compiled_loss.reduce import sum_over_ranks
 
-# Logarithm of the largest weight that is allowed.
+# Logarithm of the largest weight allowed.
 _MOST = 60.0
 
 
@@ -91,12 +91,12 @@ class WIoU(ExactModule):
         predicted, true = comparable(4, predicted=predicted, true=true)
         pair = measure(predicted, true)
         error = 1 - pair.iou
-        # At most 1, but of a predicted box that is inside out, whose corners enclose less.
+        # At most 1, except for a predicted box turned inside out, whose corners enclose less.
         attention = (pair.centre_distance / diagonal(pair).detach()).clamp(max=1).exp()
         if self.version == 1:
             return attention * error
         if self.training and not torch.compiler.is_exporting():
-            # What is broken must not stay in the mean.
+            # Non-finite errors must not enter the running mean.
             self._update(error.detach(), (true != 0).any(-1) & error.isfinite())
         return self._focus(error.detach()) * attention * error
 

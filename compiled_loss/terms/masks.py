@@ -29,7 +29,7 @@ def mask_cross_entropy(
 
     `sum over pixels in the box of BCE(coefficients . prototype, true) / box area`: the mean over all pixels, divided by
     the box's share of them. Memory is `64 T (D + S)` for T tiles, the pixels in the rows' boxes, whose prototypes a
-    row's positives read together. Where T is neither planned nor can be asked for, it is about `P H W`.
+    row's positives read together. If T is neither planned nor can be read, memory is about `P H W`.
 
     Args:
         coefficients: `[P, D]`, 0 in empty slots.
