@@ -206,7 +206,7 @@ class EndToEndOutput(NamedTuple):
     Args:
         total: scalar, differentiable: the sum of `terms`.
         terms: named scalars, both branches combined by their shares, multiplied by gain and batch size.
-        items: named scalars to report: the unshared terms of the one-to-one branch; with a plain sum, the sums of both.
+        items: named scalars to report: the one-to-one branch's terms without its share; for a plain sum, both summed.
         num_positives: scalar, the number of the one-to-one branch's anchors assigned to a target.
         overflow: scalar, as in `LossOutput`, the larger of the two branches' values; 0 if the plan fits.
         per_image: `[B]` for each of the `terms`, as in `LossOutput`; None unless the branches' loss returns it.

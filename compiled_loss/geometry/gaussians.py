@@ -152,7 +152,7 @@ def wasserstein(boxes1: Tensor, boxes2: Tensor, floor: float = FLOOR) -> Tensor:
     p1, q1, p2, q2, cos, sin = pair[:6]
     half = (p1.square() + q1.square() + p2.square() + q2.square()) / 2
     cross = cos.square() * (p1 * p2 + q1 * q2).square() + sin.square() * (p1 * q2 + q1 * p2).square()
-    # `half^2 - cross`, factored: the difference of the two squares is what is small where boxes agree.
+    # `half^2 - cross`, factored: this difference of two squares is small if boxes agree.
     aligned = ((p1 - p2).square() + (q1 - q2).square()) * ((p1 + p2).square() + (q1 + q2).square())
     crossed = ((p1 - q2).square() + (q1 - p2).square()) * ((p1 + q2).square() + (q1 + p2).square())
     excess = (cos.square() * aligned + sin.square() * crossed) / 4
