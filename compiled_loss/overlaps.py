@@ -1,11 +1,11 @@
 """Overlaps of boxes, for the assigner and for the box term `OneMinus`.
 
-Of upright boxes `[..., 4]`, xyxy: `iou`, `giou`, `diou`, `ciou`, `eiou`, `siou`, `InnerIoU`, `MPDIoU` and `NWD`. Of
+For upright boxes `[..., 4]`, xyxy: `iou`, `giou`, `diou`, `ciou`, `eiou`, `siou`, `InnerIoU`, `MPDIoU` and `NWD`. For
 oriented boxes `[..., 5]` (cx, cy, w, h, angle): `probiou`, `kfiou` and `GWD`. The classes hold an overlap's settings:
 `DetectionLoss(80, overlap=NWD(constant=12.8))`.
 
-All compute in float32 at least, and answer in it: half-precision boxes are taken as the numbers that they are. Boxes of
-the other kind are a ValueError that names the argument.
+All compute and return float32 or wider; half-precision boxes are converted first. Boxes of the other kind raise a
+ValueError that names the argument.
 """
 
 from compiled_loss.geometry.boxes import ciou, diou, giou, iou

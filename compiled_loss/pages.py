@@ -1,8 +1,8 @@
-"""Pages: entries of groups of any size, in pieces of one static width that belong to one group each.
+"""Pages: the entries of groups of any size, in pieces of one static width that belong to one group each.
 
-Candidate anchors of a row, mask pixels of a box, positives of an image: a table as wide as the largest group would make
-every group pay for it. Pages make work and memory follow the entries there are, and what a group's entries share is
-read once a page.
+For candidate anchors of a row, mask pixels of a box or positives of an image, a table as wide as the largest group
+would cost every group as much. With pages, work and memory scale with the number of entries, and data shared by a
+group's entries is read once per page.
 
 Letters: N groups, G pages, S entries of a page, P slots.
 """
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from compiled_loss.ragged import positions
 
-# Entries of a page of candidates or pixels. With more half a page a group is wasted, with fewer loops are short.
+# Entries of a page of candidates or pixels: more waste more, half a page per group, and fewer make loops short.
 PAGE = 64
 
 
 class Layout(NamedTuple):
-    """Which group's entries stand on which page: the first group's pages first, those of one group in order.
+    """Which page holds which group's entries: the first group's pages come first, those of one group in order.
 
     Args:
         group: `[G]` group of each page; N on empty pages, which come last.
@@ -35,7 +35,7 @@ class Layout(NamedTuple):
 
 
 def pages_of(counts: Tensor, width: int = PAGE) -> Tensor:
-    """Pages that each group needs.
+    """Number of pages that each group needs.
 
     Args:
         counts: `[N]` integer, entries of each group.
@@ -52,7 +52,7 @@ def pages_of(counts: Tensor, width: int = PAGE) -> Tensor:
 
 
 def room_for(groups: int, most: int) -> int:
-    """Pages for so many groups of no more entries than `most`; at least one, without groups too.
+    """Number of pages for `groups` groups of at most `most` entries; at least one, even without groups.
 
     Example:
         >>> room_for(2, 65), room_for(0, 65)
@@ -62,7 +62,7 @@ def room_for(groups: int, most: int) -> int:
 
 
 def number_of(planned: Tensor | int) -> int:
-    """Of planned pages, given as a number or as the length of a tensor.
+    """Number of planned pages, given as a number or as the length of a tensor.
 
     Example:
         >>> number_of(5), number_of(torch.zeros(8))
@@ -72,15 +72,15 @@ def number_of(planned: Tensor | int) -> int:
 
 
 def capacity(planned: Tensor | int | None, needed: Tensor) -> int | None:
-    """How many pages to make room for, where that is known.
+    """How many pages to make room for, if known.
 
     Args:
-        planned: a number of pages, or a tensor of that length; None leaves it to what is needed.
+        planned: a number of pages, or a tensor of that length; None takes the number needed.
         needed: `[N]` pages that each group needs.
 
     Returns:
-        What is planned; without a plan what is needed, at least 1, where the host can read that without a wait. None in
-        traced code and on a device.
+        The planned number; without a plan, the number needed, at least 1, if the host can read it without a wait. None
+        in traced code and on a device.
 
     Example:
         >>> needed = torch.tensor([2, 1])
@@ -93,18 +93,18 @@ def capacity(planned: Tensor | int | None, needed: Tensor) -> int | None:
         return None
     try:
         return max(int(needed.sum()), 1)
-    except RuntimeError:  # of a tensor that stands for others, as under `torch.func.vmap`
+    except RuntimeError:  # raised for tensors without values, as under `torch.func.vmap`
         return None
 
 
 def lay_out(counts: Tensor, pages: int, width: int = PAGE, usable: int | None = None) -> Layout:
-    """Give every group the pages that it needs, one group after the other; what exceeds G pages has none.
+    """Give every group the pages that it needs, one group after the other; entries beyond G pages get none.
 
     Args:
         counts: `[N]` integer, entries of each group.
         pages: G, at least 1.
         width: entries of a page S.
-        usable: pages that may be used, where these can be fewer than G; the others stay empty.
+        usable: number of pages that may be used, if this can be fewer than G; the others stay empty.
 
     Returns:
         `Layout`.
@@ -116,9 +116,9 @@ def lay_out(counts: Tensor, pages: int, width: int = PAGE, usable: int | None = 
     """
     needed = pages_of(counts, width)
     ends = needed.cumsum(0)
-    # A page belongs to the group that as many groups end before: a search by counting.
+    # The group of a page is the number of groups that end before it: a search by counting.
     last = ends.clamp(max=pages)
-    if usable is not None:  # in tensors: the number of pages may be open, and a graph does not branch on it
+    if usable is not None:  # in tensors: the number of pages may be open, and a graph cannot branch on it
         last = last.clamp(max=usable)
     ended = ends.new_zeros(pages + 1).scatter_add(0, last, torch.ones_like(ends))
     group = ended.cumsum(0)[:pages]
@@ -129,7 +129,7 @@ def lay_out(counts: Tensor, pages: int, width: int = PAGE, usable: int | None = 
 
 
 class Pages(NamedTuple):
-    """Slots on pages, each page of one group; page g is the first of group g.
+    """Slots on pages that belong to one group each; page g is the first of group g.
 
     Args:
         page: `[P]` page of each slot; G for slots that are left out.
@@ -155,9 +155,9 @@ class Pages(NamedTuple):
 
 
 def paginate(group: Tensor, valid: Tensor, groups: int, width: int) -> Pages:
-    """Put slots on pages of their group: one page for each group, further ones where a group is larger than a page.
+    """Put slots on pages of their group: one page per group, and further ones if a group is larger than a page.
 
-    The further ones come last, so that where too little is planned they are the first to lack it.
+    The further pages come last, so that they are the first to be left out if too little is planned.
 
     Args:
         group: `[P]` group of each slot.

@@ -1,15 +1,15 @@
-"""What the parts of a loss must be, to write one of your own, and what they are given.
+"""The interfaces of a loss's parts, for writing your own, and the types that parts receive.
 
-- `BoxOverlap`, `BoxTerm`, `ClassTerm` (or `WeightedClassTerm`): functions, given as `overlap=`, `box_term=` and
-  `classification=` of any loss.
-- `Assigner`: given as `assigner=`. It gets `Pairs` of rows and `Candidates`, which lie in its `Region`, and returns an
-  `Assignment`; `select` does most of that.
-- `Extra`: further terms, given as `extras=[...]`. It says which `Map` of the predictions and which `Field` of the
-  targets it reads, gets the `Positives` (of a `View` of the predictions in a `Scene` of the targets), and returns terms
-  that are reduced as `Weighted`, `Mean`, `MeanWhere` or `OfImages`.
+- `BoxOverlap`, `BoxTerm`, `ClassTerm` (or `WeightedClassTerm`): functions, passed to any loss as `overlap=`,
+  `box_term=` and `classification=`.
+- `Assigner`: passed as `assigner=`. It receives `Pairs` of rows and `Candidates`, which lie in its `Region`, and
+  returns an `Assignment`; `select` does most of the work.
+- `Extra`: further terms, passed as `extras=[...]`. It declares which `Map` of the predictions and which `Field` of the
+  targets it reads, receives the `Positives` (of a `View` of the predictions in a `Scene` of the targets), and returns
+  terms that are reduced as `Weighted`, `Mean`, `MeanWhere` or `OfImages`.
 
-What a part computes becomes one graph with the rest, so it holds no `if` on a tensor's value, no `.item()`, and no
-boolean mask as an index: `torch.where` instead. `compiled_loss.audit` and the pytest fixture `graph_audit` tell.
+A part becomes part of the loss's one graph, so it must not use `if` on a tensor's value, `.item()`, or a boolean mask
+as an index; use `torch.where` instead. `compiled_loss.audit` and the pytest fixture `graph_audit` check this.
 """
 
 from compiled_loss.assign.candidates import Candidates

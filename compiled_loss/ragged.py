@@ -16,8 +16,8 @@ class Filled(NamedTuple):
 
     Args:
         values: `[B, M, ...]` the rows of each image in input order, then `fill_value`.
-        mask: `[B, M]` bool, True where a row stands.
-        dropped: `[B]` rows of each image beyond `M`, which were not written.
+        mask: `[B, M]` bool, True where a slot holds a row.
+        dropped: `[B]` number of rows of each image beyond `M`, which were not written.
 
     Example:
         >>> fill(torch.tensor([5, 6, 7]), torch.tensor([0, 0, 1]), batch_size=2, capacity=1).dropped
@@ -37,13 +37,13 @@ def positions(batch_idx: Tensor, batch_size: int, *, is_sorted: bool = False) ->
     Args:
         batch_idx: `[N]` integer, image of each row; rows outside `[0, batch_size)` are padding.
         batch_size: number of images B.
-        is_sorted: a promise that the real rows are in image order and padding comes last.
+        is_sorted: promise that the real rows are in image order and padding comes last.
 
     Returns:
-        `(slots [N], counts [B])`, both int64. The slots of padding rows mean nothing.
+        `(slots [N], counts [B])`, both int64. The slots of padding rows are meaningless.
 
     Raises:
-        ValueError: when `batch_idx` is not a vector of integers or `batch_size` is negative.
+        ValueError: if `batch_idx` is not a vector of integers or `batch_size` is negative.
 
     Example:
         >>> positions(torch.tensor([1, 0, 1, -1]), 2)[0][:3]
@@ -82,17 +82,17 @@ def fill(
         values: `[N, ...]` rows of any trailing shape and dtype.
         batch_idx: `[N]` integer, image of each row; rows outside `[0, batch_size)` are padding and are skipped.
         batch_size: number of images B.
-        capacity: slots per image M. Rows beyond it are not written, and are counted in `dropped`.
-        fill_value: what empty slots hold.
-        is_sorted: a promise that the real rows are in image order and padding comes last; saves a sort.
-            `Targets.validate` checks it. A broken promise gives wrong slots.
+        capacity: slots per image M. Rows beyond it are not written, but counted in `dropped`.
+        fill_value: value of empty slots.
+        is_sorted: promise that the real rows are in image order and padding comes last; saves a sort.
+            `Targets.validate` checks it. If it does not hold, the slots are wrong.
 
     Returns:
         `Filled(values [B, M, ...], mask [B, M], dropped [B])`.
 
     Raises:
         ValueError: for a wrong rank, a `batch_idx` that is not integer, lengths or devices that differ,
-            a negative size, or a `fill_value` that the dtype does not hold.
+            a negative size, or a `fill_value` that the dtype cannot represent.
 
     Example:
         >>> fill(torch.tensor([10, 20, 30]), torch.tensor([1, 0, 1]), batch_size=2, capacity=2).values
@@ -127,7 +127,7 @@ def unfill(
         filled: `[B, M, ...]` slots.
         batch_idx: `[N]` integer, image of each row, as given to `fill`.
         capacity: slots per image M, as given to `fill`.
-        fill_value: what padding rows and rows beyond the capacity become.
+        fill_value: value of padding rows and of rows beyond the capacity.
         is_sorted: the same promise as for `fill`.
 
     Returns:
@@ -135,7 +135,7 @@ def unfill(
 
     Raises:
         ValueError: for a wrong rank, a `batch_idx` that is not integer, devices that differ, a capacity
-            other than that of `filled`, or a `fill_value` that the dtype does not hold.
+            other than that of `filled`, or a `fill_value` that the dtype cannot represent.
 
     Example:
         >>> unfill(torch.tensor([[20, 0], [10, 30]]), torch.tensor([1, 0, 1]), capacity=2)
@@ -153,7 +153,7 @@ def unfill(
 
 
 def _check_fill_value(fill_value: float | int | bool, dtype: torch.dtype) -> None:
-    """Integers take no fraction, and nothing beyond their range."""
+    """Check that a fill value for an integer dtype is whole and in range."""
     if dtype.is_floating_point or dtype.is_complex:
         return
     low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
@@ -162,13 +162,13 @@ def _check_fill_value(fill_value: float | int | bool, dtype: torch.dtype) -> Non
 
 
 def _image_or_last(batch_idx: Tensor, batch_size: int) -> Tensor:
-    """Padding rows become image `batch_size`, one past the last."""
+    """Map padding rows to image `batch_size`, one past the last."""
     real = (batch_idx >= 0) & (batch_idx < batch_size)
     return torch.where(real, batch_idx, batch_size).long()
 
 
 def _destination(batch_idx: Tensor, slots: Tensor, batch_size: int, capacity: int) -> Tensor:
-    """Row's place among the flattened slots; padding and dropped rows share the place one past the last."""
+    """Position of each row among the flattened slots; padding and dropped rows share the one past the last."""
     image = _image_or_last(batch_idx, batch_size)
     written = (image < batch_size) & (slots < capacity)
     return torch.where(written, image * capacity + slots, batch_size * capacity)

@@ -15,20 +15,20 @@ from compiled_loss.numerics import total, totals
 
 
 def normaliser(amount: Tensor, *, over_ranks: bool = False) -> Tensor:
-    """What sums over positives are divided by: `max(1, amount)`, of their target scores or their number.
+    """The divisor for sums over positives: `max(1, amount)`, from their target scores or their number.
 
-    Over ranks it is the mean: `max(1, all-reduced amount) / world size`, so that the mean over ranks of what is divided
-    by it is that of the joined batch. The collective is issued on every call, whatever the rank's batch holds.
+    Over ranks it is the mean, `max(1, all-reduced amount) / world size`, so that the mean of quotients over ranks is
+    the result of the joined batch. The collective is issued on every call, whatever the rank's batch holds.
 
     Args:
-        amount: of this rank's batch; several at once, each by itself.
+        amount: amount of this rank's batch; or several, each treated separately.
         over_ranks: average over the default process group.
 
     Returns:
         One for each amount.
 
     Raises:
-        ValueError: when `over_ranks` is asked for without an initialised process group.
+        ValueError: if `over_ranks` is set without an initialised process group.
 
     Example:
         >>> normaliser(torch.tensor(0.25))
@@ -59,11 +59,11 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 
 
 class Sums(NamedTuple):
-    """A sum, and what each image adds to it.
+    """A sum, and each image's contribution to it.
 
     Args:
         batch: scalar.
-        images: `[B]`; None where nobody asked.
+        images: `[B]`; None if not requested.
 
     Example:
         >>> Sums(torch.tensor(6.0), torch.tensor([4.0, 2.0])).map(lambda x: x / 2)
@@ -74,24 +74,24 @@ class Sums(NamedTuple):
     images: Tensor | None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Sums":
-        """Both changed by something linear."""
+        """Apply a linear function to both."""
         return Sums(function(self.batch), None if self.images is None else function(self.images))
 
     def zero_where(self, below: Tensor) -> "Sums":
-        """0 in both, without a gradient, where a scalar bool says so."""
+        """Set both to 0, without a gradient, if a scalar bool is True."""
         return self.map(lambda x: torch.where(below, 0.0, x))
 
 
 def sums(entries: Tensor, image: Tensor, images: int | None) -> Sums:
-    """Add up unreduced terms, weighted and masked already.
+    """Sum unreduced terms that are already weighted and masked.
 
     Args:
         entries: `[P]` or `[P, K]`.
-        image: `[P]` image of each row of them.
-        images: B, to be told what each adds; or None.
+        image: `[P]` image of each entry.
+        images: B, to also return each image's sum; or None.
 
     Returns:
-        `Sums`; those of the images add up to the batch's, to rounding.
+        `Sums`; the images' sums add up to the batch's, up to rounding.
 
     Example:
         >>> sums(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1, 0, 1]), 2)

@@ -1,4 +1,4 @@
-"""Suppression of doubles, by torchvision where it is installed.
+"""Non-maximum suppression, by torchvision if it is installed.
 
 Letters: B images, k detections of an image, n of them kept.
 """
@@ -14,22 +14,22 @@ from compiled_loss.types import Detections
 
 
 def suppress(detections: Detections, *, overlap: float = 0.7, least_score: float = 0.25) -> list[Detections]:
-    """What is left of detections once the weaker ones of one class that overlap too much are gone, image by image.
+    """Remove detections that overlap a better one of the same class too much, image by image.
 
-    Greedy non-maximum suppression inside each class, by `torchvision.ops.batched_nms`. How many are left depends on the
-    values, so this is for eager code, outside of graphs; end-to-end heads do without.
+    Greedy non-maximum suppression within each class, by `torchvision.ops.batched_nms`. The number of detections that
+    remain depends on the values, so this is for eager code, outside graphs; end-to-end heads do not need it.
 
     Args:
-        detections: of a batch, upright boxes.
-        overlap: IoU above which the weaker of two detections of one class goes.
-        least_score: scores must be above it; padding, of score 0, always goes.
+        detections: detections of a batch, with upright boxes.
+        overlap: IoU above which the lower-scoring of two detections of one class is removed.
+        least_score: detections must score above this; padding, with score 0, is always removed.
 
     Returns:
-        For each of the B images a `Detections` without the first dimension, n of k left, best first.
+        For each of the B images a `Detections` without the first dimension, with n of the k detections, best first.
 
     Raises:
-        ValueError: for oriented boxes, which torchvision has no suppression for, or for numbers outside [0, 1].
-        ImportError: where torchvision is missing or does not fit torch.
+        ValueError: for oriented boxes, which torchvision cannot suppress, or for numbers outside [0, 1].
+        ImportError: if torchvision is missing or does not match the installed torch.
 
     Example:
         >>> import torch
@@ -60,6 +60,6 @@ def _each(detections: Detections, change: Callable[[Tensor], Tensor]) -> Detecti
 def _batched_nms() -> Callable[..., Any]:
     try:
         return importlib.import_module("torchvision.ops").batched_nms
-    except (ImportError, RuntimeError) as error:  # one that was built for another torch lacks its operators
+    except (ImportError, RuntimeError) as error:  # a torchvision built for another torch lacks its operators
         needed = "suppress needs a torchvision that fits torch: pip install torchvision"
         raise ImportError(f"{needed} ({type(error).__name__}: {error})") from error

@@ -1,4 +1,4 @@
-"""The values that travel between the parts: fixed-field tuples, so that compile and export see through them.
+"""The values passed between the parts: named tuples with fixed fields, which compile and export see through.
 
 Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypoints, nm mask prototypes of H_m by W_m
 pixels, P positive slots, k detections of an image, D values of a keypoint.
@@ -18,23 +18,24 @@ class Predictions(NamedTuple):
         scores: `[B, C, A]` class logits.
         grid_sizes: rows and columns `(h, w)` of each level, finest first; `A` is the sum of `h*w`.
         keypoints: `[B, K*D, A]` raw keypoints, channel `keypoint*D + d`, `D` 2 or 3 (third: visibility logit).
-        angles: `[B, 1, A]` turn of an oriented box, radians.
+        angles: `[B, 1, A]` rotation of an oriented box, radians.
         keypoint_sigmas: `[B, 2*K, A]` raw spread of each keypoint, channel `keypoint*2 + (x, y)`.
         coefficients: `[B, nm, A]` mask coefficients, one for each prototype.
         prototypes: `[B, nm, H_m, W_m]` mask prototypes of the whole image.
         semantic: `[B, C, H_s, W_s]` class logits of every pixel.
-        attributes: `[B, D, A]` further channels, for terms of your own (`extras=`); their meaning is yours.
+        attributes: `[B, D, A]` additional channels with a meaning of your choice, for terms of your own (`extras=`).
 
     Fields that a task does not use are None.
 
-    What NaN and infinite numbers in a map do, eager and compiled; no other image's positives or gradients are touched:
+    Effect of NaN and infinite values in a map, eager and compiled; positives and gradients of other images are never
+    affected:
 
-    - `boxes`, `keypoints`, `keypoint_sigmas`, `angles`, `coefficients`, `attributes`: their anchor is never positive.
-      The loss stays finite, and `num_positives` falls.
-    - `scores`: their anchor is never positive of a row of that class, and as every score counts, the cls term and the
+    - `boxes`, `keypoints`, `keypoint_sigmas`, `angles`, `coefficients`, `attributes`: the anchor is never positive.
+      The loss stays finite, and `num_positives` decreases.
+    - `scores`: the anchor is never positive for a row of that class. Since every score counts, the cls term and the
       total are not finite.
-    - `prototypes`: the seg term is not finite, where a positive's box holds such a pixel. `semantic`: the sem term.
-    - -inf in `scores` and in the bins of `boxes` is a number like others: a class or a distance of probability 0.
+    - `prototypes`: the seg term is not finite if a positive's box contains such a pixel. `semantic`: the sem term.
+    - -inf in `scores` and in the bins of `boxes` is a valid value: a class or a distance of probability 0.
 
     Example:
         >>> import torch
@@ -58,19 +59,19 @@ class Predictions(NamedTuple):
 class Assignment(NamedTuple):
     """Which anchors are positive, for which target row and with what score: `P` flat slots, most of them empty.
 
-    Every positive anchor stands in exactly one slot. Empty slots have `valid` False, `score` 0 and
+    Every positive anchor is in exactly one slot. Empty slots have `valid` False, `score` 0 and
     indices that are safe to gather with.
 
     Args:
         image: `[P]` image of the slot.
         anchor: `[P]` anchor index within the image.
-        row: `[P]` target row that the anchor was given to.
+        row: `[P]` target row that the anchor is assigned to.
         valid: `[P]` bool, True where the slot holds a positive.
         score: `[P]` float, target score of the positive; 0 in empty slots.
-        overflow: scalar, target rows with more candidate anchors than the planned pages hold, objects that found no
-            slot, and for masks how often a row's positives found no room in the planned tiles.
-        weight: `[P]` weight of the positive's terms, where that is not its score: their sum then is what terms are
-            divided by; 0 in empty slots. None: the score.
+        overflow: scalar, the number of target rows with more candidate anchors than the planned pages hold, of objects
+            without a slot, and for masks of times that a row's positives did not fit into the planned tiles.
+        weight: `[P]` weight of the positive's terms, if different from its score; 0 in empty slots. The terms are then
+            divided by the sum of the weights. None means the score.
 
     Example:
         >>> import torch
@@ -88,7 +89,7 @@ class Assignment(NamedTuple):
     weight: Tensor | None = None
 
     def weights(self) -> Tensor:
-        """`[P]` weight of each slot's terms."""
+        """`[P]` weight of each slot's terms: `weight`, or `score` if that is None."""
         return self.score if self.weight is None else self.weight
 
 
@@ -97,7 +98,7 @@ class DenseAssignment(NamedTuple):
 
     Args:
         labels: `[B, A]` class of the anchor; `C` on background.
-        boxes: `[B, A, 4]` target box, in the unit that was given (`[B, A, 5]` with an angle); 0 on background.
+        boxes: `[B, A, 4]` target box, in the unit of the input (`[B, A, 5]` with an angle); 0 on background.
         scores: `[B, A, C]` class targets: one-hot times target score.
         foreground: `[B, A]` bool.
         row: `[B, A]` target row of the anchor; -1 on background.
@@ -117,14 +118,14 @@ class DenseAssignment(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What a head says of every anchor, in float32 pixels and probabilities.
+    """A head's predictions at every anchor, decoded to float32 pixels and probabilities.
 
-    An anchor with a broken number (NaN or infinite; as a class logit -inf is probability 0) has 0 in every field.
+    An anchor with a NaN or infinite prediction (except -inf as a class logit, probability 0) has 0 in every field.
 
     Args:
-        boxes: `[B, A, 4]` xyxy, not cut at the image's border; of oriented boxes `[B, A, 5]` (cx, cy, w, h, angle).
+        boxes: `[B, A, 4]` xyxy, not clipped to the image; oriented boxes are `[B, A, 5]` (cx, cy, w, h, angle).
         scores: `[B, A, C]` probability of each class.
-        keypoints: `[B, A, K, D]` x, y and, with `D = 3`, the probability to be visible.
+        keypoints: `[B, A, K, D]` x, y and, with `D = 3`, the probability of being visible.
         coefficients: `[B, A, nm]` mask coefficients, one for each prototype.
 
     Fields that a task does not have are None.
@@ -144,17 +145,17 @@ class Decoded(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """The k best detections of every image, best first; of one image, n of them, without the first dimension.
+    """The k best detections of every image, best first; for a single image, n detections without the first dimension.
 
-    Where an image has fewer sound anchors than k, the rest is padding: score 0, and 0 in every field.
+    If an image has fewer detections than k, the rest is padding: score 0, and 0 in every field.
 
     Args:
-        boxes: `[B, k, 4]` xyxy, pixels; of oriented boxes `[B, k, 5]` (cx, cy, w, h, angle).
+        boxes: `[B, k, 4]` xyxy, pixels; oriented boxes are `[B, k, 5]` (cx, cy, w, h, angle).
         scores: `[B, k]` probability of the class.
         labels: `[B, k]` class.
-        anchors: `[B, k]` anchor that each comes from, to read further maps of the head at.
-        keypoints: `[B, k, K, D]` x, y and, with `D = 3`, the probability to be visible.
-        masks: `[B, k, H, W]` probability of every pixel; 0 outside of the box.
+        anchors: `[B, k]` anchor of each detection, for reading further maps of the head.
+        keypoints: `[B, k, K, D]` x, y and, with `D = 3`, the probability of being visible.
+        masks: `[B, k, H, W]` probability of every pixel; 0 outside the box.
 
     Fields that a task does not have are None.
 
@@ -178,12 +179,12 @@ class LossOutput(NamedTuple):
 
     Args:
         total: scalar, differentiable: the sum of `terms`.
-        terms: named scalars, each already times its gain and times the batch size.
-        num_positives: scalar, anchors that were given to a target.
-        overflow: scalar, target rows cut short by the planned pages of candidates, objects that found no slot, and for
-            masks how often a row's positives found no room in the planned tiles; 0 when the plan fits.
-        per_image: `[B]` of each term by name, what every image adds to it, differentiable; their sums are the terms,
-            to rounding. None unless the loss was made with `per_image=True`.
+        terms: named scalars, each already multiplied by its gain and by the batch size.
+        num_positives: scalar, the number of anchors assigned to a target.
+        overflow: scalar, the number of target rows cut short by the planned pages of candidates, of objects without a
+            slot, and for masks of times that a row's positives did not fit into the planned tiles; 0 if the plan fits.
+        per_image: for each term by name, `[B]` contributions of the images, differentiable, which sum to the term up
+            to rounding. None unless the loss was constructed with `per_image=True`.
 
     Example:
         >>> import torch
@@ -204,11 +205,11 @@ class EndToEndOutput(NamedTuple):
 
     Args:
         total: scalar, differentiable: the sum of `terms`.
-        terms: named scalars of both branches together, each in its share, times its gain and the batch size.
-        items: named scalars to report: the terms of the one-to-one branch in full; under a plain sum those of both.
-        num_positives: scalar, anchors of the one-to-one branch that were given to a target.
-        overflow: scalar, as in `LossOutput`, of the branch where it is larger; 0 when the plan fits.
-        per_image: `[B]` of each of the `terms`, as in `LossOutput`; None unless the branches' loss tells it.
+        terms: named scalars, both branches combined by their shares, multiplied by gain and batch size.
+        items: named scalars to report: the one-to-one branch's terms without its share; for a plain sum, both summed.
+        num_positives: scalar, the number of the one-to-one branch's anchors assigned to a target.
+        overflow: scalar, as in `LossOutput`, the larger of the two branches' values; 0 if the plan fits.
+        per_image: `[B]` for each of the `terms`, as in `LossOutput`; None unless the branches' loss returns it.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Adaptive training sample selection: positives by the overlaps of anchor boxes, whatever is predicted.
+"""Adaptive training sample selection: positives follow from the overlaps of anchor boxes, not from predictions.
 
 Letters: N rows, L levels, A anchors, G pages, S candidates of a page.
 """
@@ -20,23 +20,23 @@ from compiled_loss.types import Assignment
 
 @dataclass(frozen=True)
 class ATSS:
-    """Give every row those of the anchors near its centre that overlap it well for their distance.
+    """Assign to every row the anchors near its centre whose overlap with it is high for that row.
 
-    Of every level the k anchors nearest to a row's centre are its candidates. With o the overlap (IoU) of the row and a
-    square about the anchor, positive are candidates inside the box with `o >= mean(o) + std(o)` over all candidates of
-    the row. An anchor that several rows want goes to the one with the largest o there, equal o by lowest row.
+    On each level, the k anchors nearest to a row's centre are its candidates. With o the overlap (IoU) of the row and a
+    square around the anchor, the positives are the candidates inside the box with `o >= mean(o) + std(o)`, taken over
+    all candidates of the row. An anchor claimed by several rows goes to the row with the largest o, ties to the lowest.
 
     Args:
-        top_k: candidates k of each level.
+        top_k: number of candidates k on each level.
         scale: side of the square, in strides.
-        levels: L of the head, for its `L k` slots a row.
-        soft: target scores are the overlaps of predictions and rows, so that the loss's own overlap counts; else 1.
+        levels: number of levels L of the head; each row has `L k` slots.
+        soft: use the overlaps of predictions and rows, by the loss's own overlap, as target scores; otherwise 1.
 
     Raises:
-        ValueError: for a number that is not positive, for another number of levels, and for oriented boxes.
+        ValueError: if a number is not positive, if the head has another number of levels, or for oriented boxes.
 
-    Source: ATSS, arXiv 1912.02424, with a square of 8 strides; in front of task-aligned assignment PP-YOLOE (arXiv
-    2203.16250) takes 5. Soft scores: Generalized Focal Loss, arXiv 2006.04388.
+    Source: ATSS, arXiv 1912.02424, with a square of 8 strides; before task-aligned assignment PP-YOLOE (arXiv
+    2203.16250) uses 5. Soft scores: Generalized Focal Loss, arXiv 2006.04388.
 
     Example:
         >>> ATSS().slots, ATSS().region
@@ -73,7 +73,7 @@ class ATSS:
         centre_of(pairs.boxes)  # checks them
         boxes = candidates.of_rows(pairs.boxes)
         overlap = torch.where(candidates.inside, iou(torch.cat([points - half, points + half], -1), boxes), 0.0)
-        # From the row's largest, so that equal overlaps are equal to their mean in float32 too.
+        # Relative to the row's largest, so that equal overlaps are equal to their mean in float32 too.
         layout = candidates.layout
         largest = largest_of_groups(overlap.float().amax(1), layout.group, layout.fits.shape[0] + 1)
         below = exact(overlap) - exact(largest[layout.group])[:, None]
@@ -86,7 +86,7 @@ class ATSS:
 
 
 def _mean_and_deviation(pairs: Pairs, x: Tensor) -> Tensor:
-    """`[G, 1]` mean plus sample deviation over the candidates of each row; of one candidate the deviation is 0."""
+    """`[G, 1]` mean plus sample deviation over the candidates of each row; with one candidate the deviation is 0."""
     candidates = pairs.candidates
     group, rows = candidates.layout.group, candidates.layout.fits.shape[0]
 

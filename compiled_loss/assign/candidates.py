@@ -2,7 +2,7 @@
 
 The anchors of one level that lie inside a box form a rectangle of grid cells. Its corners follow from the box, so
 candidate j of a row is turned into (level, y, x), and so into an anchor index, without looking at the others. They are
-listed on pages, so that work follows the candidates there are. A row's candidates follow the anchor index.
+listed on pages, so that work scales with their number. A row's candidates are in order of their anchor index.
 
 Letters: B images, N rows, L levels, A anchors, G pages, S candidates of a page.
 """
@@ -23,15 +23,15 @@ _FARTHEST = 2.0**20
 
 
 class Cells(NamedTuple):
-    """The cells of every level inside each box, and an extra row without any.
+    """The cells of every level inside each box, plus an extra row without cells.
 
     32-bit, since 64-bit integers halve the vector width and convert slowly to float; anchors are far fewer than 2^31.
 
     Args:
-        start: `[L, N + 1]` int32, cells on finer levels.
+        start: `[L, N + 1]` int32, number of cells on finer levels.
         columns: `[L, N + 1]` int32, columns of the level's rectangle.
         anchor: `[L, N + 1]` int32, anchor index of its first cell.
-        counts: `[N + 1]` int32, cells of all levels.
+        counts: `[N + 1]` int32, number of cells on all levels.
     """
 
     start: Tensor
@@ -41,13 +41,13 @@ class Cells(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The pairs of a row and an anchor, on pages of one row each.
+    """The candidate anchors of every row, on pages that belong to one row each.
 
     Args:
         layout: the rows' pages.
         image: `[G]` image of each page's row; 0 on empty pages.
-        anchor: `[G, S]` anchor index, ascending in a row; 0 where there is no candidate.
-        inside: `[G, S]` bool, True where there is one.
+        anchor: `[G, S]` anchor index, ascending within a row; 0 where there is no candidate.
+        inside: `[G, S]` bool, True where there is a candidate.
 
     Example:
         >>> from compiled_loss.pages import lay_out
@@ -64,26 +64,26 @@ class Candidates(NamedTuple):
     inside: Tensor
 
     def take(self, x: Tensor) -> Tensor:
-        """`[G, S, ...]` of `[B, A, ...]` predictions; of the coordinates `[B, A, k]` of a box each is contiguous."""
+        """Read `[B, A, ...]` predictions at the candidates, `[G, S, ...]`; each channel of a 3-D input contiguous."""
         places = self.image[:, None] * x.shape[1] + self.anchor
         if x.dim() != 3:
             return x.flatten(0, 1)[places]
         return stack_planes(*(pick(plane, places) for plane in x.flatten(0, 1).unbind(-1)))
 
     def of_rows(self, x: Tensor) -> Tensor:
-        """`[G, 1, ...]` of something of each row `[N, ...]`; 0 on empty pages."""
+        """Spread per-row values `[N, ...]` over the pages, `[G, 1, ...]`; 0 on empty pages."""
         return torch.cat([x, x.new_zeros(1, *x.shape[1:])])[self.layout.group][:, None]
 
     def only(self, mask: Tensor) -> "Candidates":
-        """Those that a `[G, S]` mask has too."""
+        """The candidates that are also in a `[G, S]` mask."""
         inside = self.inside & mask
         return self._replace(anchor=torch.where(inside, self.anchor, 0), inside=inside)
 
     def on_first(self, pages: int) -> "Candidates":
-        """Those on the first pages, fewer or more than there are; rows with further pages do not fit."""
+        """The candidates on the first `pages` pages, which may be fewer or more than exist; rows beyond do not fit."""
         (group, begin, first, fits), there = self.layout, self.anchor.shape[0]
         page, every = (torch.arange(x, device=group.device) for x in (pages, there))
-        # In tensors, since a graph does not branch on which of the two numbers is the larger.
+        # In tensors, since a graph cannot branch on which of the two numbers is larger.
         some, page = page < there, page.clamp(max=there - 1)
         beyond = torch.where(every < pages, fits.shape[0], group)
         cut = fits.new_zeros(fits.shape[0] + 1).scatter(0, beyond, torch.ones_like(beyond, dtype=torch.bool))[:-1]
@@ -100,15 +100,15 @@ def find_cells(
     *,
     levels: Tensor | None = None,  # [N, L] bool
 ) -> Cells:
-    """Find the cells whose anchors lie strictly inside every box.
+    """Find, for every box, the cells whose anchors lie strictly inside it.
 
     Args:
-        boxes: `[N, 4]` xyxy, float32 pixels; `[L, N, 4]` where those of each level differ.
-        real: `[N]` bool; rows without it have no cells.
+        boxes: `[N, 4]` xyxy, float32 pixels; `[L, N, 4]` if they differ between levels.
+        real: `[N]` bool; rows where it is False have no cells.
         grid_sizes: rows and columns `(h, w)` of each level, finest first.
         strides: pixels per grid unit of each level.
-        levels: `[N, L]` bool, levels on which a row may have candidates; a row that these leave without any, and every
-            row where it is None, has them on all levels.
+        levels: `[N, L]` bool, levels on which a row may have candidates. A row left without candidates by this uses
+            all levels, and so does every row if it is None.
 
     Returns:
         `Cells`.
@@ -164,10 +164,10 @@ def list_candidates(
     row = layout.group
     column = torch.arange(PAGE, dtype=torch.int32, device=row.device)
     slot = layout.begin[:, None] + column
-    # A stack is computed once, where its parts would be anew for every candidate.
+    # A stack is computed once; its parts would be recomputed for every candidate.
     of_pages = torch.stack(cells[:3])[:, :, row, None]
     starts, columns, anchors = (x.unbind(0) for x in of_pages.unbind(0))
-    # Of the slot's own level: overwritten level by level.
+    # The values of the slot's own level: overwritten level by level.
     local, width, first, length = slot, columns[0], anchors[0], torch.full_like(slot, grid_sizes[0][1])
     for i in range(1, len(grid_sizes)):
         here = slot >= starts[i]

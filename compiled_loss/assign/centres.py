@@ -1,4 +1,4 @@
-"""Regions about the centre of a box: the anchors near it, or the nearest ones of every level.
+"""Regions around the centre of a box: the anchors near it, or the nearest ones on every level.
 
 Letters: N rows, L levels, A anchors, G pages, S candidates of a page.
 """
@@ -24,14 +24,14 @@ _SLACK = 1e-3
 
 @dataclass(frozen=True)
 class NearCentre(Region):
-    """The anchors whose distance to a box's centre is below some strides, in x and in y; upright boxes alone.
+    """The anchors whose x and y distances to a box's centre are below `radius` strides; for upright boxes only.
 
     Args:
-        radius: strides of an anchor's own level.
-        or_inside: those strictly inside the box too.
+        radius: distance limit, in strides of the anchor's own level.
+        or_inside: also include the anchors strictly inside the box.
 
     Raises:
-        ValueError: for a radius that is negative or not finite.
+        ValueError: if the radius is negative or not finite.
 
     Source: FCOS, arXiv 1904.01355; YOLOX, arXiv 2107.08430.
 
@@ -49,7 +49,7 @@ class NearCentre(Region):
         object.__setattr__(self, "radius", finite_number("radius", self.radius))
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """`[L, N, 4]` squares, or what they and the boxes cover together."""
+        """`[L, N, 4]` squares around the centres; with `or_inside`, boxes around both square and box."""
         centre = centre_of(boxes)
         squares = torch.stack([torch.cat([centre - self.radius * s, centre + self.radius * s], -1) for s in strides])
         if not self.or_inside:
@@ -64,7 +64,7 @@ class NearCentre(Region):
         strides: Sequence[int],
         grid_sizes: Sequence[tuple[int, int]],
     ) -> Candidates:
-        """All of a square; of square and box together those in one of them."""
+        """All anchors of a square; with `or_inside`, those in the square or in the box."""
         if not self.or_inside:
             return candidates
         points, steps = anchors[candidates.anchor], of_levels(strides, candidates.anchor, grid_sizes)
@@ -78,14 +78,14 @@ class NearCentre(Region):
 
 @dataclass(frozen=True)
 class Nearest(Region):
-    """On every level the anchors nearest to a box's centre, equally near ones by lowest index; upright boxes alone.
+    """The anchors nearest to a box's centre on every level, ties by lowest index; for upright boxes only.
 
     Args:
-        number: anchors of each level.
-        levels_of_head: L, where it must be a certain number; None: any.
+        number: anchors on each level.
+        levels_of_head: the number of levels L that the head must have; None allows any.
 
     Raises:
-        ValueError: for a number that is not positive, or another number of levels.
+        ValueError: if a number is not positive, or the head has another number of levels.
 
     Source: ATSS, arXiv 1912.02424.
 
@@ -104,14 +104,14 @@ class Nearest(Region):
 
     @property
     def most(self) -> int | None:
-        """Those of a square as wide as a block of as many has its diagonal, on every level."""
+        """On every level, the anchors in a square whose side is the diagonal of a block of `number` anchors."""
         if self.levels_of_head is None:
             return None
         side = math.ceil(math.sqrt(self.number)) * math.sqrt(2) + 2 * _SLACK
         return self.levels_of_head * (math.floor(side) + 1) ** 2
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """`[L, N, 4]` boxes around as many anchors, and all that may be as near."""
+        """`[L, N, 4]` boxes around all anchors that may be among the nearest."""
         fits = self.levels_of_head in (None, len(strides))
         require(fits, "strides", f"{self.levels_of_head} levels, as the assigner has", len(strides))
         centre = centre_of(boxes)
@@ -129,13 +129,13 @@ class Nearest(Region):
         strides: Sequence[int],
         grid_sizes: Sequence[tuple[int, int]],
     ) -> Candidates:
-        """The nearest of each level."""
+        """The nearest anchors on each level."""
         layout, (pages, width) = candidates.layout, candidates.anchor.shape
         rows, count = layout.fits.shape[0], len(strides)
         away = exact(anchors[candidates.anchor]) - exact(candidates.of_rows(centre_of(boxes)))
         merit = descending((away * away).sum(-1).float())
         level = of_levels(range(count), candidates.anchor, grid_sizes)
-        # A row on one level is a group of its own; all are looked at together.
+        # Each pair of a row and a level is a group of its own; all groups are processed together.
         merits = [torch.where(candidates.inside & (level == i), merit, 0.0) for i in range(count)]
         groups = [torch.where(layout.group < rows, layout.group + i * rows, count * rows) for i in range(count)]
         stacked = Layout(torch.cat(groups), layout.begin, layout.first, layout.fits.repeat(count))
@@ -146,10 +146,10 @@ class Nearest(Region):
         return candidates.only(kept.view(pages, width) > 0)
 
     def _half(self, at: Tensor, grid: tuple[int, int]) -> Tensor:
-        """`[N, 2]` cells along x and y beyond which no nearest anchor lies, of centres in units of anchor indices.
+        """`[N, 2]` cells along x and y beyond which no nearest anchor lies, for centres in units of anchor indices.
 
-        A block of k anchors has its farthest corner at a distance D. No anchor that is farther can be among the k
-        nearest, so along one axis they reach `sqrt(D^2 - d^2)`, d the distance to the nearest line along the other.
+        The farthest corner of a block of k anchors is at a distance D. No anchor farther away can be among the k
+        nearest, so they reach `sqrt(D^2 - d^2)` along one axis, d being the distance to the nearest line of the other.
         """
         height, width = grid
         columns = min(math.ceil(math.sqrt(self.number)), width)
@@ -165,7 +165,7 @@ class Nearest(Region):
 
 
 def centre_of(boxes: Tensor) -> Tensor:
-    """`[N, 2]` of upright boxes `[N, 4]` xyxy.
+    """`[N, 2]` centres of upright boxes `[N, 4]` xyxy.
 
     Raises:
         ValueError: for oriented boxes.

@@ -22,7 +22,7 @@ def to_dense(
     Args:
         assignment: flat, `P` slots.
         labels: `[N]` class ids of the target rows.
-        boxes: `[N, 4]` target boxes, in the unit wanted back; `[N, 5]` with an angle.
+        boxes: `[N, 4]` target boxes, in the unit in which they are to be returned; `[N, 5]` with an angle.
         batch_size: B.
         num_anchors: A.
         num_classes: C.
@@ -40,7 +40,7 @@ def to_dense(
     place = torch.where(assignment.valid, assignment.image * num_anchors + assignment.anchor, size)
     row = place.new_full((size + 1,), -1).scatter(0, place, assignment.row)[:size]
     foreground = row >= 0
-    # An extra row, so that background has something to read even in an empty batch.
+    # An extra row, so that background anchors have something to read even in an empty batch.
     source = torch.where(foreground, row, labels.shape[0])
     label = torch.cat([labels.long(), labels.new_full((1,), num_classes, dtype=torch.int64)])[source]
     box = torch.cat([boxes, boxes.new_zeros(1, boxes.shape[1])])[source]

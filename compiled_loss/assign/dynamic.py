@@ -1,4 +1,4 @@
-"""Assigners that give every row as many anchors as its overlaps add up to, those of least cost.
+"""Assigners that give every row its anchors of least cost, as many as its overlaps add up to.
 
 Letters: B images, N rows, A anchors, C classes, G pages, S candidates of a page, k anchors of a row.
 """
@@ -18,28 +18,30 @@ from compiled_loss.checks import finite_number, kind_of, require, whole_number
 from compiled_loss.numerics import at_least_float32, exact, pick, sigmoid, softplus
 from compiled_loss.types import Assignment
 
-# Of costs: of a pair outside the region that comes first, and of one outside of the row's own.
+# Added to the cost of a pair outside the preferred region, and of one outside the row's own region.
 _OUTSIDE = 1e5
 _ELSEWHERE = 1e6
 
 
 @dataclass(frozen=True)
 class SimOTA:
-    """Give every row the anchors of least cost, as many as its largest overlaps add up to.
+    """Assign to every row the anchors of least cost, as many as its largest overlaps add up to.
 
     A pair costs `sum over classes of BCE(score, one-hot) - w ln(overlap)`. A row selects the
-    `max(1, floor(sum of its k largest overlaps))` candidates of least cost, equal ones by lowest anchor; an anchor that
-    several rows selected goes to the row with the least cost there. Target scores are the overlaps; every positive
-    weighs 1 in the other terms, and terms are divided by the number of positives. The source's overlap is `iou`.
+    `max(1, floor(sum of its k largest overlaps))` candidates of least cost, ties by lowest anchor. An anchor selected
+    by several rows goes to the row with the least cost there. Target scores are the overlaps. Every positive has
+    weight 1 in the other terms, and terms are divided by the number of positives. The source's overlap is `iou`.
 
     Args:
-        top_k: overlaps k that are added up, and anchors that a row selects at most.
+        top_k: number k of overlaps that are added up, and the most anchors that a row selects.
         overlap_weight: w.
-        region: where candidates come from. Where it is both square and box, `NearCentre(2.5, or_inside=True)`, pairs
-            that are not in both cost 100000 more, as in the first form of the source.
+        region: where candidates come from. If it combines square and box, as `NearCentre(2.5, or_inside=True)` does,
+            pairs that are not in both cost 100000 more, as in the first version of the source.
+        shared: as for `DynamicSoftLabel`. Pairs outside the row's own region then cost 1000000 more; if this region
+            combines square and box, pairs that are not in both cost 100000 more instead.
 
     Raises:
-        ValueError: for a number that is not positive, or a weight that is negative or not finite.
+        ValueError: if `top_k` is not positive, or the weight is negative or not finite.
 
     Source: YOLOX, arXiv 2107.08430.
 
@@ -90,25 +92,25 @@ class SimOTA:
 
 @dataclass(frozen=True)
 class DynamicSoftLabel:
-    """Give every row the anchors of least cost, as many as its largest overlaps add up to, by soft labels.
+    """Assign to every row the anchors of least cost by soft labels, as many as its largest overlaps add up to.
 
     With scores p, overlap o and the distance d from the row's centre in strides, a pair costs
     `sum over classes of BCE(p, y) |y - p|^2 - w ln(o) + 10^(d - r)`, y being o for the row's class and 0 for others.
-    A row selects the `max(1, floor(sum of its k largest overlaps))` candidates of least cost, equal ones by lowest
-    anchor; an anchor that several rows selected goes to the row with the least cost there. Target scores are the
-    overlaps. The source's overlap is `iou`.
+    A row selects the `max(1, floor(sum of its k largest overlaps))` candidates of least cost, ties by lowest anchor.
+    An anchor selected by several rows goes to the row with the least cost there. Target scores are the overlaps. The
+    source's overlap is `iou`.
 
     Args:
-        top_k: overlaps k that are added up, and anchors that a row selects at most.
+        top_k: number k of overlaps that are added up, and the most anchors that a row selects.
         overlap_weight: w.
         radius: r, strides.
-        region: where candidates come from; None: from inside the task's boxes, the small ones grown.
-        shared: a row may take, and adds up overlaps of, all anchors that lie in this region of any row of its image, as
-            in the source's code with `NearCentre(0.0, or_inside=True)`. `region` then is the whole image, and every row
-            is compared with all A anchors. None: each row has its own region.
+        region: where candidates come from; None means from inside the task's boxes, with small ones enlarged.
+        shared: a row may select, and adds up the overlaps of, all anchors in this region of any row of its image, as in
+            the source's code with `NearCentre(0.0, or_inside=True)`. `region` is then the whole image, and every row is
+            compared with all A anchors. None: each row uses its own region.
 
     Raises:
-        ValueError: for a number that is not positive, or that is negative or not finite.
+        ValueError: if `top_k` is not positive, or another number is negative or not finite.
 
     Source: RTMDet, arXiv 2212.07784.
 
@@ -145,7 +147,7 @@ class DynamicSoftLabel:
         overlaps, scores = pairs.overlaps(logits), at_least_float32(pairs.scores.detach())
         background = candidates.take((softplus(scores) * sigmoid(scores).square()).sum(1))
         soft, logit = exact(overlaps), exact(logits)
-        # Of the row's own class, written out: ONNX Runtime has no softplus of float64.
+        # The row's own class, written out: ONNX Runtime has no softplus for float64.
         e = (-logit.abs()).exp()
         score, alone = torch.where(logit >= 0, 1.0, e) / (1 + e), logit.clamp(min=0.0) + (1 + e).log()
         cost = exact(background) - alone * score.square() + (alone - soft * logit) * (soft - score).square()
@@ -162,10 +164,10 @@ def least_cost(pairs: Pairs, cost: Tensor, overlaps: Tensor, logits: Tensor, k: 
 
     Args:
         pairs: the rows and their candidates.
-        cost: `[G, S]`, rounded to float32 before costs are compared; a negative one counts as 0.
+        cost: `[G, S]`, rounded to float32 before costs are compared; negative costs count as 0.
         overlaps: `[G, S]` from 0 to 1.
-        logits: `[G, S]` of the rows' classes.
-        k: candidates that a row selects at most.
+        logits: `[G, S]` logits of the rows' classes.
+        k: the most candidates that a row selects.
 
     Returns:
         `Held`, `P = N k`.
@@ -179,14 +181,14 @@ def least_cost(pairs: Pairs, cost: Tensor, overlaps: Tensor, logits: Tensor, k: 
 
 
 def _region(region: Region | None, shared: NearCentre | None) -> Region | None:
-    """Where candidates come from, checked: the whole image where rows share theirs."""
+    """Check the regions and return where candidates come from: the whole image if rows share theirs."""
     check_region("region", region)
     require(shared is None or isinstance(shared, NearCentre), "shared", "a NearCentre(...) or None", kind_of(shared))
     return region if shared is None else WholeImage()
 
 
 def _shared(pairs: Pairs, own: NearCentre) -> tuple[Pairs, Tensor]:
-    """Of candidates all over the image those in a region of any of its rows, and `[G, S]` those not of the own row."""
+    """The candidates in the region of any row of their image, and `[G, S]` which lie outside their own row's region."""
     candidates, (batch, _, anchors) = pairs.candidates, pairs.scores.shape
     points, strides = (x[candidates.anchor] for x in (pairs.points, pairs.strides))
     mine = candidates.inside & own.holds(points, candidates.of_rows(pairs.boxes), strides)

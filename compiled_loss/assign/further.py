@@ -1,4 +1,4 @@
-"""A look at all anchors, for rows that find nothing among their candidates.
+"""A search of all anchors, for rows that find nothing among their candidates.
 
 Letters: N rows, A anchors, G pages, S candidates of a page.
 """
@@ -17,9 +17,9 @@ from compiled_loss.pages import Layout
 def look_further(
     pairs: Pairs, merit: Tensor, overlaps: Tensor, merit_of: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Pairs, Tensor, Tensor]:
-    """Give every row without a merit above 0 the anchor of its image with the largest one, lowest anchor at ties.
+    """Give every row without a merit above 0 the anchor of its image with the largest merit, ties by lowest anchor.
 
-    It takes the place of the first candidate, so only rows with a page, that is with a candidate within reach, have it.
+    It replaces the first candidate, so it is only found for rows with a page, that is, with a candidate within reach.
 
     Args:
         pairs: the rows and their candidates.
@@ -46,7 +46,7 @@ def look_further(
     everywhere = pairs._replace(candidates=_all_anchors(pairs))
     logits = everywhere.logits()
     overlap = everywhere.overlaps(logits)
-    best, anchor = merit_of(logits, overlap).max(1)  # of equal ones the first, on a CPU and in ONNX Runtime
+    best, anchor = merit_of(logits, overlap).max(1)  # the first of ties, on a CPU and in ONNX Runtime
     overlap = pick(overlap.flatten(), torch.arange(rows, device=anchor.device) * anchors + anchor)
 
     found = (merit > 0).any(1).int()
@@ -62,7 +62,7 @@ def look_further(
 
 
 def _all_anchors(pairs: Pairs) -> Candidates:
-    """Every anchor as a candidate of every row, a row on one page of A."""
+    """Every anchor as a candidate of every row, each row on one page of A."""
     rows, anchors = pairs.labels.shape[0], pairs.scores.shape[2]
     row = torch.arange(rows, device=pairs.labels.device)
     real = pairs.real()[:, None].expand(rows, anchors)

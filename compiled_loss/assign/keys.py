@@ -1,4 +1,4 @@
-"""The largest of each group of numbers, and of equal ones the first by an index.
+"""The largest of each group of numbers, with ties broken by the lowest index.
 
 Letters: N groups.
 """
@@ -8,21 +8,21 @@ from torch import Tensor
 
 from compiled_loss.numerics import for_any_runtime
 
-# Indices of exported graphs: what a runtime that computes integers in float32 tells apart.
+# Limit of indices in exported graphs: those that a runtime computing integers in float32 can distinguish.
 MOST_EXPORTED = 2**24
-# What is left of 64 bits for the index beside a number's 32, less the sign's.
+# What is left of 64 bits for the index after a number's 32 bits and the sign.
 _LAST = 2**31 - 1
-# Of costs, so that no merit is zero, and none so small that a device may take it for zero.
+# Limits of costs, so that no merit is zero, or so small that a device may treat it as zero.
 _LEAST, _MOST = 2.0**-60, 2.0**66
 # The bits of the largest finite number.
 _FINITE = 0x7F7FFFFF
 
 
 def to_keys(x: Tensor, index: Tensor) -> Tensor:
-    """Keys of non-negative float32 numbers: larger for a larger number, and among equals for a lower index.
+    """Keys of non-negative float32 numbers: larger for a larger number, and among ties for a lower index.
 
-    A number's bits, read as an integer, have the order of the numbers, and leave half of an int64 to the index. The
-    maximum of integers is several times faster than that of floating-point numbers, which looks for NaN. Not for
+    The bits of numbers, read as integers, have the same order as the numbers, and leave half of an int64 for the index.
+    The maximum of integers is several times faster than that of floating-point numbers, which checks for NaN. Not for
     exported graphs: ONNX cannot read bits.
 
     Args:
@@ -99,14 +99,14 @@ def largest_of_groups(x: Tensor, group: Tensor, groups: int) -> Tensor:
 def largest_with_index(x: Tensor, index: Tensor, below: int, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """The largest number of each group, and the lowest index that it has there.
 
-    Exported graphs find the number first and then its index: what two numbers would be packed into, float64 or int64,
-    is fewer bits in some runtimes.
+    Exported graphs find the number first and then its index: the type to pack both into, float64 or int64, has fewer
+    bits in some runtimes.
 
     Args:
         x: `[P]` finite float32, 0 or more.
         index: `[P]` int64, 0 or more.
-        below: what all indices are below, at most 2^31. No larger than it must be: there are runtimes that compute
-            integers in float32.
+        below: upper bound of all indices, at most 2^31. Keep it as small as possible: some runtimes compute integers
+            in float32.
         group: `[P]` group of each, below N.
         groups: N.
 
@@ -126,13 +126,14 @@ def largest_with_index(x: Tensor, index: Tensor, below: int, group: Tensor, grou
 
 
 def descending(cost: Tensor) -> Tensor:
-    """Numbers above 0 that are the larger, the smaller a cost is: exactly, so that different costs stay different.
+    """Convert costs to numbers above 0 in reverse order, exactly, so that different costs stay different.
 
-    Read as integers, the bits of numbers have their order, so a difference of bits turns it round. Where ONNX cannot
-    read bits it is `(3 - c / p) / (2 p)`, p the largest power of two that is not above c: every step is exact.
+    The bits of numbers, read as integers, have the order of the numbers, so subtracting them reverses it. ONNX cannot
+    read bits, so exported graphs use `(3 - c / p) / (2 p)`, p the largest power of two not above c: every step is
+    exact.
 
     Args:
-        cost: float32, 0 or more; below 2^-60 and above 2^66 all are alike.
+        cost: float32, 0 or more; all costs below 2^-60 count as equal, and all above 2^66.
 
     Returns:
         float32 of the same shape.
@@ -144,7 +145,7 @@ def descending(cost: Tensor) -> Tensor:
     cost = cost.clamp(_LEAST, _MOST)
     if not for_any_runtime():
         return (_FINITE - cost.view(torch.int32)).view(torch.float32)
-    # By halving: is 2^64 times more still not above, then 2^32 times, ...
+    # By halving steps: multiply by 2^64 if the result is still not above the cost, then by 2^32, ...
     power = torch.full_like(cost, _LEAST)
     for step in (64, 32, 16, 8, 4, 2, 1):
         power = torch.where(cost >= power * 2.0**step, power * 2.0**step, power)

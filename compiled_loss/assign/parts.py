@@ -1,4 +1,4 @@
-"""What an assigner is given, and what it must do.
+"""What an assigner receives, and what it must do.
 
 Letters: B images, N rows, A anchors, C classes, G pages, S candidates of a page, P positive slots.
 """
@@ -15,24 +15,24 @@ from compiled_loss.checks import check_floating, check_integer, check_part, chec
 from compiled_loss.numerics import pick
 from compiled_loss.types import Assignment
 
-# Of candidates, and `[G, S]` logits of their rows' classes: `[G, S]`, at most 1; where there is no candidate, anything.
+# From candidates and `[G, S]` logits of their rows' classes to `[G, S]`, at most 1; any value where there is none.
 Overlap = Callable[[Candidates, Tensor], Tensor]
 
 
 class Pairs(NamedTuple):
-    """The pairs of a row and a candidate anchor, and how well they overlap.
+    """The pairs of rows and candidate anchors, and how well they overlap.
 
     Args:
         scores: `[B, C, A]` class logits.
         batch_idx: `[N]` image of each row; rows outside `[0, B)` are padding.
         labels: `[N]` class ids.
-        boxes: `[N, 4]` rows' boxes, xyxy float32 pixels; of oriented boxes `[N, 5]` (cx, cy, w, h, angle).
+        boxes: `[N, 4]` boxes of the rows, xyxy float32 pixels; oriented boxes are `[N, 5]` (cx, cy, w, h, angle).
         points: `[A, 2]` anchor points, pixels.
         strides: `[A]` pixels per grid unit.
         candidates: the candidate anchors of every row.
-        overlap: a function of candidates and their logits that tells `[G, S]` overlaps, such as CIoU.
-        sound: a function that tells `[B, A]` bool, anchors without a broken number in their predictions, scores aside;
-            None: all.
+        overlap: a function of candidates and their logits that returns `[G, S]` overlaps, such as CIoU.
+        sound: a function that returns `[B, A]` bool, True for anchors whose predictions, apart from scores, are finite;
+            None means all are.
 
     Example:
         >>> from compiled_loss.assign.candidates import find_cells, list_candidates
@@ -59,11 +59,11 @@ class Pairs(NamedTuple):
     sound: Callable[[], Tensor] | None = None
 
     def image(self) -> Tensor:
-        """`[N]` image of each row; 0 of padding."""
+        """`[N]` image of each row; 0 for padding."""
         return torch.where(self.real(), self.batch_idx, 0).long()
 
     def label(self) -> Tensor:
-        """`[N]` class of each row, 0 of padding; an id out of range must fail, not read another class or image."""
+        """`[N]` class of each row, 0 for padding; an id out of range must fail, not read another class or image."""
         batch, classes, _ = self.scores.shape
         known = (self.labels >= 0) & (self.labels < classes)
         return torch.where(self.real(), torch.where(known, self.labels, batch * classes), 0).long()
@@ -74,30 +74,30 @@ class Pairs(NamedTuple):
         return pick(self.scores, candidates.image[:, None], candidates.of_rows(self.label()), candidates.anchor)
 
     def overlaps(self, logits: Tensor) -> Tensor:
-        """`[G, S]` overlaps; 0 where they are not above 0, at broken predictions and where there is no candidate."""
+        """`[G, S]` overlaps; 0 where not positive, for non-finite predictions and where there is no candidate."""
         found = self.overlap(self.candidates, logits)
         check_shape("overlap(...)", found, self.candidates.anchor.shape, "see parts.BoxOverlap")
         found = found.float()
         return torch.where(self.candidates.inside & (found > 0) & found.isfinite(), found, 0.0)
 
     def usable(self, logits: Tensor) -> Tensor:
-        """`[G, S]` bool: candidates whose prediction has no broken number, whatever they overlap."""
+        """`[G, S]` bool: candidates whose predictions are finite, whatever their overlap."""
         usable = self.candidates.inside & logits.isfinite()
         return usable if self.sound is None else usable & self.candidates.take(self.sound())
 
     def real(self) -> Tensor:
-        """`[N]` bool: rows of an image of the batch; the others are padding."""
+        """`[N]` bool: True for rows that belong to an image of the batch; the others are padding."""
         return (self.batch_idx >= 0) & (self.batch_idx < self.scores.shape[0])
 
 
 class Assigner(Protocol):
-    """Gives anchors to rows: every anchor to at most one, none with a broken prediction.
+    """Assigns anchors to rows: every anchor to at most one row, and no anchor with a non-finite prediction.
 
-    A callable of `Pairs` that returns an `Assignment` with `P = N * slots`; it is called without a gradient, and none
-    of its sizes may depend on a value.
+    A callable that takes `Pairs` and returns an `Assignment` with `P = N * slots`. It is called without gradients, and
+    none of its sizes may depend on a tensor's value.
 
     Args:
-        pairs: the rows, their candidates, and how well these overlap them.
+        pairs: the rows, their candidates, and how well they overlap.
 
     Example:
         >>> from compiled_loss import DetectionLoss, NearCentre, select
@@ -119,7 +119,7 @@ class Assigner(Protocol):
 
     @property
     def region(self) -> Region | None:
-        """Where candidates come from; None: from inside the task's boxes."""
+        """Where candidates come from; None means from inside the task's boxes."""
         ...
 
     def __call__(self, pairs: Pairs) -> Assignment:
@@ -128,10 +128,10 @@ class Assigner(Protocol):
 
 
 def check_assigner(argument: str, value: Assigner) -> Assigner:
-    """An argument that is an assigner.
+    """Check that an argument is an assigner, and return it.
 
     Raises:
-        ValueError: for anything else, such as the class of one.
+        ValueError: if it is not, for instance if it is an assigner's class.
     """
     expected, got = "an assigner, such as TaskAligned()", kind_of(value)
     require(callable(value) and not isinstance(value, type), argument, expected, got)
@@ -144,15 +144,15 @@ def check_assigner(argument: str, value: Assigner) -> Assigner:
 
 
 def check_assignment(found: Assignment, rows: int, assigner: Assigner) -> Assignment:
-    """What an assigner returned, if it is an `Assignment` of its slots.
+    """Check that an assigner returned an `Assignment` of the right size, and return it.
 
     Args:
-        found: what it returned.
+        found: what the assigner returned.
         rows: N.
-        assigner: whose.
+        assigner: the assigner.
 
     Raises:
-        ValueError: for another type, size or dtype.
+        ValueError: if the type, a size or a dtype is wrong.
     """
     argument, see = f"{type(assigner).__name__}(...)", "see parts.Assigner"
     require(isinstance(found, Assignment), argument, f"an Assignment, {see}", kind_of(found))

@@ -1,4 +1,4 @@
-"""Regions: which anchors a row may have, before any is compared.
+"""Regions: which anchors a row may have, before any are compared.
 
 Letters: N rows, L levels, A anchors.
 """
@@ -18,14 +18,14 @@ from compiled_loss.pages import PAGE, capacity, lay_out, pages_of, room_for
 
 
 class Region(Protocol):
-    """Where a row's candidates lie; the host counts its pages by `reach` alone.
+    """Where a row's candidates lie; the host counts pages from `reach` alone.
 
-    One that derives from this has all within reach, on every level, unless it says otherwise. Boxes are `[N, 4]` xyxy
-    pixels; `[N, 5]` (cx, cy, w, h, angle) for the region of an oriented loss, which tells the host so by an attribute
-    `oriented` that is true.
+    A subclass has all anchors within reach as candidates, on every level, unless it overrides the other methods. Boxes
+    are `[N, 4]` xyxy pixels; `[N, 5]` (cx, cy, w, h, angle) for the region of an oriented loss, which must set a true
+    attribute `oriented` to tell the host so.
 
     Args:
-        boxes: of the rows, as above.
+        boxes: boxes of the rows, as above.
         strides: pixels per grid unit of each level, finest first.
         grid_sizes: rows and columns `(h, w)` of each level.
 
@@ -39,16 +39,16 @@ class Region(Protocol):
     """
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """Upright boxes strictly around all candidates of rows, `[N, 4]` or for each level `[L, N, 4]`, xyxy pixels."""
+        """Upright boxes strictly around each row's candidates, `[N, 4]` or per level `[L, N, 4]`, xyxy pixels."""
         ...
 
     def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
-        """`[N, L]` bool, levels on which a row has candidates, if it has any there; None: all."""
+        """`[N, L]` bool, the levels to which a row is limited, if it has candidates there; None means all."""
         return None
 
     @property
     def most(self) -> int | None:
-        """Anchors within reach of a row whose centre lies in the image, at most; None: any number."""
+        """The most anchors within reach of a row whose centre lies in the image; None means no limit."""
         return None
 
     def keep(
@@ -59,28 +59,27 @@ class Region(Protocol):
         strides: Sequence[int],
         grid_sizes: Sequence[tuple[int, int]],
     ) -> Candidates:
-        """Of the anchors `[A, 2]`, pixels, within reach those that are candidates."""
+        """Select the candidates among the anchors within reach; `anchors` are points `[A, 2]`, pixels."""
         return candidates
 
 
 @dataclass(frozen=True)
 class InBox(Region):
-    """The anchors strictly inside an upright box; sides shorter than the second level's stride grow to it.
+    """The anchors strictly inside an upright box; sides shorter than the second level's stride are enlarged to it.
 
-    `grown=False` is for `TaskAligned(at_least_one=True)`, which looks further where a row finds nothing.
+    `grown=False` is meant for `TaskAligned(at_least_one=True)`, which searches further if a row finds nothing.
 
     Args:
-        fitting_levels: only on levels whose stride s fits the box, `2 s <= sqrt(w h) <= 12 s`, or on all if none of
-            these has an anchor inside.
-        farthest: only anchors whose distance to each side is below so many strides, such as `reg_max - 1.01`, which a
-            head can tell; a box that is too large for every level has those of the coarsest next to its centre. None:
-            any distance.
-        grown: False for the anchors inside the box as it is, those on its sides and at the farthest distance included;
-            a small box, or one that is too large for every level, may have none.
+        fitting_levels: use only levels whose stride s fits the box, `2 s <= sqrt(w h) <= 12 s`, or all levels if none
+            of these has an anchor inside.
+        farthest: use only anchors whose distance to each side is below this many strides, such as `reg_max - 1.01`, the
+            most that a head can predict. A box too large for every level gets the coarsest level's anchors next to its
+            centre. None means any distance.
+        grown: False uses the box as it is, including anchors on its sides and at the farthest distance; a small box,
+            or one too large for every level, may then have no candidates.
 
     Raises:
-        ValueError: for a distance below 1 or not finite; for oriented boxes; and for a `grown` that is
-            not True or False.
+        ValueError: if the distance is below 1 or not finite, for oriented boxes, or if `grown` is not True or False.
 
     Source: the in-box test of the task-aligned assigner, arXiv 2108.07755; limited distances: YOLOv9 in its MIT form.
 
@@ -100,7 +99,7 @@ class InBox(Region):
             require(self.farthest >= 1, "farthest", "a finite number of 1 or more", self.farthest)
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
-        """The boxes, the small ones grown; of each level the part where all sides are near."""
+        """The boxes, with small ones enlarged; with `farthest`, on each level the part where all sides are near."""
         check_shape("boxes of a region inside upright boxes", boxes, ["N", 4])
         grown = enlarge_small_sides(boxes, strides[min(1, len(strides) - 1)])
         if self.farthest is None:
@@ -116,7 +115,7 @@ class InBox(Region):
         strides: Sequence[int],
         grid_sizes: Sequence[tuple[int, int]],
     ) -> Candidates:
-        """All within reach; of boxes that do not grow those inside. Every row has a page either way."""
+        """All within reach; if boxes do not grow, those inside. Every row has a page either way."""
         if self.grown:
             return candidates
         points, of_rows = anchors[candidates.anchor], candidates.of_rows(boxes)
@@ -128,13 +127,13 @@ class InBox(Region):
         return candidates.only(inside)
 
     def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
-        """Those that fit, where asked for."""
+        """The levels that fit, if `fitting_levels` is set."""
         return fitting_levels(boxes, strides) if self.fitting_levels else None
 
 
 @dataclass(frozen=True)
 class WholeImage(Region):
-    """All anchors of the image, for assigners that choose among them by themselves.
+    """All anchors of the image, for assigners that make their own choice among them.
 
     Example:
         >>> WholeImage().reach(torch.tensor([[8.0, 8.0, 10.0, 48.0]]), [8, 16], [(8, 8), (4, 4)])
@@ -142,7 +141,7 @@ class WholeImage(Region):
     """
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """A little more than the image."""
+        """Boxes slightly larger than the image."""
         height, width = (cells * strides[0] for cells in grid_sizes[0])
         return torch.stack([torch.full_like(boxes[:, 0], x) for x in (-1, -1, width + 1, height + 1)], -1)
 
@@ -161,9 +160,9 @@ def candidates_in(
 
     Args:
         region: where they lie.
-        boxes: `[N, 4]` xyxy, float32 pixels; `[N, 5]` (cx, cy, w, h, angle) of oriented boxes.
-        real: `[N]` bool; rows without it have none.
-        image: `[N]` image of each row, in `[0, B)` for padding too.
+        boxes: `[N, 4]` xyxy, float32 pixels; `[N, 5]` (cx, cy, w, h, angle) for oriented boxes.
+        real: `[N]` bool; rows where it is False have no candidates.
+        image: `[N]` image of each row, in `[0, B)` even for padding.
         anchors: `[A, 2]` anchor points, pixels.
         grid_sizes: rows and columns `(h, w)` of each level, finest first.
         strides: pixels per grid unit of each level.
@@ -190,15 +189,15 @@ def candidates_in(
     room = capacity(pages, pages_of(counts))
     if room is None:
         room = room_for(counts.shape[0], anchors.shape[0])
-    # Further pages would have candidates that are mistaken for others: they are left out, and counted. A level's
-    # candidates may be looked at apart from the others (`Nearest`), with indices of their own.
+    # Candidates on further pages would be mistaken for others: they are left out, and counted. Each level's candidates
+    # may be processed apart from the others (`Nearest`), with indices of their own.
     usable = MOST_EXPORTED // (PAGE * len(strides)) if for_any_runtime() else None
     found = list_candidates(cells, lay_out(counts, room, usable=usable), image, grid_sizes)
     return region.keep(found, boxes, anchors, strides, grid_sizes)
 
 
 def enlarge_small_sides(boxes: Tensor, smallest: int) -> Tensor:
-    """Sides shorter than `smallest` grow to it about the box centre.
+    """Enlarge sides shorter than `smallest` to it, keeping the box centre.
 
     Args:
         boxes: `[N, 4]` xyxy, pixels.
@@ -212,14 +211,14 @@ def enlarge_small_sides(boxes: Tensor, smallest: int) -> Tensor:
         tensor([[ 1.,  8., 17., 48.]])
     """
     low, high = boxes.chunk(2, -1)
-    # Every box takes the way over its centre, since the rounding decides which anchors on a side are inside.
+    # Every box is rebuilt from its centre, since rounding decides which anchors on a side are inside.
     centre, side = (low + high) / 2, high - low
     half = torch.where(side < smallest, smallest, side) / 2
     return torch.cat([centre - half, centre + half], -1)
 
 
 def _near_sides(grown: Tensor, boxes: Tensor, far: float, never_empty: bool, stride: int) -> Tensor:
-    """`[N, 4]`, of grown boxes the part whose points are less than `far` from every side of the box."""
+    """`[N, 4]`, the part of the grown boxes whose points are less than `far` from every side of the box."""
     low, high = boxes.chunk(2, -1)
     least, most = torch.maximum(grown[:, :2], high - far), torch.minimum(grown[:, 2:], low + far)
     if never_empty:
@@ -231,12 +230,12 @@ def _near_sides(grown: Tensor, boxes: Tensor, far: float, never_empty: bool, str
 
 
 def _widened(boxes: Tensor, stride: int) -> Tensor:
-    """`[N, 4]`, so much larger that anchors on their sides lie strictly inside."""
+    """`[N, 4]`, enlarged just enough for anchors on their sides to lie strictly inside."""
     return torch.cat([boxes[:, :2] - 0.01 * stride, boxes[:, 2:] + 0.01 * stride], -1)
 
 
 def fitting_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
-    """Levels whose stride s fits a box, `2 s <= sqrt(w h) <= 12 s`; the outermost levels are open to their side.
+    """Levels whose stride s fits a box, `2 s <= sqrt(w h) <= 12 s`; the finest and coarsest have no outer limit.
 
     Args:
         boxes: `[N, 4]` xyxy, float32 pixels.
@@ -257,7 +256,7 @@ def fitting_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
 
 
 def of_levels(values: Sequence[int], anchor: Tensor, grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
-    """A number of each anchor's level, int64 of the anchors' shape.
+    """The value of each anchor's level, int64 of the anchors' shape.
 
     Args:
         values: one for each level.
@@ -279,7 +278,7 @@ def check_region(argument: str, value: Region | None) -> None:
     """Check that an argument is a region or None.
 
     Raises:
-        ValueError: for anything else, such as the class of one.
+        ValueError: for anything else, such as a region's class.
     """
     is_one = value is None or (hasattr(value, "reach") and not isinstance(value, type))
     require(is_one, argument, "a region, such as a loss's", kind_of(value))

@@ -1,4 +1,4 @@
-"""Candidates of oriented boxes: the rectangle of cells around a box, and in it the anchors that lie inside.
+"""Candidates of oriented boxes: the rectangle of cells around a box, and the anchors there that lie inside it.
 
 Letters: N rows, A anchors.
 """
@@ -14,13 +14,13 @@ from compiled_loss.assign.regions import Region
 from compiled_loss.checks import check_shape
 from compiled_loss.geometry.rotated import inside_rotated, rotated_hull
 
-# An anchor on a side may count as inside although rounding leaves the hull short of it.
+# An anchor on a side may count as inside even though, by rounding, the hull does not quite reach it.
 _SLACK = 4e-6
 
 
 @dataclass(frozen=True)
 class InRotatedBox(Region):
-    """The anchors inside an oriented box or on its sides; sides shorter than the second level's stride grow to it.
+    """The anchors inside an oriented box or on its sides; sides below the second level's stride are enlarged to it.
 
     Example:
         >>> InRotatedBox().reach(torch.tensor([[32.0, 32.0, 40.0, 20.0, 0.0]]), [8, 16]).round()
@@ -42,12 +42,12 @@ class InRotatedBox(Region):
         strides: Sequence[int],
         grid_sizes: Sequence[tuple[int, int]] = (),
     ) -> Candidates:
-        """Those inside or on a side."""
+        """The anchors inside the boxes or on their sides."""
         return keep_inside(candidates, boxes, anchors, strides)
 
 
 def enlarge_rotated(boxes: Tensor, smallest: int) -> Tensor:
-    """Sides shorter than `smallest` grow to it about the box centre.
+    """Enlarge sides shorter than `smallest` to it, keeping the box centre.
 
     Args:
         boxes: `[N, 5]` (cx, cy, w, h, angle), pixels.
@@ -65,7 +65,7 @@ def enlarge_rotated(boxes: Tensor, smallest: int) -> Tensor:
 
 
 def rotated_reach(boxes: Tensor, strides: Sequence[int]) -> Tensor:
-    """Upright boxes around all candidates of oriented ones; the cells in them are looked at.
+    """Upright boxes around all candidates of oriented ones, whose cells are examined.
 
     Args:
         boxes: `[N, 5]` (cx, cy, w, h, angle), float32 pixels.
@@ -85,7 +85,7 @@ def rotated_reach(boxes: Tensor, strides: Sequence[int]) -> Tensor:
 
 
 def keep_inside(candidates: Candidates, boxes: Tensor, anchors: Tensor, strides: Sequence[int]) -> Candidates:
-    """Of the anchors around oriented boxes, those inside or on the sides, small boxes enlarged to the second stride.
+    """Keep the anchors inside oriented boxes or on their sides, with short sides enlarged to the second stride.
 
     Args:
         candidates: the anchors in the upright boxes of `rotated_reach`.
@@ -94,7 +94,7 @@ def keep_inside(candidates: Candidates, boxes: Tensor, anchors: Tensor, strides:
         strides: pixels per grid unit of each level, finest first.
 
     Returns:
-        `Candidates` with fewer of them.
+        `Candidates`, reduced to these.
 
     Example:
         >>> from compiled_loss.assign.candidates import find_cells, list_candidates

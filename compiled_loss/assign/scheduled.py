@@ -20,11 +20,11 @@ from compiled_loss.types import Assignment
 
 @dataclass(frozen=True)
 class Either(Region):
-    """One region or another, as a tensor says; a plan keeps room for both.
+    """One of two regions, chosen by a tensor; a plan keeps room for both.
 
     Args:
-        first: where candidates come from while `second` is False; None: from inside the task's boxes.
-        then: where they come from while it is True; None likewise.
+        first: where candidates come from while `second` is False; None means from inside the task's boxes.
+        then: where they come from while `second` is True; None as above.
         second: scalar, bool.
 
     Example:
@@ -39,12 +39,12 @@ class Either(Region):
     second: Tensor
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """That of the region whose turn it is."""
+        """The reach of the active region."""
         first, then = (x.reach(boxes, strides, grid_sizes) for x in self._both())
         return _of_the_turn(self.second, first, then)
 
     def levels(self, boxes: Tensor, strides: Sequence[int]) -> Tensor | None:
-        """Those of the region whose turn it is."""
+        """The levels of the active region."""
         found = [x.levels(boxes, strides) for x in self._both()]
         if found == [None, None]:
             return None
@@ -60,7 +60,7 @@ class Either(Region):
         strides: Sequence[int],
         grid_sizes: Sequence[tuple[int, int]],
     ) -> Candidates:
-        """Those of the region whose turn it is."""
+        """The candidates of the active region."""
 
         def kept(region: Region) -> Candidates:
             few = _few_pages(candidates, region)
@@ -79,17 +79,17 @@ class Either(Region):
 
 
 def _few_pages(candidates: Candidates, region: Region | None) -> Candidates:
-    """Candidates of a region on as many pages as its rows have at most, if it knows; else as they are."""
+    """Candidates on no more pages than the region's rows can have, if the region has a limit; otherwise unchanged."""
     most = getattr(region, "most", None)
     return candidates if most is None else candidates.on_first(room_for(candidates.layout.fits.shape[0], most))
 
 
 def region_or(region: Region | None, default: Region) -> Region:
-    """An assigner's region, what is None in it filled in.
+    """An assigner's region, with every None in it replaced by the default.
 
     Args:
-        region: of the assigner.
-        default: that of the task's boxes.
+        region: the assigner's region.
+        default: the region of the task's boxes.
 
     Example:
         >>> region_or(None, InBox(fitting_levels=True))
@@ -101,19 +101,19 @@ def region_or(region: Region | None, default: Region) -> Region:
 
 
 class Scheduled(ExactModule):
-    """One assigner in the first part of a training, then another.
+    """One assigner for the first part of training, then another.
 
-    Both are computed, and a tensor says whose positives count, so that the change compiles nothing anew. Candidates are
-    those of the assigner whose turn it is. A state dict holds whose it is, so that a training goes on where it stopped.
-    Call `set_second` on every schedule of an `EndToEndLoss`, whose branches share candidates.
+    Both are computed, and a tensor selects whose positives are used, so switching does not recompile. Candidates come
+    from the active assigner. The state dict records which one is active, so that a resumed run continues correctly.
+    In an `EndToEndLoss`, whose branches share candidates, call `set_second` on every `Scheduled` assigner.
 
     Args:
-        first: assigner of the first part, such as `ATSS()`.
-        then: assigner of the rest, such as `TaskAligned()`.
-        second: whether it is `then`'s turn already.
+        first: assigner for the first part, such as `ATSS()`.
+        then: assigner for the rest, such as `TaskAligned()`.
+        second: whether to start with `then`.
 
     Raises:
-        ValueError: for what is no assigner.
+        ValueError: if `first` or `then` is not an assigner.
 
     Source: PP-YOLOE, arXiv 2203.16250: ATSS before task-aligned assignment.
 
@@ -136,28 +136,28 @@ class Scheduled(ExactModule):
 
     @property
     def slots(self) -> int:
-        """Positive slots of each row: those of the assigner that has more."""
+        """Positive slots of each row: the larger of the two assigners' numbers."""
         return max(self.first.slots, self.then.slots)
 
     @property
     def region(self) -> Region | None:
-        """That of the assigner whose turn it is; None in it, or for both, is that of the task's boxes."""
+        """The region of the active assigner; None, also inside it, stands for the region of the task's boxes."""
         first, then = self.first.region, self.then.region
         return None if first is None and then is None else Either(first, then, self.second)
 
     def set_second(self, second: bool) -> None:
-        """Say whose turn it is; call it between steps, outside the compiled one.
+        """Select the active assigner; call it between steps, outside the compiled step.
 
         Args:
-            second: whether it is `then`'s.
+            second: True activates `then`, False `first`.
 
         Raises:
-            ValueError: for what is not True or False.
+            ValueError: if the argument is not True or False.
         """
         self.second.fill_(true_or_false("second", second))
 
     def forward(self, pairs: Pairs) -> Assignment:
-        """The positives of the assigner whose turn it is."""
+        """The positives of the active assigner."""
         rows = pairs.labels.shape[0]
 
         def positives(assigner: Assigner) -> Assignment:
@@ -173,7 +173,7 @@ class Scheduled(ExactModule):
 
 
 def _of_the_turn(second: Tensor, first: Tensor, then: Tensor) -> Tensor:
-    """`then` where `second` is True, else `first`; ONNX Runtime has no Where of truth values."""
+    """`then` where `second` is True, else `first`; ONNX Runtime has no Where for booleans."""
     if then.dtype == torch.bool:
         return (second & then) | (~second & first)
     return torch.where(second, then, first)

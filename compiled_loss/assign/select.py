@@ -1,4 +1,4 @@
-"""From how good candidates are to the positives that rows hold: what every assigner ends with.
+"""From the merit of candidates to the positives that rows hold: the last step of every assigner.
 
 Letters: N rows, A anchors, B images, G pages, S candidates of a page, k candidates of a row, P positive slots.
 """
@@ -17,12 +17,12 @@ from compiled_loss.types import Assignment
 
 
 class Held(NamedTuple):
-    """The pairs that became positive, one a slot, every anchor in at most one.
+    """The pairs that became positive, one per slot, with every anchor in at most one slot.
 
     Args:
-        entry: `[P]` place of the pair among the candidates, `page * S + column`; any in empty slots.
+        entry: `[P]` position of the pair among the candidates, `page * S + column`; arbitrary in empty slots.
         row: `[P]` row that holds it.
-        valid: `[P]` bool; other slots are empty.
+        valid: `[P]` bool, False in empty slots.
     """
 
     entry: Tensor
@@ -30,7 +30,7 @@ class Held(NamedTuple):
     valid: Tensor
 
     def read(self, x: Tensor) -> Tensor:
-        """`[P]` of a number of every candidate `[G, S]`; 0 in empty slots."""
+        """Read a value per candidate `[G, S]` at the positives, `[P]`; 0 in empty slots."""
         return torch.where(self.valid, pick(x.flatten(), self.entry), 0.0)
 
     def anchor(self, pairs: Pairs) -> Tensor:
@@ -38,7 +38,7 @@ class Held(NamedTuple):
         return torch.where(self.valid, pick(pairs.candidates.anchor.flatten(), self.entry), 0)
 
     def assignment(self, pairs: Pairs, score: Tensor, weight: Tensor | None = None) -> Assignment:
-        """The positives with their target scores `[P]`, and with weights `[P]` where these are others."""
+        """The positives with their target scores `[P]`, and with weights `[P]` if these differ from the scores."""
         overflow = (~pairs.candidates.layout.fits).sum()
         return Assignment(pairs.image()[self.row], self.anchor(pairs), self.row, self.valid, score, overflow, weight)
 
@@ -52,26 +52,26 @@ def select(
     *,
     among_selecting: bool = False,
 ) -> Held:
-    """Every row selects its best candidates, and every anchor that was selected goes to one row.
+    """Let every row select its best candidates, and give every selected anchor to one row.
 
-    A row selects its k candidates of largest merit above 0, equal ones by lowest anchor. An anchor selected by several
-    rows goes to the row of its image with the largest contest value there, equal ones by lowest row; that may be a row
-    that had not selected it, unless the contest is `among_selecting` rows alone. Where cost is less instead of merit
-    more, `assign.keys.descending` turns it round.
+    A row selects the k candidates with the largest merit above 0, ties by lowest anchor. An anchor selected by several
+    rows goes to the row of its image with the largest contest value there, ties by lowest row. That may be a row that
+    did not select it, unless `among_selecting` restricts the contest to the rows that did. To minimise a cost instead
+    of maximising a merit, convert it with `assign.keys.descending`.
 
     Args:
         pairs: the rows and their candidates.
-        merit: `[G, S]`, rounded to float32; 0, NaN and infinite: not to be selected.
-        contest: `[G, S]`, rounded to float32; 0: can neither be selected nor win.
-        k: candidates that a row selects at most.
-        number: `[N]` candidates that each row selects at most, where that is less than k; None: k.
-        among_selecting: an anchor goes to one of the rows that selected it.
+        merit: `[G, S]`, rounded to float32; candidates with 0, NaN or infinite merit are not selected.
+        contest: `[G, S]`, rounded to float32; candidates with 0 can neither be selected nor win.
+        k: the most candidates that a row selects.
+        number: `[N]` the most candidates that each row selects, if fewer than k; None means k.
+        among_selecting: give an anchor only to one of the rows that selected it.
 
     Returns:
         `Held`, `P = N k`.
 
     Raises:
-        ValueError: for another shape of merit or contest than the candidates'.
+        ValueError: if merit or contest does not have the candidates' shape.
 
     Example:
         >>> from compiled_loss.assign.candidates import Candidates
@@ -107,14 +107,14 @@ def hold(pairs: Pairs, entry: Tensor, selected: Tensor, contest: Tensor) -> Held
     Args:
         pairs: the rows and their candidates.
         entry: `[N, k]` selected candidates of each row, `page * S + column`.
-        selected: `[N, k]` bool, whether there is one.
+        selected: `[N, k]` bool, whether the entry is in use.
         contest: `[G, S]`, rounded to float32, more than 0 at selected candidates; the largest wins.
 
     Returns:
         `Held`, `P = N k`.
 
     Raises:
-        ValueError: for another shape of contest than the candidates'.
+        ValueError: if contest does not have the candidates' shape.
     """
     candidates, width = pairs.candidates, pairs.candidates.anchor.shape[1]
     check_shape("contest", contest, candidates.anchor.shape)
@@ -129,8 +129,8 @@ def hold(pairs: Pairs, entry: Tensor, selected: Tensor, contest: Tensor) -> Held
     claims = contest.new_zeros(nowhere + 1).scatter_add(0, place, valid.to(contest.dtype))
     contested = valid & (claims[place] > 1)
 
-    # The winner may be a row that had not selected the anchor, hence a look at all candidates. Of an anchor's pairs the
-    # first is that of the lowest row.
+    # The winner may be a row that did not select the anchor, so all candidates are searched. The first of an anchor's
+    # pairs belongs to the lowest row.
     index = torch.arange(contest.numel(), device=contest.device)
     values = torch.where(some, contest, 0.0).flatten()
     winner = largest_with_index(values, index, contest.numel(), places, nowhere + 1)[1][place]
@@ -146,15 +146,15 @@ def hold(pairs: Pairs, entry: Tensor, selected: Tensor, contest: Tensor) -> Held
 
 
 def best_slots(merit: Tensor, row: Tensor, anchor: Tensor, rows: int, anchors: int, keep: int) -> tuple[Tensor, Tensor]:
-    """Slots of the `keep` largest merits above 0 of each row, equal ones by lowest anchor.
+    """Slots of the `keep` largest merits above 0 of each row, ties by lowest anchor.
 
     Args:
-        merit: `[P]` of each slot, 0 or more.
-        row: `[P]` of each slot.
-        anchor: `[P]` of each slot; those of a row are all of one image.
+        merit: `[P]` merit of each slot, 0 or more.
+        row: `[P]` row of each slot.
+        anchor: `[P]` anchor of each slot; those of a row are all in one image.
         rows: N.
         anchors: A.
-        keep: slots wanted of each row; found in as many passes.
+        keep: number of slots to find for each row; takes as many passes.
 
     Returns:
         `(slots, found)`, both `[N keep]`: the slot, 0 where there is none, and whether there is one.
@@ -173,15 +173,15 @@ def best_slots(merit: Tensor, row: Tensor, anchor: Tensor, rows: int, anchors: i
 
 
 def every(pairs: Pairs, chosen: Tensor, slots: int) -> tuple[Tensor, Tensor]:
-    """All chosen candidates of each row, without an order to find them by.
+    """All chosen candidates of each row, without ranking them.
 
     Args:
         pairs: the rows and their candidates.
         chosen: `[G, S]` bool.
-        slots: candidates of a row at most; further ones are left out.
+        slots: the most candidates of a row; further ones are left out.
 
     Returns:
-        `(entry, found)`, both `[N, slots]`: places `page * S + column`, and whether there is one.
+        `(entry, found)`, both `[N, slots]`: positions `page * S + column`, and whether there is one.
     """
     layout, width = pairs.candidates.layout, chosen.shape[1]
     rows, pages = layout.fits.shape[0], chosen.shape[0]

@@ -1,4 +1,4 @@
-"""Task-aligned assignment on flat rows: work and memory follow the candidates there are.
+"""Task-aligned assignment on flat rows: work and memory scale with the number of candidates.
 
 Letters: B images, N rows, A anchors, C classes, G pages, S candidates of a page, k top-k, P = N*k positive slots.
 """
@@ -23,37 +23,36 @@ EPS = 1e-9
 
 @dataclass(frozen=True)
 class TaskAligned:
-    """Give every target row its best-aligned anchors, and every anchor at most one row.
+    """Assign to every target row its best-aligned anchors, and every anchor to at most one row.
 
-    With `o = max(overlap, 0)` and `m = sigmoid(score)^alpha o^beta` over a row's candidate anchors, a row selects its
-    k anchors of largest m > 0, equal m by lowest anchor index. An anchor selected by several rows goes to the row of
-    its image with the largest o there, equal o by lowest row. Of the anchors that a row then holds, the `keep` of
-    largest m stay. The target score of a positive is `m max(o) / (max(m) + 1e-9)`, maxima over the row's positives.
+    With `o = max(overlap, 0)` and `m = sigmoid(score)^alpha o^beta` over a row's candidate anchors, a row selects the
+    k anchors with the largest m > 0, ties by lowest anchor index. An anchor selected by several rows goes to the row of
+    its image with the largest o there, ties by lowest row. Of the anchors that a row then holds, it keeps the `keep`
+    with the largest m. A positive's target score is `m max(o) / (max(m) + 1e-9)`, maxima over the row's positives.
     A row for which there are too few pages keeps its first candidates, and is counted in `overflow`.
 
-    With `keep_zeros` a row selects what a dense assigner does: what `torch.topk` lists among all anchors, of which only
-    candidates remain. Where fewer than k have m > 0 it lists zeros, in an order of its own that differs between devices
-    and sizes, and some may be candidates. Their score is 0, so that sums over scores stay as they are, but means over
-    positives, as of masks and keypoints, count them. This takes `N A` numbers where `A < 64 k` and on devices other
-    than a CPU, and cannot be exported.
+    With `keep_zeros` a row selects what a dense assigner does: the result of `torch.topk` over all anchors, restricted
+    to candidates. If fewer than k have m > 0, `torch.topk` fills up with zeros, in an order that differs between
+    devices and sizes, and some of these may be candidates. Their score is 0, so sums over scores do not change, but
+    means over positives, as for masks and keypoints, count them. This takes `N A` numbers if `A < 64 k`, and on any
+    device other than a CPU, and cannot be exported.
 
     YOLOv9 in its MIT form: `TaskAligned(at_least_one=True, region=InBox(farthest=reg_max - 1.01, grown=False))`.
 
     Args:
-        top_k: anchors that a row selects.
-        keep: anchors that a row keeps, where that is less than `top_k`; None keeps all.
+        top_k: number of anchors that a row selects.
+        keep: number of anchors that a row keeps, if fewer than `top_k`; None keeps all.
         alpha: power of the class score.
         beta: power of the overlap.
-        region: where candidates come from; None: from inside the task's boxes.
-        keep_zeros: let candidates of m = 0 that `torch.topk` lists be positives.
-        at_least_one: a row that would select nothing takes the anchor of its image with the largest m > 0, wherever
-            that is; and rows compete only for anchors that they selected. Every row is compared with all A anchors.
+        region: where candidates come from; None means from inside the task's boxes.
+        keep_zeros: also accept candidates with m = 0 that `torch.topk` returns as positives.
+        at_least_one: a row that would select nothing takes the anchor of its image with the largest m > 0, wherever it
+            lies, and rows compete only for anchors that they selected. Every row is compared with all A anchors.
 
     Raises:
-        ValueError: for a number that is not positive, a power that is negative or not finite, or an `at_least_one` that
-            is not True or False.
+        ValueError: if a number is not positive, a power is negative or not finite, or a flag is not True or False.
 
-    Source: TOOD, arXiv 2108.07755; one anchor a row: YOLOv10, arXiv 2405.14458.
+    Source: TOOD, arXiv 2108.07755; one anchor per row: YOLOv10, arXiv 2405.14458.
 
     Example:
         >>> TaskAligned(top_k=7, keep=1).slots
@@ -105,7 +104,7 @@ class TaskAligned:
             if self.keep_zeros:
                 kept, valid = keep_listed(pairs, held, aligned, self.slots)
             else:
-                # An anchor won from another row may have no alignment, and is still held.
+                # An anchor won from another row is still held if its alignment is 0.
                 least = torch.finfo(torch.float32).tiny
                 merit = torch.where(held.valid, aligned.clamp(min=least), 0.0)
                 kept, valid = best_slots(merit, held.row, anchor, rows, scores.shape[2], self.slots)
@@ -117,7 +116,7 @@ class TaskAligned:
         return held.assignment(pairs, score)
 
     def alignment(self, logits: Tensor, overlap: Tensor) -> Tensor:
-        """`sigmoid(score)^alpha o^beta`, in float32 like the overlap; 0 without overlap and at broken scores."""
+        """`sigmoid(score)^alpha o^beta`, in float32 like the overlap; 0 without overlap and for non-finite scores."""
         score = logits.to(overlap.dtype).sigmoid()
         aligned = power(score, self.alpha) * power(overlap, self.beta)
         return torch.where((aligned > 0) & (overlap > 0) & logits.isfinite(), aligned, 0.0)

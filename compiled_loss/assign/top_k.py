@@ -1,4 +1,4 @@
-"""The largest entries of rows on pages, of equal ones the first.
+"""The largest entries of rows on pages, the first of ties.
 
 Letters: N rows, G pages, S entries of a page, k entries of a row wanted.
 """
@@ -12,10 +12,10 @@ from compiled_loss.pages import Layout
 
 
 def first_top_k(x: Tensor, layout: Layout, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest entries over the pages of each row; of equal ones the first.
+    """The k largest entries over the pages of each row; the first of ties.
 
-    A page shows its largest entry. In each of k turns a row takes the largest that its pages show, and the page that
-    showed it shows the next in order: `G + N S` work a turn. `torch.topk` promises no order among equals, and wants a
+    Each page offers its largest entry. In each of k turns, a row takes the largest entry that its pages offer, and that
+    page then offers its next one: `G + N S` work per turn. `torch.topk` guarantees no order among ties, and needs a
     table as wide as the longest row.
 
     Args:
@@ -24,7 +24,7 @@ def first_top_k(x: Tensor, layout: Layout, k: int) -> tuple[Tensor, Tensor]:
         k: entries per row.
 
     Returns:
-        `(values [N, k], entries [N, k])`, largest first; an entry is `page * S + column`. Value and entry are 0 where a
+        `(values [N, k], entries [N, k])`, largest first; an entry is `page * S + column`. Value and entry are 0 if a
         row has no further entry above 0.
 
     Example:
@@ -36,7 +36,7 @@ def first_top_k(x: Tensor, layout: Layout, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _by_keys(x: Tensor, layout: Layout, k: int) -> tuple[Tensor, Tensor]:
-    """A number and its entry as one integer."""
+    """With a number and its entry packed into one integer."""
     (pages, width), rows = x.shape, layout.fits.shape[0]
     column = torch.arange(width, device=x.device)
     keys = to_keys(x, torch.arange(pages, device=x.device)[:, None] * width + column)
@@ -55,7 +55,7 @@ def _by_keys(x: Tensor, layout: Layout, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _by_number_and_index(x: Tensor, layout: Layout, k: int) -> tuple[Tensor, Tensor]:
-    """A number, and beside it the column that it stands in."""
+    """With numbers and their columns kept separately."""
     (pages, width), rows = x.shape, layout.fits.shape[0]
     x = torch.cat([x, x.new_zeros(1, width)])
     page, column = (torch.arange(n, device=x.device) for n in (pages + 1, width))
@@ -79,8 +79,8 @@ def _by_number_and_index(x: Tensor, layout: Layout, k: int) -> tuple[Tensor, Ten
 
 
 def _first_column(x: Tensor, value: Tensor, column: Tensor) -> Tensor:
-    """`[G]` first column of each row of `x` `[G, S]` that holds a value `[G]`; S where none does.
+    """`[G]` first column of each row of `x` `[G, S]` that holds a value `[G]`; S if none does.
 
-    Not an argmax: a runtime may take any of equal ones.
+    Not an argmax: a runtime may return any of several ties.
     """
     return torch.where(x == value[:, None], column, column.shape[0]).amin(1)

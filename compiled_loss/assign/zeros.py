@@ -1,4 +1,4 @@
-"""Selection as by a dense assigner, which lists anchors of alignment 0 where a row has too few above.
+"""Selection as by a dense assigner, which also lists anchors of alignment 0 if a row has too few above 0.
 
 Letters: N rows, A anchors, B images, G pages, S candidates of a page, k candidates of a row, P positive slots, E
 entries of a list.
@@ -17,17 +17,17 @@ from compiled_loss.numerics import pick
 
 
 def select_listed(pairs: Pairs, logits: Tensor, merit: Tensor, contest: Tensor, k: int) -> Held:
-    """Every row selects the candidates that `torch.topk` lists among all anchors, and every anchor goes to one row.
+    """Let every row select the candidates that `torch.topk` lists among all anchors, and give every anchor to one row.
 
-    An anchor selected by several rows goes to the row of its image with the largest contest value there, and where all
-    of these are 0 to the image's first row, whether that has it as a candidate or not.
+    An anchor selected by several rows goes to the row of its image with the largest contest value there. If all of
+    these are 0, it goes to the image's first row, even if it is not a candidate of that row.
 
     Args:
         pairs: the rows and their candidates.
         logits: `[G, S]` logits of the rows' classes.
         merit: `[G, S]` float32, 0 or more.
         contest: `[G, S]` float32, 0 or more.
-        k: anchors that a row selects at most.
+        k: the most anchors that a row selects.
 
     Returns:
         `Held`, `P = N k`.
@@ -47,7 +47,7 @@ def select_listed(pairs: Pairs, logits: Tensor, merit: Tensor, contest: Tensor, 
         values, entries = first_top_k(merit, candidates.layout, k)
         best = _Best(values, entries, pick(candidates.anchor.flatten(), entries))
     entry, found = _listed(merit.flatten(), row.flatten(), candidates.anchor.flatten(), rows, anchors, k, best)
-    # As for any assigner: never an anchor with a broken prediction.
+    # As in any assigner, never select an anchor with a non-finite prediction.
     selected = found & pick(pairs.usable(logits).flatten(), entry)
     least = torch.finfo(torch.float32).tiny
     held = hold(pairs, entry, selected, torch.where(candidates.inside, contest.clamp(min=least), 0.0))
@@ -64,13 +64,13 @@ def select_listed(pairs: Pairs, logits: Tensor, merit: Tensor, contest: Tensor, 
 
 
 def keep_listed(pairs: Pairs, held: Held, merit: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-    """Of the anchors that each row holds, those that `torch.topk` lists among all anchors.
+    """The anchors held by each row that `torch.topk` lists among all anchors.
 
     Args:
         pairs: the rows and their candidates.
         held: every anchor in one slot.
         merit: `[P]` of each slot, 0 or more.
-        keep: anchors that a row keeps at most.
+        keep: the most anchors that a row keeps.
 
     Returns:
         `(slots, found)`, both `[N keep]`.
@@ -94,10 +94,10 @@ class _Best(NamedTuple):
 
 
 def _lists_the_first(merit: Tensor, anchors: int, k: int) -> bool:
-    """Whether `torch.topk` goes through the anchors once, and of zeros lists none but some of the first k.
+    """Whether `torch.topk` scans the anchors once, so that the zeros it lists are among the first k anchors.
 
-    On the CPU it does where a row is at least 64 times as long as what is wanted of it: a heap starts from the first k,
-    and what comes later enters it only if it is more than the least there.
+    On the CPU it does if a row is at least 64 times as long as k: a heap starts with the first k entries, and a later
+    one enters only if it is larger than the smallest in the heap.
     """
     return merit.device.type == "cpu" and anchors >= 64 * k
 
@@ -105,19 +105,19 @@ def _lists_the_first(merit: Tensor, anchors: int, k: int) -> bool:
 def _listed(
     merit: Tensor, row: Tensor, anchor: Tensor, rows: int, anchors: int, k: int, best: _Best | None
 ) -> tuple[Tensor, Tensor]:
-    """Entries that `torch.topk` lists of a table `[N, A]` which is 0 but for them, and whether there is one, `[N, k]`.
+    """Entries that `torch.topk` lists in a table `[N, A]` that is 0 elsewhere, and whether there is one, `[N, k]`.
 
     Args:
-        merit: `[E]` of each entry, 0 or more.
-        row: `[E]`, N for entries that do not count.
-        anchor: `[E]`; those of a row are all different.
+        merit: `[E]` merit of each entry, 0 or more.
+        row: `[E]` row of each entry, N for entries that do not count.
+        anchor: `[E]` anchor of each entry; those of a row are all different.
         rows: N.
         anchors: A.
-        k: anchors listed of each row.
-        best: the rows' best, where of zeros only the first k anchors can be listed.
+        k: anchors listed for each row.
+        best: the rows' best entries, if only the first k anchors can be listed with zeros.
     """
     number = torch.arange(rows, device=merit.device)[:, None]
-    # The table need not be as wide as there are anchors: what cannot be listed is left out.
+    # The table need not have a column for every anchor: those that cannot be listed are left out.
     width = anchors if best is None else k
     near = (row < rows) & (anchor < width)
     place = torch.where(near, row * width + anchor, rows * width)

@@ -1,4 +1,4 @@
-"""The graph-break audit: prove that a function is one graph, or name the lines that keep it from being so."""
+"""The graph-break audit: prove that a function is one graph, or name the lines that prevent it."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What an audit finds: findings with their places, stages with their outcome, and both together."""
+"""The results of an audit: findings with their places, and stages with their outcomes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -33,19 +33,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that keeps a function from being one graph without waits.
+    """One thing that prevents a function from being one graph without waits.
 
     Args:
         kind: a key of `KINDS`.
         message: what happens, in one line.
         advice: what to do instead.
-        place: the innermost line of the user's own code, None where no line is to blame.
+        place: the innermost line of the user's own code; None if no line is responsible.
         trace: all lines from the audited function inwards, libraries included.
         phase: `forward` or `backward`.
-        batches: indices of the batches in which it showed.
-        count: how often it showed in all of them.
-        detail: torch's own words.
-        allowed: the caller's reason for allowing it; empty when it counts.
+        batches: indices of the batches in which it occurred.
+        count: how often it occurred in all of them.
+        detail: torch's own message.
+        allowed: the caller's reason for allowing it; empty if it counts as a failure.
     """
 
     kind: str
@@ -61,7 +61,7 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """`kind@function:line`, by which the finding can be allowed; `kind` without a place."""
+        """`kind@function:line`, the name for allowing the finding; just `kind` if it has no place."""
         return f"{self.kind}@{self.place.function}:{self.place.line}" if self.place else self.kind
 
 
@@ -70,10 +70,10 @@ class Stage:
     """The outcome of one stage.
 
     Args:
-        name: which stage.
+        name: name of the stage.
         outcome: `clean`, `findings`, `incomplete` (it had to stop: not a pass), `skipped` (nothing to do here, see
             `note`) or `off` (turned off by the caller).
-        note: why, for the last three; facts found on the way for the others.
+        note: the reason for the last three outcomes; additional facts for the others.
         seconds: wall-clock time.
     """
 
@@ -85,7 +85,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Graph:
-    """One compiled graph: operators and seconds to compile, forward or backward."""
+    """One compiled graph, forward or backward: its number of operators and seconds to compile."""
 
     function: str
     phase: str
@@ -96,7 +96,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Audited:
-    """All that an audit found, and what follows from it."""
+    """Everything that an audit found, and what follows from it."""
 
     function: str
     torch_version: str
@@ -114,32 +114,32 @@ class Audited:
 
     @property
     def incomplete(self) -> tuple[Stage, ...]:
-        """Stages that had to stop, so that what they would have found is unknown."""
+        """Stages that had to stop, so their findings are unknown."""
         return tuple(x for x in self.stages if x.outcome == "incomplete")
 
     @property
     def unjudged(self) -> tuple[Stage, ...]:
-        """Stages that were asked for and need no more than other batches or another backend to judge."""
+        """Requested stages that were skipped but could judge with other batches or another backend."""
         return tuple(x for x in self.stages if x.outcome == "skipped" and x.name not in ("gpu", "export"))
 
     @property
     def turned_off(self) -> tuple[Stage, ...]:
-        """Stages that the caller did not want."""
+        """Stages that the caller turned off."""
         return tuple(x for x in self.stages if x.outcome == "off")
 
     @property
     def ok(self) -> bool:
-        """No finding but the allowed ones, at least one stage looked, and all that were asked for ran to their end."""
+        """Whether all findings are allowed, at least one stage judged the function, and none had to stop early."""
         looked = any(x.outcome in ("clean", "findings") and x.name not in ("eager", "allowances") for x in self.stages)
         return looked and not self.failures and not self.incomplete
 
     def counts(self) -> dict[str, int]:
-        """Findings by kind, the allowed ones left out."""
+        """Number of findings by kind, without the allowed ones."""
         return {kind: n for kind in KINDS if (n := sum(x.kind == kind for x in self.failures))}
 
 
 def merge(findings: list[Finding]) -> list[Finding]:
-    """Findings of the same kind on the same line become one, with all its batches and how often it showed.
+    """Merge findings of the same kind on the same line into one, with all batches and the total count.
 
     Example:
         >>> line = Place("loss.py", 3, "loss", "x.item()")
@@ -150,8 +150,8 @@ def merge(findings: list[Finding]) -> list[Finding]:
     """
     merged: dict[tuple[object, ...], Finding] = {}
     for x in findings:
-        # The guards of a recompile grow from one to the next, and errors differ. A break in a loop takes the whole
-        # function, and the same one outside a loop not.
+        # The guards of a recompile grow from one to the next, and errors differ. A break inside a loop makes the whole
+        # function fall back; the same break outside a loop does not.
         same = "" if x.kind in ("recompile", "mismatch") and x.place else x.message.removesuffix(FALLS_BACK)
         key = x.kind, x.phase, x.place, same
         if key in merged:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where pages of failing reports go."""
+    """Add the option for where the pages of failing reports go."""
     group = parser.getgroup("compiled_loss")
     group.addoption("--graph-audit-html", metavar="DIR", help="write each failing graph audit as a page into DIR")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Lets a warning of torch about itself pass, which would stop it from compiling functions with own gradients."""
+    """Ignore a warning of torch about itself, which would prevent compiling functions with custom gradients."""
     config.addinivalue_line("filterwarnings", "ignore:.*should not be instantiated:DeprecationWarning")
 
 

@@ -11,7 +11,7 @@ from compiled_loss.audit.findings import Audited
 
 @dataclass(frozen=True)
 class AuditReport(Audited):
-    """All that an audit found; truthless on purpose: ask `ok`.
+    """The result of an audit; check `ok`, not the truth value of the report.
 
     Example:
         >>> from compiled_loss.audit import Stage
@@ -24,7 +24,7 @@ class AuditReport(Audited):
         """Raise unless `ok`.
 
         Raises:
-            AssertionError: with the report as its text.
+            AssertionError: with the report as its message.
         """
         if not self.ok:
             raise AssertionError(f"\n{self}")

@@ -1,4 +1,4 @@
-"""The audit itself: every stage in turn, none of which disturbs the others or the caller."""
+"""The audit itself: runs every stage in turn, without disturbing the others or the caller."""
 
 from __future__ import annotations
 
@@ -55,35 +55,37 @@ def audit(
     packages: Iterable[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> AuditReport:
-    """Find everything that keeps a function from being one graph without waits, each at the line to blame.
+    """Find everything that prevents a function from being one graph without waits, with the line responsible.
 
-    The function is run on every batch: eagerly, on a simulated device, traced, compiled, and, if it claims so,
-    exported. `ok` holds if some stage looked, none found anything that was not allowed and none had to stop early. The
-    function's parameters, buffers and optimizers, what it binds in Python, random numbers, grad mode and torch's
-    compile state are afterwards as before; before torch 2.13 the caller's compiled functions compile once more.
+    The function is run on every batch: eagerly, on a simulated device, traced, compiled, and, with `exportable`,
+    exported. `ok` is True if at least one stage judged the function, none found anything that was not allowed and none
+    had to stop early. Afterwards the function's parameters, buffers and optimizers, its Python bindings, random state,
+    grad mode and torch's compile state are restored; before torch 2.13 the caller's compiled functions recompile once.
 
     Args:
-        function: any callable over tensors, pytrees and dataclasses, a module for instance.
-        batches: arguments of each call: a tuple holds several, anything else is the only one. Give batches that
-            differ as they do in use: without objects, with one, with few, with many. Tensors (and parameters) that
-            require gradients are differentiated, marks of `mark_dynamic` are kept.
+        function: any callable over tensors, pytrees and dataclasses, such as a module.
+        batches: the arguments of each call: a tuple holds several, anything else is a single argument. Give batches
+            that vary as in real use: without objects, with one, with few, with many. Tensors (and parameters) that
+            require gradients are differentiated, and `mark_dynamic` marks are kept.
         backward: differentiate the sum of all outputs that require gradients.
-        exportable: the function claims to export: also run torch.export and ONNX Runtime.
-        warmup: leading batches that may compile; the second for torch's own change to dynamic sizes. With 1, the
-            first graph has to serve all.
-        backend: of `torch.compile`; `"aot_eager"` is faster and sees all but the code generator's guards and rounding.
-        dynamic: of `torch.compile`.
-        tolerance: largest error of compiled numbers, relative to the largest entry; None: 1e-4 in float32, by dtype.
+        exportable: the function is meant to export: also run torch.export and ONNX Runtime.
+        warmup: number of leading batches that may compile; the second is for torch's switch to dynamic sizes. With 1,
+            the first graph has to serve all batches.
+        backend: as for `torch.compile`; `"aot_eager"` is faster and covers all but the code generator's guards and
+            rounding.
+        dynamic: as for `torch.compile`.
+        tolerance: largest error of compiled results, relative to the largest entry; None depends on dtype, 1e-4 for
+            float32.
         skip: names of stages to turn off, see `STAGES`.
         allow: findings to accept, `{name: reason}`; a name is a kind or `kind@function:line` (`*` matches anything).
         packages: installed packages whose lines count as your own.
         progress: called with a line of text as each stage begins, e.g. `print`.
 
     Returns:
-        `AuditReport`; `print(report)`, `report.raise_if_failed()`, `report.to_html(path)`.
+        `AuditReport`; use `print(report)`, `report.raise_if_failed()` or `report.to_html(path)`.
 
     Raises:
-        ValueError: for no batches, an unknown stage, kind or backend, or an allowance without a reason.
+        ValueError: if there are no batches, a stage, kind or backend is unknown, or an allowance has no reason.
 
     Example:
         >>> def mean_of_positive(x):
@@ -139,7 +141,7 @@ def _run_stages(
         start = time.perf_counter()
         try:
             result = run()
-        except Exception as error:  # an interface that torch lacks, or something nobody thought of: no pass
+        except Exception as error:  # an interface missing in this torch, or something unforeseen: not a pass
             result = Result([], stopped=first_line(error))
         merged = [judged(_placed(x, subject), allowed) for x in merge(result.findings)]
         findings += merged
@@ -160,8 +162,8 @@ def _work(subject: Subject, off: set[str]) -> dict[str, Callable[[], Result]]:
         return judge(the_run())
 
     def from_breaks() -> Result:
-        # Tracing takes most of an audit's time. A run that was traced to its end without a break need not be again;
-        # one that failed is told of by its own stages.
+        # Tracing takes most of an audit's time. A run that was traced to its end without a break need not be traced
+        # again; a failed one is reported by its own stages.
         if judges.keys() - off:
             with contextlib.suppress(Exception), collect_breaks() as met:
                 if not (the_run().stopped or met):
@@ -188,12 +190,12 @@ def _stage(name: str, result: Result, findings: list[Finding], seconds: float) -
 
 
 def _others(batches: list[Any]) -> list[Any]:
-    """Those arguments that are not tensors."""
+    """The arguments that are not tensors."""
     return [x for x in pytree.tree_leaves(batches) if not isinstance(x, torch.Tensor)]
 
 
 def _device_of(calls: list[Any], state: State) -> torch.device:
-    """Where the arguments live, else what the function holds."""
+    """The device of the arguments, otherwise of the tensors that the function holds."""
     held = sorted(state.tensors, key=lambda name: not name.startswith("args"))
     return next(
         (x.device for x in (*tensors_of(calls), *map(state.tensors.get, held)) if x is not None), torch.device("cpu")
@@ -201,5 +203,5 @@ def _device_of(calls: list[Any], state: State) -> torch.device:
 
 
 def _placed(found: Finding, subject: Subject) -> Finding:
-    """A finding without a line is the whole function's."""
+    """Place a finding without a line at the function itself."""
     return found if found.place else replace(found, place=subject.finder.of_function(subject.function)[0])

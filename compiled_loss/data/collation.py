@@ -1,4 +1,4 @@
-"""From samples to a batch: the `collate_fn` of a DataLoader.
+"""From samples to a batch: a `collate_fn` for a DataLoader.
 
 Letters: B images, H and W their height and width.
 """
@@ -38,19 +38,19 @@ def collate(
     Use as `DataLoader(dataset, collate_fn=functools.partial(collate, plan=plan))`, with workers and pinned memory.
 
     Args:
-        samples: (image `[3, H, W]`, Targets of that image with `batch_idx` 0 and without padding) of each image.
-        plan: the plan of the run; its `image_size` is (H, W). None joins the rows as they are, which is enough for
-            eager training; a compiled graph wants padding.
-        padded: make `PaddedTargets`, for what slices, scatters or joins the batch by image: accelerate where one
+        samples: for each image, (image `[3, H, W]`, its Targets with `batch_idx` 0 and without padding).
+        plan: the plan of the run; its `image_size` is (H, W). None joins the rows without padding, which is enough for
+            eager training; a compiled graph needs padding.
+        padded: return `PaddedTargets`, for code that slices, scatters or joins the batch by image: accelerate if one
             process loads for all (`dispatch_batches`, its default for an iterable data set), or `DataParallel`. Flat
-            rows are no such batch, and fail there.
+            rows fail there.
 
     Returns:
-        Images `[B, 3, H, W]` and targets as from `plan.apply`; without a plan the rows of all images, in their order.
+        Images `[B, 3, H, W]` and targets as from `plan.apply`; without a plan, the rows of all images in order.
 
     Raises:
-        ValueError: naming the sample, for images of another size, several images' or padded rows in one sample,
-            keypoints in only some of the samples, or what `Targets.validate` finds.
+        ValueError: naming the sample, for images of another size, padding or rows of several images in one sample,
+            keypoints in only some of the samples, or if `Targets.validate` finds a fault.
 
     Example:
         >>> import torch

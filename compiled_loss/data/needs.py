@@ -1,4 +1,4 @@
-"""What rows need of what a plan keeps room for: pages of candidates and tiles of mask pixels.
+"""How many pages of candidates and tiles of mask pixels rows need, for a plan.
 
 Host side, upper bounds under the rounding of any device.
 
@@ -21,8 +21,8 @@ from compiled_loss.geometry.boxes import cxcywh_to_xyxy
 from compiled_loss.geometry.pixels import box_pixels
 from compiled_loss.pages import pages_of
 
-# Room for the pixels of rows that hold more than k positives, having won anchors that other rows selected, which read
-# their box once more: in crowds up to a sixth more was seen, and where rows are few it may be the largest box.
+# Room for rows with more than k positives, having won anchors that other rows selected, whose box pixels are read once
+# more: in crowds up to a sixth more was seen, and with few rows it may be the largest box.
 _FURTHER = 5 / 4
 
 # The device may round the pixel sides of a box differently (fused multiply-add), and then an anchor that lies on a side
@@ -46,14 +46,14 @@ def needed_pages(
         image_size: (height, width) in pixels.
         strides: pixels per grid cell of each level, finest first.
         margin: how much longer sides may become: 0.25 for a quarter.
-        region: where the assigner's candidates lie; None: inside the boxes, upright or turned by their angles,
-            whichever need more, since a loss of either kind may read rows with angles.
+        region: where the assigner's candidates lie; None means inside the boxes, upright or rotated by their angles,
+            whichever needs more, since a loss of either kind may read rows with angles.
 
     Example:
         >>> needed_pages(Targets(torch.tensor([0]), torch.tensor([0]), torch.full((1, 4), 0.5)), (64, 64), (8, 16))
         tensor([1])
     """
-    if targets.ignore is not None and region is not None:  # of these rows all that their boxes hold
+    if targets.ignore is not None and region is not None:  # ignore rows need all anchors in their boxes
         ignore, targets = targets.ignore, targets._replace(ignore=None)
         plain, others = (needed_pages(targets, image_size, strides, margin, x) for x in (None, region))
         return torch.where(ignore, plain, others)
@@ -102,11 +102,11 @@ def needed_tiles(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> T
 
 
 def with_room(needed: int, tiles: Tensor) -> int:
-    """Room for all tiles and for rows with more positives, of which there may be one of the largest.
+    """Room for all tiles and a reserve for rows with more than k positives, which may include the largest.
 
     Args:
-        needed: tiles for every row's box.
-        tiles: `[N]` those of each row.
+        needed: total tiles for the rows' boxes.
+        tiles: `[N]` tiles of each row.
 
     Example:
         >>> with_room(5, torch.tensor([1, 4]))

@@ -1,4 +1,4 @@
-"""PaddedTargets: the objects of each image in slots of its own, for what slices, joins and scatters by image.
+"""PaddedTargets: the objects of each image in slots of its own, for code that slices, joins or scatters by image.
 
 Letters: B images, M slots per image, N rows, K keypoints, G pages, H by W pixels of a mask.
 """
@@ -13,36 +13,36 @@ from compiled_loss.data.rows import check_kind, rounded_rows
 from compiled_loss.data.targets import CAPACITIES, IMAGE_FIELDS, ROW_FIELDS, Targets, check_structure
 from compiled_loss.ragged import fill, positions
 
-# Slots come in multiples of this: the fullest image decides, and every other pays for it.
+# Slots come in multiples of this: the fullest image sets the number for all.
 SLOT_STEP = 8
 
 _SLOT_FIELDS = ROW_FIELDS[1:]
 
 
 class PaddedTargets(NamedTuple):
-    """The labelled objects of a batch, M slots for each image: every field has the images first.
+    """The labelled objects of a batch, in M slots per image: the first dimension of every field is the image.
 
-    Whatever slices, indexes, joins or scatters each tensor of a batch by image gives sound targets of those images. The
-    losses take it in place of `Targets`, with the same numbers; work and memory follow the fullest image, `N = B M`
-    rows, so flat rows are the better form where nothing cuts a batch.
+    Code that slices, indexes, joins or scatters each tensor of a batch by image yields valid targets for those images.
+    The losses accept it in place of `Targets`, with the same results. Work and memory follow the fullest image, with
+    `N = B M` rows, so prefer flat rows if nothing splits the batch.
 
-    A field that is not used is None or `[B, 0]`. `from_rows` makes the latter, since what broadcasts and joins batches
-    takes tensors alone.
+    A field that is not used is None or `[B, 0]`. `from_rows` produces the latter, since code that broadcasts and joins
+    batches accepts only tensors.
 
     Args:
-        counts: `[B]` integer, objects of each image. They stand in its first slots; the other slots are padding.
+        counts: `[B]` integer, number of objects of each image, which fill its first slots; the others are padding.
         labels: `[B, M]` integer, class ids.
         boxes: `[B, M, 4]` float, (centre x, centre y, width, height), each divided by image width or height.
         keypoints: `[B, M, K, 2 or 3]`, as in `Targets`.
-        pages: pages of 64 candidate anchors kept for each image: their number G, or a tensor `[B, G]`, whatever it
-            holds, whose size a compiled graph can leave open. None as in `Targets`.
-        angles: `[B, M]` turn of each box, radians.
+        pages: pages of 64 candidate anchors kept for each image: their number G, or a tensor `[B, G]` whose values are
+            ignored and whose size a compiled graph can leave open. None as in `Targets`.
+        angles: `[B, M]` rotation of each box, radians.
         masks: `[B, M, H, W]` mask of each slot.
         index_map: `[B, H, W]` integer, i + 1 on the image's i-th object.
         class_map: `[B, H, W]` integer class id of every pixel.
-        mask_tiles: tiles of 64 mask pixels kept for each image, in the same way.
-        weights: `[B, M]` what the positives of each object count, as in `Targets`.
-        ignore: `[B, M]` bool, slots of regions that nobody labelled.
+        mask_tiles: tiles of 64 mask pixels kept for each image, in the same way as `pages`.
+        weights: `[B, M]` weight of each object's positives, as in `Targets`.
+        ignore: `[B, M]` bool, slots of unlabelled regions, as in `Targets`.
         attributes: `[B, M, D]` further numbers of each object, as in `Targets`.
 
     Example:
@@ -72,23 +72,23 @@ class PaddedTargets(NamedTuple):
 
     @classmethod
     def from_rows(cls, targets: Targets, batch_size: int, slots: int | None = None) -> "PaddedTargets":
-        """Put flat rows into slots, in their order, whatever the order of the images. It traces.
+        """Put flat rows into slots in their order, with images in any order. Can be traced.
 
-        Planned pages of all rows together become pages of each image, as one image may need them all;
-        `TargetPlan.apply(..., padded=True)` counts them for each.
+        Pages planned for all rows together become pages of each image, as one image may need them all;
+        `TargetPlan.apply(..., padded=True)` counts them per image.
 
         Args:
-            targets: N rows, padding left out.
+            targets: N rows; padding is left out.
             batch_size: B.
-            slots: M, at least 1; None takes the least multiple of 8 that holds the fullest image, on the host alone.
+            slots: M, at least 1; None takes the smallest multiple of 8 that holds the fullest image, on the host only.
 
         Returns:
-            `PaddedTargets` without a None. In traced code and on a device, which must not be asked, objects beyond M
-            have no slot: `counts` goes on counting them, and so does `LossOutput.overflow`.
+            `PaddedTargets` without a None. In traced code and on a device, whose values are not read, objects beyond M
+            get no slot; they are still counted in `counts` and in `LossOutput.overflow`.
 
         Raises:
-            ValueError: for more objects in an image than slots or images than B, where the host can see it; or rows of
-                wrong shapes.
+            ValueError: if an image has more objects than slots, or there are more images than B, as far as the host can
+                tell; or if rows have wrong shapes.
 
         Example:
             >>> import torch
@@ -118,16 +118,16 @@ class PaddedTargets(NamedTuple):
             if size is not None:
                 pages = size.shape[0] if isinstance(size, Tensor) else size
                 fields[name] = torch.zeros(batch_size, pages, dtype=torch.int8, device=batch_idx.device)
-        # Of the labels' kind: whatever joins batches wants one for each field.
+        # A tensor like the labels: code that joins batches needs one for each field.
         nothing = counts.new_zeros(batch_size, 0)
         names = (*fields, *(name for name in CAPACITIES if name not in fields))
         return cls(counts, **{name: nothing if fields.get(name) is None else fields[name] for name in names})
 
     def flat(self) -> Targets:
-        """The same objects as flat rows, `N = B M`: slot m of image b is row `b M + m`. It traces.
+        """The same objects as flat rows, `N = B M`: slot m of image b is row `b M + m`. Can be traced.
 
         Raises:
-            ValueError: for a field whose first sizes are not B and M.
+            ValueError: if the first sizes of a field are not B and M.
         """
         self._check_shapes()
         images, slots = self.labels.shape
@@ -142,7 +142,7 @@ class PaddedTargets(NamedTuple):
         return Targets(torch.where(taken, image, -1).flatten(), **fields)
 
     def dropped(self) -> Tensor:
-        """`[B]` objects of each image for which there was no slot."""
+        """`[B]` number of objects of each image for which there was no slot."""
         return (self.counts - self.labels.shape[1]).clamp(min=0)
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> "PaddedTargets":
@@ -158,13 +158,13 @@ class PaddedTargets(NamedTuple):
 
         Args:
             batch_size: B, the number of images; None takes it from `counts`.
-            num_classes: C; None leaves `labels` without an upper bound.
+            num_classes: C; None sets no upper bound for `labels`.
 
         Returns:
             These targets, unchanged.
 
         Raises:
-            ValueError: for a count below 0 or above M, or what `Targets.validate` finds.
+            ValueError: for a count below 0 or above M, or if `Targets.validate` finds a fault.
 
         Example:
             >>> import torch
@@ -183,7 +183,7 @@ class PaddedTargets(NamedTuple):
         return self
 
     def mark_dynamic(self) -> "PaddedTargets":
-        """Tell `torch.compile` that numbers of slots and pages vary, so that the first graph serves every batch.
+        """Tell `torch.compile` that the numbers of slots and pages vary, so that one graph serves every batch.
 
         Call it on the tensors that enter the compiled function, after `.to(device)`: a copy loses the mark.
         """
@@ -200,7 +200,7 @@ class PaddedTargets(NamedTuple):
         return PaddedTargets(*fields)
 
     def _check_shapes(self) -> None:
-        """The sizes that flat rows would not show; their own are checked by whoever reads them."""
+        """Check the sizes that flat rows would hide; other sizes are checked where the rows are read."""
         check_shape("PaddedTargets.counts", self.counts, ["B"])
         check_integer("PaddedTargets.counts", self.counts)
         images = self.counts.shape[0]
@@ -228,12 +228,12 @@ class PaddedTargets(NamedTuple):
 
 
 def _given(x: Any) -> Any:
-    """A field, or None where it is not used."""
+    """A field, or None if it is not used."""
     return None if isinstance(x, Tensor) and x.dim() == 2 and x.shape[1] == 0 else x
 
 
 def _enough_slots(batch_idx: Tensor, counts: Tensor, slots: int | None) -> int:
-    """M, where the host may look: no row is left without a slot."""
+    """M, if the host can read the counts, so that every row has a slot."""
     beyond = int(batch_idx.max()) if len(batch_idx) else -1
     require(beyond < len(counts), "batch_size", f"at least {beyond + 1}, the images of targets.batch_idx", len(counts))
     most = int(counts.max())

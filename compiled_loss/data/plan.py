@@ -1,6 +1,6 @@
 """The shape of a batch: padded rows and planned pages of candidates, so that a training run is one graph.
 
-Host side: everything here runs in the data loading workers and reads values, so that the device never has to.
+Host side: everything here runs in the data loading workers and reads values, so that the device does not have to.
 
 Letters: B images, N rows, M slots per image, K keypoints, A anchors, H and W mask pixels.
 """
@@ -23,7 +23,7 @@ from compiled_loss.data.padded import SLOT_STEP, PaddedTargets
 from compiled_loss.data.rows import check_kind, join_images, map_rows, next_power_of_two, pad_rows, rounded_rows
 from compiled_loss.data.targets import Targets
 
-# Of pages: not 0 or 1, which torch takes for constants, and not a bucket for every few.
+# Fewest pages: not 0 or 1, which torch treats as constants, and no separate buckets for small numbers.
 _FEWEST = 16
 
 
@@ -31,34 +31,35 @@ _FEWEST = 16
 class TargetPlan:
     """How many rows a batch is padded to, and how many pages of 64 candidate anchors are kept for all rows together.
 
-    With `rows` and `pages` given (`from_dataset`) every batch has one shape, as CUDA graphs want it. Where they are
-    None, each batch takes the smallest bucket that holds it: rows in multiples of 16, pages in steps of a sixteenth, or
-    both in powers of two. One graph serves them all (`Targets.mark_dynamic`). A batch with more or larger rows than
-    planned loses nothing: it takes a larger bucket, and a warning says so once. For other image sizes (multi-scale),
-    `dataclasses.replace(plan, image_size=...)`.
+    If `rows` and `pages` are given (`from_dataset`), every batch has the same shape, as CUDA graphs require. If they
+    are None, each batch takes the smallest bucket that holds it: rows in multiples of 16, pages in steps of a
+    sixteenth, or both in powers of two; one graph serves them all (`Targets.mark_dynamic`). A batch with more or larger
+    rows than planned loses nothing: it takes a larger bucket, with a single warning. For other image sizes
+    (multi-scale), use `dataclasses.replace(plan, image_size=...)`.
 
-    Where targets have masks, the mask pixels in the boxes are planned too: tiles of 64 for all rows together, and a
-    quarter or the largest row's more. That room is for rows with more than k positives, of which the host cannot know.
-    Should it not suffice, those positives lack pixels in the mask term, which `LossOutput.overflow` counts.
+    If targets have masks, the mask pixels in the boxes are planned too, in tiles of 64 for all rows together, plus a
+    reserve of a quarter or of the largest row's tiles, whichever is more. It is for rows with more than k positives,
+    which the host cannot know. If it is too small, such positives lack pixels in the mask term, which
+    `LossOutput.overflow` counts.
 
-    The padded form (`apply(..., padded=True)`) has numbers of its own, of each image instead of all together: slots, in
-    multiples of 8 where they are not given, pages and tiles.
+    The padded form (`apply(..., padded=True)`) has its own numbers, per image instead of per batch: slots, in multiples
+    of 8 unless given, pages and tiles.
 
     Args:
         image_size: (height, width) in pixels, multiples of the finest stride; coarser grids are rounded up.
-        strides: pixels per grid cell of each level, finest first.
+        strides: pixels per grid cell of each level, finest level first.
         rows: N of every batch; None plans it for each batch.
         pages: pages of candidate anchors kept for a batch; None plans it for each batch.
         power_of_two: round rows, pages and tiles up to powers of two.
-        num_classes: C, to check the labels of every batch against; None leaves them unchecked above.
+        num_classes: C, to check the labels of every batch against; None sets no upper bound.
         mask_tiles: tiles of mask pixels kept for a batch; None plans it for each batch.
         slots: M of every batch in the padded form; None plans it for each batch.
-        image_pages: pages of candidate anchors kept for each image in the padded form, likewise.
-        image_mask_tiles: tiles of mask pixels kept for each image in the padded form, likewise.
-        region: where candidates lie, `criterion.region` of any loss; None: inside the boxes, as by default.
+        image_pages: pages of candidate anchors kept for each image in the padded form; None plans it for each batch.
+        image_mask_tiles: tiles of mask pixels kept for each image in the padded form; None plans it for each batch.
+        region: where candidates lie, the `criterion.region` of any loss; None means inside the boxes, the default.
 
     Raises:
-        ValueError: for an image size that the finest stride does not divide, or numbers that are not positive.
+        ValueError: if the finest stride does not divide the image size, or a number is not positive.
 
     Example:
         >>> import torch
@@ -110,25 +111,25 @@ class TargetPlan:
     ) -> TargetPlan:
         """One plan for a whole data set: no batch drawn from it without replacement exceeds it.
 
-        `rows` is the sum of the `batch_size` largest images' row counts, rounded up; `pages` that of their pages;
-        `mask_tiles`, where the first image has masks, that of their tiles with room. `slots`, `image_pages` and
-        `image_mask_tiles` are those of the image that needs most.
+        `rows` is the sum of the `batch_size` largest row counts of an image, rounded up; `pages` is the same for pages;
+        `mask_tiles`, if the first image has masks, the same for tiles, with a reserve. `slots`, `image_pages` and
+        `image_mask_tiles` are the most that any image needs.
 
         Args:
             targets: the Targets of each image (`batch_idx` 0), as the model will see them.
             batch_size: images in a batch.
             image_size: (height, width) in pixels, after resizing.
-            strides: pixels per grid cell of each level, finest first.
-            margin: room for augmentation: 0.25 plans for a quarter more rows, each with sides a quarter longer.
+            strides: pixels per grid cell of each level, finest level first.
+            margin: extra room for augmentation: 0.25 plans for a quarter more rows, each with sides a quarter longer.
             power_of_two: round rows, pages and tiles up to powers of two.
             num_classes: C, to check labels against, here and in every batch.
             region: where candidates lie, as above.
 
         Returns:
-            A plan with the numbers of both forms fixed, those of tiles for masks alone.
+            A plan with fixed numbers for both forms; numbers of tiles only if there are masks.
 
         Raises:
-            ValueError: for an empty data set, Targets that are not one image's, or arguments out of range.
+            ValueError: for an empty data set, Targets of more than one image, or arguments out of range.
 
         Example:
             >>> import torch
@@ -144,12 +145,12 @@ class TargetPlan:
         for one in targets:
             check_kind(one, f"targets[{len(images)}]", "Targets")
             size = mask_size(one) if not images else size
-            # Masks would be the whole data set's.
+            # Joined, the masks would be those of the whole data set.
             images.append(one._replace(masks=None, index_map=None, class_map=None))
         joined = join_images(images, "targets").validate(num_classes=num_classes)
 
         def largest(counts: Tensor) -> tuple[int, int]:
-            """The most that a batch, and an image, may need of what the rows need so much of, with margin."""
+            """The most that a batch, and an image, may need, with margin, if each row needs `counts`."""
             of_images = counts.new_zeros(len(images)).index_add(0, joined.batch_idx, counts)
             most = of_images.topk(min(batch_size, len(images))).values
             return math.ceil(int(most.sum()) * (1 + margin)), math.ceil(int(most[0]) * (1 + margin))
@@ -173,19 +174,19 @@ class TargetPlan:
     def apply(
         self, targets: Targets, batch_size: int | None = None, *, padded: bool = False
     ) -> Targets | PaddedTargets:
-        """Sort by image, keeping the order inside each; drop old padding; pad anew; set the pages.
+        """Sort rows by image, keeping their order within each, replace the padding, and set the pages.
 
         Args:
             targets: the rows of one batch, in any order.
-            batch_size: B, to check `batch_idx` against; None leaves it unchecked above.
-            padded: give every image slots and pages of its own, for what slices or joins batches by image.
+            batch_size: B, to check `batch_idx` against; None sets no upper bound.
+            padded: give every image its own slots and pages, for code that slices or joins batches by image.
 
         Returns:
             Targets with `is_sorted`, `pages` and `rows` set, ready for the device; or `PaddedTargets` with `pages` set,
             no field of which is None.
 
         Raises:
-            ValueError: what `Targets.validate` finds, or a padded form without `batch_size`.
+            ValueError: if `Targets.validate` finds a fault, or for the padded form without `batch_size`.
 
         Example:
             >>> import torch
@@ -211,7 +212,7 @@ class TargetPlan:
         return pad_rows(kept._replace(**room), self._fitting("rows", len(order)), power_of_two=self.power_of_two)
 
     def _padded(self, rows: Targets, images: int, pages: Tensor, tiles: Tensor | None) -> PaddedTargets:
-        """Sorted rows in slots, with the pages that the image needs which needs most."""
+        """Sorted rows in slots, with as many pages as any image needs."""
         counts = torch.bincount(rows.batch_idx, minlength=images).tolist()
         most = max(counts)
         slots = self._fitting("slots", most) or rounded_rows(most, SLOT_STEP, self.power_of_two)
@@ -231,13 +232,13 @@ class TargetPlan:
         return needed
 
     def _bucket(self, count: int) -> int:
-        """The least bucket that holds `count`: a power of two, or steps of a sixteenth of one."""
+        """The smallest bucket that holds `count`: a power of two, or a multiple of a sixteenth of one."""
         power = next_power_of_two(max(count, _FEWEST))
         step = power if self.power_of_two else power // 16
         return max(-(-count // step) * step, _FEWEST)
 
     def _room(self, field: str, count: int, wished: int | None = None) -> int:
-        """How many pages there are to be: as planned, else a bucket that holds `count`, or better `wished`."""
+        """The number of pages: as planned, otherwise a bucket for `wished` if given, else for `count`."""
         planned = getattr(self, field)
         if planned is not None and count > planned:
             _warn_once(self, field, planned, count)
@@ -258,7 +259,7 @@ class TargetPlan:
 
 
 def _empty_pages(*sizes: int) -> Tensor:
-    """What it holds is of no interest; as a size, unlike a number, it leaves a compiled graph open for others."""
+    """A tensor used only for its size, which, unlike a number, a compiled graph can leave open."""
     return torch.zeros(sizes, dtype=torch.int8, device="cpu")
 
 
@@ -266,7 +267,7 @@ _warned: set[tuple[TargetPlan, str]] = set()
 
 
 def _warn_once(plan: TargetPlan, field: str, planned: int, count: int) -> None:
-    plan = replace(plan, region=None)  # one of the user's own may have no hash
+    plan = replace(plan, region=None)  # a user's own region may not be hashable
     if (plan, field) in _warned:
         return
     warnings.warn(

@@ -1,6 +1,6 @@
-"""What users hand over, read as tensors and sizes: numbers of any kind, and errors that name them. Host side.
+"""Reads user input as tensors and sizes: numbers of any kind, and errors that name them. Host side.
 
-Tensors stay on the device that they are on; what is made from lists is made on the host, whatever the default device.
+Tensors stay on their device; lists become tensors on the host, regardless of the default device.
 
 Letters: N rows, B images, n rows of one image.
 """
@@ -20,27 +20,27 @@ from compiled_loss.checks import check_shape, require, whole_number
 
 ImageSizes = tuple[int, int] | Sequence[tuple[int, int]]
 
-# So many boxes are needed before their look is taken for more than chance, and so large a share outside the image.
+# The number of boxes, and the share outside the image, from which their appearance is not taken for chance.
 _ENOUGH_BOXES, _LARGE_SHARE, _OUTSIDE = 4, 0.25, 1e-3
 
 
 def plain(value: Any) -> Any:
-    """Lists and Python numbers in the place of arrays and tensors; anything else as it is."""
+    """Convert arrays and tensors to lists and Python numbers; anything else is unchanged."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def is_number(value: Any) -> bool:
-    """Whether this is a real number, of NumPy too; True and False are not."""
+    """Whether this is a real number, including NumPy's; True and False are not."""
     return type(value) in (int, float) or (isinstance(value, numbers.Real) and not isinstance(value, bool))
 
 
 def are_numbers(values: Sequence[Any]) -> bool:
-    """Whether all are; outlines have many."""
+    """Whether all values are numbers; fast, since outlines have many."""
     return {int, float}.issuperset(map(type, values)) or all(is_number(x) for x in values)
 
 
 def is_list(value: Any) -> bool:
-    """Whether this is a list or the like, and no text."""
+    """Whether this is a list or similar, and not text."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 
 
@@ -61,14 +61,14 @@ def sizes_of(image_sizes: ImageSizes, batch_size: int) -> list[tuple[int, int]]:
 
 
 def field(mapping: Mapping[str, Any], key: str, name: str) -> Any:
-    """The value of a key that must be there."""
+    """The value of a required key."""
     require(isinstance(mapping, Mapping), name, "a dict", type(mapping).__name__)
     require(key in mapping, name, f"the key {key!r}", sorted(map(str, mapping)))
     return mapping[key]
 
 
 def tensor_of(values: Any, name: str) -> Tensor:
-    """Any shape and real dtype, without the class that a tensor may have beside."""
+    """A plain tensor of any shape and real dtype, without a tensor subclass."""
     try:
         x = values.as_subclass(Tensor) if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -89,14 +89,14 @@ def flat_numbers(values: Any, name: str, form: str) -> Tensor:
 
 
 def row_of(values: Any, name: str, form: str, size: int) -> Tensor:
-    """`[size]` float64, from so many numbers."""
+    """`[size]` float64, from exactly `size` numbers."""
     row = flat_numbers(values, name, form)
     require(len(row) == size, name, f"numbers {form}", values)
     return row
 
 
 def keypoints_of(kept: list[tuple[str, Mapping[str, Any]]], num_keypoints: int | None) -> Tensor | None:
-    """`[n, K, 3]` pixels, zeros for annotations without keypoints; None when no annotation has any."""
+    """`[n, K, 3]` pixels, zeros for annotations without keypoints; None if no annotation has any."""
     flat = []
     for annotation, a in kept:
         name, values = f"{annotation}['keypoints']", a.get("keypoints")
@@ -123,7 +123,7 @@ def mask_size_of(given: Any) -> tuple[int, int] | None:
 
 
 def boxes_of(values: Any, name: str, *sizes: int) -> Tensor:
-    """`[N, 4]`, or another of the sizes allowed; without rows any shape will do."""
+    """`[N, 4]`, or another allowed size; without rows any shape is accepted."""
     boxes = tensor_of(values, name)
     if boxes.numel() == 0:
         return boxes.reshape(0, boxes.shape[-1] if boxes.shape[-1] in sizes else sizes[0])
@@ -134,7 +134,7 @@ def boxes_of(values: Any, name: str, *sizes: int) -> Tensor:
 
 
 def format_of(boxes: Any, default: str) -> str:
-    """What boxes of torchvision's `tv_tensors` say of themselves, such as "XYWH"; the default where nothing is said."""
+    """The `format` of boxes from torchvision's `tv_tensors`, such as "XYWH"; the default if they have none."""
     given = getattr(boxes, "format", default)
     return str(getattr(given, "value", given)).upper()
 
@@ -149,7 +149,7 @@ def whole_column(values: Any, name: str) -> Tensor:
 
 
 def whole_numbers(x: Tensor, name: str) -> Tensor:
-    """Any shape; int64."""
+    """Convert whole numbers of any shape to int64."""
     whole = x.to(torch.int64)
     broken = whole.to(x.dtype) != x
     if broken.any():
@@ -160,7 +160,7 @@ def whole_numbers(x: Tensor, name: str) -> Tensor:
 
 
 def is_crowd(flag: Any, name: str) -> bool:
-    """COCO's `iscrowd`: 0 or 1 of any kind of number, True or False; None where nothing is said."""
+    """Read COCO's `iscrowd`: 0 or 1 as any kind of number, True or False, or None if it is missing."""
     given = plain(flag)
     known = given is None or isinstance(given, bool) or (is_number(given) and given in (0, 1))
     require(known, name, "0 or 1", repr(given))
@@ -168,13 +168,13 @@ def is_crowd(flag: Any, name: str) -> bool:
 
 
 def check_crowds(crowds: str) -> None:
-    """What is to become of crowd regions must be one of three."""
+    """Check that the handling of crowd regions is one of the three options."""
     ways = ("skip", "keep", "ignore")
     require(crowds in ways, "crowds", f"one of {', '.join(map(repr, ways))}", repr(crowds))
 
 
 def class_of(category: Any, classes: Mapping[Any, int] | None, name: str) -> int:
-    """The class of a category id; without `classes` the ids are classes."""
+    """The class of a category id; without `classes`, the ids are classes already."""
     given = plain(category)
     if classes is None:
         whole = hasattr(given, "__index__") and not isinstance(given, bool) and abs(given) < 2**31
@@ -228,7 +228,7 @@ def read_dict(
 
 
 def _centred(values: Any, name: str) -> Tensor:
-    """`[n, 4]` (cx, cy, w, h) of boxes in the `format` that they carry, corners where they carry none."""
+    """`[n, 4]` (cx, cy, w, h) of boxes in their own `format`, or corners if they have none."""
     form = format_of(values, "XYXY")
     known = form in ("XYXY", "XYWH", "CXCYWH")
     hint = "XYXY, XYWH or CXCYWH (rotated boxes: from_coco(oriented=True), or from_yolo with an angle, in radians)"
@@ -242,7 +242,7 @@ def _centred(values: Any, name: str) -> Tensor:
 def look_like_corners(first: Tensor, boxes: Tensor) -> bool:
     """Whether boxes look like corners (x1, y1, x2, y2) that were read as something else.
 
-    Corners are in order and inside their image; read as a point and a size, many of them reach out of it.
+    Corners are in order and inside their image; read as a point and a size, many extend beyond it.
 
     Args:
         first: `[N, 2]` the first two numbers of each box, as fractions of the image; the last two are its size.
@@ -263,7 +263,7 @@ def look_like_fractions(boxes: Tensor) -> bool:
 
 
 def warn_once(source: str, message: str, stacklevel: int) -> None:
-    """Warn of what looks wrong and may be right; `stacklevel` is that of `warnings.warn` here."""
+    """Warn once of something that looks wrong but may be right; `stacklevel` as for `warnings.warn` called here."""
     if (source, message) not in _warned:
         _warned.add((source, message))
         warnings.warn(f"{source}: {message}. This is said once.", stacklevel=stacklevel)

@@ -21,7 +21,7 @@ def check_kind(value: Any, argument: str, expected: str = "Targets, flat rows") 
     """Check that something is `Targets`.
 
     Raises:
-        ValueError: for anything else; of a list or a dict, with what makes `Targets` of such.
+        ValueError: for anything else; for a list or a dict, it names the functions that convert it to `Targets`.
 
     Example:
         >>> check_kind([], "targets", "Targets")
@@ -34,9 +34,9 @@ def check_kind(value: Any, argument: str, expected: str = "Targets, flat rows") 
 
 
 def map_rows(targets: Targets, function: Callable[[Tensor], Tensor]) -> Targets:
-    """The targets with every field that has one entry a row changed by a function; the others as they are.
+    """Apply a function to every field with one entry per row; the others stay as they are.
 
-    How many rows there were is forgotten: there may be others now.
+    `rows` is reset to None, since the number of rows may have changed.
     """
     fields = {name: getattr(targets, name) for name in ROW_FIELDS}
     changed: Any = {name: function(x) for name, x in fields.items() if x is not None}
@@ -52,14 +52,14 @@ def pad_rows(
 ) -> Targets:
     """Append padding rows, so that N takes few values and is never 0 or 1, the sizes that `torch.compile` specialises.
 
-    N becomes `rows`, or else the least multiple of `multiple_of` that holds all rows, at least 2; with `power_of_two`
-    rounded up to a power of two. Padding rows have `batch_idx` -1 and zeros elsewhere.
+    N becomes `rows`, or if that is None the smallest multiple of `multiple_of` that holds all rows, at least 2; with
+    `power_of_two` it is rounded up to a power of two. Padding rows have `batch_idx` -1 and zeros elsewhere.
 
     Args:
-        targets: N rows; those that are padding already count as rows.
-        rows: the N to reach, at least 2; None rounds up.
-        multiple_of: the step of N where `rows` is None.
-        power_of_two: buckets for static shapes (CUDA graphs): 16, 32, 64, ... rows.
+        targets: N rows; existing padding counts as rows.
+        rows: the new N, at least 2; None rounds up.
+        multiple_of: N is rounded up to a multiple of this if `rows` is None.
+        power_of_two: use buckets for static shapes (CUDA graphs): 16, 32, 64, ... rows.
 
     Returns:
         The targets with padding at the end, sorted if they were, and `Targets.rows` set.
@@ -89,14 +89,14 @@ def pad_rows(
 
 
 def join_images(images: Sequence[Targets], argument: str) -> Targets:
-    """Put the rows of single images one after the other, numbered by image. Values other than `batch_idx` are not read.
+    """Concatenate the rows of single images, numbered by image. Values other than `batch_idx` are not read.
 
     Args:
         images: the Targets of each image, `batch_idx` 0 and no padding.
-        argument: what the images are called in messages.
+        argument: name of the images in messages.
 
     Raises:
-        ValueError: naming the image, for padding or several images in one, or fields unlike those of the first.
+        ValueError: naming the image, if it has padding or rows of several images, or fields unlike the first's.
     """
     require(len(images) > 0, argument, "at least one image", "none")
     for i, image in enumerate(images):
@@ -122,11 +122,11 @@ def _shape(image: Targets, field: str) -> str:
 
 
 def rounded_rows(rows: int, multiple_of: int, power_of_two: bool) -> int:
-    """The least N that holds `rows`: a multiple, or a power of two, at least 2."""
+    """The smallest N that holds `rows`: a multiple, or a power of two, at least 2."""
     size = max(-(-rows // multiple_of), 1) * multiple_of
     return next_power_of_two(size) if power_of_two else max(size, 2)
 
 
 def next_power_of_two(count: int) -> int:
-    """The least power of two that is at least `count`, and at least 2."""
+    """The smallest power of two that is at least `count`, and at least 2."""
     return max(2, 1 << (count - 1).bit_length())

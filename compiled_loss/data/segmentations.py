@@ -26,17 +26,17 @@ def draw(segmentation: Any, image_size: tuple[int, int], mask_size: tuple[int, i
     Polygons are scaled to the mask first. Run lengths are decoded and read at the nearest pixel, `floor(i in / out)`.
 
     Args:
-        segmentation: a list of polygons, each flat `x, y, ...`; or a dict of run lengths, `counts` a list or
-            compressed, and `size`; or None or empty for no pixel.
+        segmentation: a list of polygons, each flat `x, y, ...`; or a dict of run lengths, with `counts` as a list or
+            compressed, and `size`; or None or empty for no pixels.
         image_size: (height, width) in pixels, the scale of polygons.
         mask_size: (H, W).
-        name: what the segmentation is called in messages.
+        name: name of the segmentation in messages.
 
     Returns:
         `[H, W]` uint8, 0 or 1.
 
     Raises:
-        ValueError: for what `check_segmentation` refuses.
+        ValueError: if `check_segmentation` rejects the segmentation.
         ImportError: for polygons if `pycocotools` is not installed.
 
     Example:
@@ -62,11 +62,11 @@ def draw(segmentation: Any, image_size: tuple[int, int], mask_size: tuple[int, i
 
 
 def check_segmentation(segmentation: Any, image_size: tuple[int, int], name: str) -> None:
-    """Check that a segmentation is polygons of three points or more near the image, or run lengths that fill it.
+    """Check that a segmentation is polygons of at least three points near the image, or run lengths that fill it.
 
     Raises:
         ValueError: naming the segmentation, for another form, a value that is not a number, corners further outside the
-            image than `Targets.validate` lets boxes reach, and run lengths of another size or sum than the image's.
+            image than `Targets.validate` allows for boxes, or run lengths whose size or sum differs from the image's.
 
     Example:
         >>> check_segmentation({"size": [2, 3], "counts": [1, 2, 4]}, (2, 3), "segmentation")
@@ -80,10 +80,10 @@ def check_segmentation(segmentation: Any, image_size: tuple[int, int], name: str
 
 
 def decode_runs(segmentation: Mapping[str, Any], image_size: tuple[int, int], name: str) -> Tensor:
-    """`[height, width]` uint8 of run lengths, which go down the columns and begin with the pixels outside.
+    """`[height, width]` uint8 from run lengths, which go down the columns and begin with the pixels outside.
 
     Raises:
-        ValueError: for what `check_segmentation` refuses.
+        ValueError: if `check_segmentation` rejects the segmentation.
 
     Example:
         >>> decode_runs({"size": [2, 3], "counts": [1, 2, 3]}, (2, 3), "segmentation")
@@ -140,8 +140,8 @@ def _runs(segmentation: Mapping[str, Any], image_size: tuple[int, int], name: st
 
 
 def _uncompressed(text: str | bytes) -> list[int] | None:
-    """COCO's compressed counts: five bits a character, the last of a number without bit 6; from the fourth on the
-    difference to the number before the last. None for a malformed text.
+    """COCO's compressed counts: five bits per character, with bit 6 unset in the last of a number; from the fourth
+    number on, the difference to the last but one. None for malformed text.
     """
     counts: list[int] = []
     value = bits = 0

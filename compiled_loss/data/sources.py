@@ -1,8 +1,8 @@
-"""Targets from the label formats in use: YOLO-style batches, torchvision-style dicts, COCO annotations.
+"""Targets from common label formats: YOLO-style batches, torchvision-style dicts, COCO annotations.
 
 Everything here runs on the host and reads values. The result has float32 boxes and keypoints and int64 `labels`
-and `batch_idx`; it has passed `Targets.validate`; and `is_sorted` is set where the rows are in image order, `rows`
-where they are a batch's: of a batch dict, or of several images. A plan pads them, `PaddedTargets.from_rows` gives every
+and `batch_idx`, and has passed `Targets.validate`. `is_sorted` is set if the rows are in image order, and `rows` if
+they form a batch, from a batch dict or from several images. A plan pads them; `PaddedTargets.from_rows` gives every
 image slots of its own.
 
 Letters: B images, N rows of the batch, n rows of one image, K keypoints.
@@ -49,24 +49,24 @@ _FRACTIONS = "all boxes lie inside the first pixel of their image: are these fra
 
 
 def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
-    """Targets from a batch dict as YOLO trainers collate it: everything flat and normalised.
+    """Targets from a batch dict as collated by YOLO trainers: everything flat and normalised.
 
     Args:
         batch: `batch_idx` `[N]` or `[N, 1]`, integer or whole floats; `cls` `[N]` or `[N, 1]`, class ids, likewise;
             `bboxes` `[N, 4]`, (cx, cy, w, h) as fractions of the image, or `[N, 5]` with an angle in radians;
-            optionally `keypoints` `[N, K, 2 or 3]`, x and y as fractions; `masks`, as `index_maps` says, and with them
+            optionally `keypoints` `[N, K, 2 or 3]`, x and y as fractions; `masks`, see `index_maps`, and with them
             `sem_masks` `[B, H, W]`, the class of every pixel. Other keys are ignored.
         index_maps: `masks` are `[B, H, W]`, whole numbers, i + 1 on the image's i-th row and 0 elsewhere (a trainer's
-            `overlap_mask=True`). Else they are `[N, H, W]`, one for each row.
+            `overlap_mask=True`). Otherwise they are `[N, H, W]`, one for each row.
 
     Returns:
         Targets with the rows in the order given.
 
     Raises:
-        ValueError: for a missing key, boxes that say another `format`, a `batch_idx` or `cls` that is not whole, a map
-            that numbers more rows than its image has, or what `Targets.validate` finds.
+        ValueError: for a missing key, boxes with another `format`, a `batch_idx` or `cls` that is not whole, a map
+            that numbers more rows than its image has, or if `Targets.validate` finds a fault.
 
-    Warns, once, where many boxes leave their image and all would be sound as corners (x1, y1, x2, y2).
+    Warns once if many boxes extend beyond their image and all would be valid as corners (x1, y1, x2, y2).
 
     Example:
         >>> import torch
@@ -113,31 +113,31 @@ def from_torchvision(
     crowds: Crowds = "skip",
     mask_size: tuple[int, int] | None = None,
 ) -> Targets:
-    """Targets from a list of dicts, one an image, as torchvision's detection models take them.
+    """Targets from a list of dicts, one per image, as used by torchvision's detection models.
 
-    Labels are used as they are. Where class 0 is torchvision's background, subtract 1 from the labels first. Crowd
-    regions (`iscrowd` 1) outline groups, not objects; `crowds` says what becomes of them.
+    Labels are used unchanged. If class 0 is torchvision's background, subtract 1 from the labels first. Crowd regions
+    (`iscrowd` 1) outline groups, not objects; `crowds` selects what to do with them.
 
     Args:
-        targets: per image `boxes` `[n, 4]` in pixels, (x1, y1, x2, y2), or as the `format` of a `tv_tensors`
-            `BoundingBoxes` says, `XYXY`, `XYWH` or `CXCYWH`; `labels` `[n]`; optionally `keypoints` `[n, K, 3]`,
+        targets: per image `boxes` `[n, 4]` in pixels, (x1, y1, x2, y2), or in the `format` of a `tv_tensors`
+            `BoundingBoxes`, `XYXY`, `XYWH` or `CXCYWH`; `labels` `[n]`; optionally `keypoints` `[n, K, 3]`,
             (x, y, flag) in pixels, or `[n, K, 2]`, all labelled; `masks` `[n, height, width]`, 0 or 1; and `iscrowd`
-            `[n]`. Images without keypoints, where others have flags, get zeros, flag 0. Other keys are ignored.
+            `[n]`. Images without keypoints get zeros with flag 0 if others have flags. Other keys are ignored.
         image_sizes: (height, width) in pixels of every image, or a list with one for each.
         num_keypoints: K, so that a batch in which no image has keypoints still gets `[N, K, 3]` zeros; None takes K
             from the first image that has keypoints.
-        crowds: "skip" crowd regions, "keep" them as ordinary objects, or "ignore" them: as rows that set
-            `Targets.ignore`, so that what a head finds there is no false alarm.
-        mask_size: (H, W) at which the masks are read, at the nearest pixel; None leaves them as they are.
+        crowds: "skip" crowd regions, "keep" them as ordinary objects, or "ignore" them, as rows that set
+            `Targets.ignore`, so that detections there do not count as false positives.
+        mask_size: (H, W) to which masks are resampled, by nearest pixel; None leaves them as they are.
 
     Returns:
         Targets with the rows in image order.
 
     Raises:
-        ValueError: for no images, a missing key, rotated boxes, a `canvas_size` that is not the image's, shapes that do
-            not fit each other, masks of several sizes without a `mask_size`, or what `Targets.validate` finds.
+        ValueError: for no images, a missing key, rotated boxes, a `canvas_size` other than the image's, shapes that do
+            not match, masks of several sizes without a `mask_size`, or if `Targets.validate` finds a fault.
 
-    Warns, once, of boxes that all lie inside the first pixel.
+    Warns once if all boxes lie inside the first pixel.
 
     Example:
         >>> import torch
@@ -183,34 +183,34 @@ def from_coco(
 ) -> Targets:
     """Targets from COCO annotations, one list of annotation dicts per image.
 
-    Crowd regions (`iscrowd` 1) outline groups, not objects; `crowds` says what becomes of them.
+    Crowd regions (`iscrowd` 1) outline groups, not objects; `crowds` selects what to do with them.
 
     Args:
-        annotations: per image a list, empty where nothing is labelled, of dicts with `bbox` (x, y, width, height) in
+        annotations: per image a list, empty if nothing is labelled, of dicts with `bbox` (x, y, width, height) in
             pixels; `category_id`; optionally `keypoints`, flat `x, y, flag` times K in pixels, and `iscrowd`.
-            Annotations without keypoints, where others have some, get zeros with flag 0.
+            Annotations without keypoints get zeros with flag 0 if others have some.
         image_sizes: (height, width) in pixels of every image, or a list with one for each.
-        category_ids: the data set's category ids in the order of the classes: the first is class 0. None: the ids
-            are classes already, counted from 0.
+        category_ids: the data set's category ids in the order of the classes: the first is class 0. None means the
+            ids are already classes, counted from 0.
         num_keypoints: K, so that a batch in which nothing has keypoints still gets `[N, K, 3]` zeros; None takes K
             from the first annotation that has keypoints.
-        crowds: "skip" crowd regions, "keep" them as ordinary objects, or "ignore" them: as rows that set
-            `Targets.ignore`, so that what a head finds there is no false alarm.
-        oriented: take oriented boxes, `rbox` (cx, cy, width, height, angle) in pixels and radians, in place of `bbox`.
+        crowds: "skip" crowd regions, "keep" them as ordinary objects, or "ignore" them, as rows that set
+            `Targets.ignore`, so that detections there do not count as false positives.
+        oriented: read oriented boxes, `rbox` (cx, cy, width, height, angle) in pixels and radians, instead of `bbox`.
         mask_size: (H, W) of `masks`, drawn from each annotation's `segmentation`: polygons or run lengths in pixels of
-            the image; without one a mask is empty. None draws none. Polygons need `pycocotools`.
+            the image; an annotation without one gets an empty mask. None draws no masks. Polygons need `pycocotools`.
 
     Returns:
         Targets with the rows in image order.
 
     Raises:
         ValueError: for no images, a missing key, values that are not numbers, an unknown category id, lengths that do
-            not fit each other, an `iscrowd` that is neither 0 nor 1, outlines that `check_segmentation` refuses, or
-            what `Targets.validate` finds.
-        ImportError: for polygons to be drawn without `pycocotools`.
+            not match, an `iscrowd` that is neither 0 nor 1, outlines that `check_segmentation` rejects, or if
+            `Targets.validate` finds a fault.
+        ImportError: if polygons are to be drawn and `pycocotools` is missing.
 
-    Warns, once, where many boxes leave their image and all would be sound as corners (x1, y1, x2, y2), and of boxes
-    that all lie inside the first pixel.
+    Warns once if many boxes extend beyond their image and all would be valid as corners (x1, y1, x2, y2), and once if
+    all boxes lie inside the first pixel.
 
     Example:
         >>> dog = {"bbox": [0, 0, 32, 16], "category_id": 18}
@@ -274,7 +274,7 @@ def _from_pixels(
         if shape is None:
             continue
         if points is None:
-            # Without flags zeros would be keypoints, in the corner of the image.
+            # Without flags, zeros would be real keypoints in the corner of the image.
             told = f"none for {len(box)} boxes"
             require(shape[1] == 3 or len(box) == 0, f"{name}['keypoints']", [len(box), *shape], told)
             points = box.new_zeros(len(box), *shape)
@@ -287,7 +287,7 @@ def _from_pixels(
 
 
 def _targets(batch_idx: Tensor, labels: Tensor, boxes: Tensor, keypoints: Tensor | None, *, whole: bool) -> Targets:
-    """Rows of a whole batch, which none may be lost from, or of one image, which may be a sample to filter yet."""
+    """Rows of a whole batch, none of which may be lost, or of one image, a sample that may still be filtered."""
     return Targets(
         batch_idx,
         labels,

@@ -18,40 +18,40 @@ _IN_REACH = (
     f"fractions of the image's width and height, at most {_REACH:g} image sizes outside the image "
     "(are these pixels? divide x by the width and y by the height)"
 )
-# Of an angle in radians, with room for rounding.
+# Largest angle in radians, with room for rounding.
 _FULL_TURN = 2 * math.pi + 1e-3
 
 
 class Targets(NamedTuple):
-    """The labelled objects of a batch, all images together, one row each.
+    """The labelled objects of a batch, one row each, all images together.
 
-    A NamedTuple, so it passes as it is through `torch.compile`, `torch.export` and a `DataLoader`
+    A NamedTuple, so it passes unchanged through `torch.compile`, `torch.export` and a `DataLoader`
     with `pin_memory=True`. Coordinates are fractions of the image's width and height.
 
     Args:
-        batch_idx: `[N]` integer, image of each row; -1 is padding, and so is, where values are not looked at (in graphs
-            and on devices), everything else outside `[0, B)`.
+        batch_idx: `[N]` integer, image of each row. -1 is padding; where values are not checked (in graphs and on
+            devices), so is everything else outside `[0, B)`.
         labels: `[N]` integer, class id of each row, in `[0, C)`.
         boxes: `[N, 4]` float, (centre x, centre y, width, height), each divided by image width or height.
         keypoints: `[N, K, 2]` normalised (x, y), or `[N, K, 3]` with a visibility flag (0: not labelled); or None.
         pages: pages of 64 candidate anchors kept for all rows together, planned by the host: their number, or a tensor
-            of that length, whatever it holds, whose size a compiled graph can leave open. None makes room for as many
-            as there are; in a compiled graph and on a device, which must not be asked, for every anchor in every row.
-        is_sorted: a promise that real rows come in image order with the padding last; lets `fill` skip a sort.
-        angles: `[N]` turn of each box about its centre, radians, x towards y; or None: boxes stand upright.
+            of that length whose values are ignored and whose size a compiled graph can leave open. None makes room for
+            as many as needed; in a compiled graph and on a device, whose values are not read, for all anchors per row.
+        is_sorted: promise that real rows come in image order with the padding last; lets `fill` skip a sort.
+        angles: `[N]` rotation of each box about its centre, radians, x towards y; None if boxes are upright.
         masks: `[N, H, W]` mask of each row: bool, uint8 or float, from 0 to 1; or None.
         index_map: `[B, H, W]` integer, all masks of an image in one: 0 where there is none, i + 1 on the image's i-th
-            row; or None. Instead of `masks`, for masks that do not overlap.
+            row; or None. Use it instead of `masks` if masks do not overlap.
         class_map: `[B, H, W]` integer class id of every pixel, of the masks' size; or None.
-        mask_tiles: tiles of 64 mask pixels kept for the rows' boxes, all together, in the same way.
-        rows: scalar integer, N as it was when the batch was made (`sources`, `pad_rows`, a plan, `collate`); or
-            None, as where some rows were taken out on purpose. It guards the others: a framework that slices every
-            tensor of a batch by image would lose rows, and fails at a scalar. `PaddedTargets` can be sliced so.
-        weights: `[N]` float, 0 or more, what the positives of each row count in every term, their class loss included;
-            the sum of target scores that terms are divided by stays as it is. No gradient goes to them. None: 1.
-        ignore: `[N]` bool, rows that are no objects but regions nobody labelled, such as crowds: anchors that an object
-            with this box might get, and that no other row has, are left out of the class term. None: none.
-        attributes: `[N, D]` float, further numbers of each row, for terms of your own (`extras=`), such as a depth.
+        mask_tiles: tiles of 64 mask pixels kept for all rows' boxes together, in the same way as `pages`.
+        rows: scalar integer, N when the batch was made (`sources`, `pad_rows`, a plan, `collate`); None if unknown, for
+            instance after removing rows on purpose. It is a safeguard: a framework that slices every tensor of a batch
+            by image would lose rows, but fails on a scalar. `PaddedTargets` can be sliced that way.
+        weights: `[N]` float, 0 or more, weight of each row's positives in every term, including their class loss; the
+            sum of target scores by which terms are divided does not change. They get no gradient. None means 1.
+        ignore: `[N]` bool, True for rows that are not objects but unlabelled regions, such as crowds. Anchors that an
+            object with this box might get, and that no other row has, are left out of the class term. None means none.
+        attributes: `[N, D]` float, further numbers of each row, such as a depth, for terms of your own (`extras=`).
 
     Example:
         >>> import torch
@@ -85,26 +85,26 @@ class Targets(NamedTuple):
         return self._map(lambda x: x.pin_memory())
 
     def validate(self, batch_size: int | None = None, num_classes: int | None = None) -> "Targets":
-        """Check shapes, types and values on the host, and name the first row at fault.
+        """Check shapes, types and values on the host, and report the first faulty row.
 
-        For data loading and debugging: it reads values, so it waits for a device and cannot be traced. Checked are
-        ranks, dtypes, row counts and devices; `batch_idx` in `[-1, B)`; the order that `is_sorted` promises; that
-        boxes, keypoints, angles and attributes are finite, weights too and not negative; and in real rows
-        (`batch_idx >= 0`) that labels are in `[0, C)`, save those of ignore rows, that widths, heights and visibility
-        flags are not negative, and that coordinates are fractions and not pixels. Boxes may be of size zero and may
-        reach outside the image. Padding rows may hold anything finite (a weight of 0 times NaN is NaN). Masks lie in
-        [0, 1], index maps hold no negative id.
+        For data loading and debugging: it reads values, so it waits for the device and cannot be traced. It checks
+        ranks, dtypes, row counts and devices; that `batch_idx` is in `[-1, B)`; the order that `is_sorted` promises;
+        that boxes, keypoints, angles, attributes and weights are finite, and weights not negative; and for real rows
+        (`batch_idx >= 0`) that labels are in `[0, C)`, except for ignore rows, that widths, heights and visibility
+        flags are not negative, and that coordinates are fractions and not pixels. Boxes may have size zero and may
+        extend beyond the image. Padding rows may hold any finite values (a weight of 0 times NaN is NaN). Masks must
+        lie in [0, 1], and index maps must not hold negative ids.
 
         Args:
-            batch_size: B, the number of images; None leaves `batch_idx` without an upper bound.
-            num_classes: C; None leaves `labels` without an upper bound.
+            batch_size: B, the number of images; None sets no upper bound for `batch_idx`.
+            num_classes: C; None sets no upper bound for `labels`.
 
         Returns:
             These targets, unchanged.
 
         Raises:
-            ValueError: naming the field, what was expected, what came, the first bad row and how many rows are bad; or
-                for a `batch_size` or `num_classes` that is no positive integer.
+            ValueError: naming the field, what was expected and found, the first bad row and the number of bad rows; or
+                if `batch_size` or `num_classes` is not a positive integer.
 
         Example:
             >>> import torch
@@ -123,10 +123,10 @@ class Targets(NamedTuple):
         return self
 
     def mark_dynamic(self) -> "Targets":
-        """Tell `torch.compile` that numbers of rows and pages vary, so that the first graph serves every batch.
+        """Tell `torch.compile` that the numbers of rows and pages vary, so that one graph serves every batch.
 
         Call it on the tensors that enter the compiled function, after `.to(device)`: a copy loses the mark.
-        Rows must be padded (`pad_rows`, `collate`), since torch makes graphs of their own for the sizes 0 and 1.
+        Rows must be padded (`pad_rows`, `collate`), since torch compiles separate graphs for the sizes 0 and 1.
         """
         import torch._dynamo  # noqa: PLC0415  (slow to import, and only compiling users need it)
 
@@ -141,7 +141,7 @@ class Targets(NamedTuple):
         return Targets(*fields)
 
 
-# Fields with one entry a row, those with one an image, and those whose length is a number of pages.
+# Fields with one entry per row, those with one per image, and those whose length is a number of pages.
 ROW_FIELDS = ("batch_idx", "labels", "boxes", "keypoints", "angles", "masks", "weights", "ignore", "attributes")
 IMAGE_FIELDS = ("index_map", "class_map")
 CAPACITIES = ("pages", "mask_tiles")
@@ -241,7 +241,7 @@ def _check_values(targets: "Targets", batch_size: int | None, num_classes: int |
         check("batch_idx", batch_idx, out_of_order(batch_idx), expected)
 
     bad = labels < 0 if num_classes is None else (labels < 0) | (labels >= num_classes)
-    # Of what nobody labelled there may be no class.
+    # Regions that nobody labelled need no class.
     classed = real if targets.ignore is None else real & ~targets.ignore
     check("labels", labels, bad & classed, f"a class id in [0, {'C' if num_classes is None else num_classes})")
 

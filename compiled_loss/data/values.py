@@ -1,4 +1,4 @@
-"""The values of target rows in eager calls: looked at wherever the host can do so without a wait.
+"""Checks of the values of target rows in eager calls, wherever the host can read them without a wait.
 
 Letters: B images, N rows, C classes.
 """
@@ -12,16 +12,16 @@ from torch import Tensor
 from compiled_loss.checks import require
 from compiled_loss.data.targets import Targets, out_of_order
 
-# Ranges of whole columns, inside of what `Targets.validate` allows: centres and sizes below reach 4 image sizes beyond
-# the image at most. Whatever lies outside is looked at row by row there.
+# Ranges of whole columns, within what `Targets.validate` allows: with these, boxes reach at most 4 image sizes beyond
+# the image. Anything outside is checked row by row there.
 _CENTRES, _SIZES, _PLACES, _FLAGS, _ANGLES = (-1.0, 2.0), (0.0, 6.0), (-4.0, 5.0), (0.0, 255.0), (-6.28, 6.28)
 
 
 def check_row_values(targets: Targets, batch_size: int, num_classes: int) -> None:
-    """Refuse what `Targets.validate` refuses; nothing is read in traced code, on a device or of tensors without values.
+    """Reject what `Targets.validate` rejects; reads nothing in traced code, on a device or from tensors without values.
 
-    The least and the largest entry of every column clear a batch of sound rows, whatever it holds. Rows of which they
-    do not tell enough, such as padding with strange labels, are looked at one by one.
+    For a batch of valid rows, it is usually enough to check the smallest and largest entry of every column. If these
+    are not conclusive, as for padding with unusual labels, rows are checked one by one.
 
     Args:
         targets: rows whose shapes and dtypes have been checked.
@@ -29,7 +29,7 @@ def check_row_values(targets: Targets, batch_size: int, num_classes: int) -> Non
         num_classes: C.
 
     Raises:
-        ValueError: naming the field, what was expected, what came, the first bad row and how many rows are bad.
+        ValueError: naming the field, what was expected and given, the first bad row and the number of bad rows.
 
     Example:
         >>> rows = Targets(torch.tensor([0, 1]), torch.tensor([0, 7]), torch.full((2, 4), 0.5))
@@ -47,14 +47,14 @@ def check_row_values(targets: Targets, batch_size: int, num_classes: int) -> Non
 
 
 def check_whole(argument: str, x: Tensor) -> None:
-    """Refuse floating-point numbers that are not whole, where they are to become integers; nothing is read as above.
+    """Reject floating-point numbers that are not whole but are to become integers; reads nothing where above does not.
 
     Args:
-        argument: its name.
+        argument: name of the argument.
         x: any shape and dtype.
 
     Raises:
-        ValueError: naming the first of them.
+        ValueError: naming the first such number.
 
     Example:
         >>> check_whole("batch['cls']", torch.tensor([1.0, 1.5]))
@@ -66,12 +66,12 @@ def check_whole(argument: str, x: Tensor) -> None:
 
 
 def on_host(look: Callable[[], bool], x: Tensor) -> bool:
-    """What a look at `x` and its like finds; True where it is not for the host to look."""
+    """The result of `look`, which reads tensors like `x`; True if the host must not read them."""
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return True
     try:
         return look()
-    except RuntimeError:  # of tensors that stand for others, fake ones or those under `torch.func.vmap`
+    except RuntimeError:  # raised for tensors without values, fake ones or those under `torch.func.vmap`
         return True
 
 
@@ -103,7 +103,7 @@ def _columns_are_sound(targets: Targets, batch_size: int, num_classes: int) -> b
 
 
 def _within(x: Tensor, low: float, high: float) -> bool:
-    """Whether all entries lie between two numbers; not so with NaN."""
+    """Whether all entries lie between two numbers; False with NaN."""
     if x.numel() == 0:
         return True
     least, largest = x.aminmax()

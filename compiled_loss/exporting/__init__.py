@@ -1,4 +1,4 @@
-"""Assignment, losses, their gradients and decoding as files: ONNX, torch.export archives, AOTInductor packages."""
+"""Export assignment, losses, their gradients and decoding as ONNX, torch.export archives or AOTInductor packages."""
 
 from compiled_loss.exporting.export import export_assignment, export_decoding, export_loss
 from compiled_loss.exporting.files import ExportedFile, load

@@ -1,4 +1,4 @@
-"""Writing the assignment, the loss, the loss with its gradients, or the decoding, of any loss of this package."""
+"""Export the assignment, the loss, the loss with its gradients, or the decoding of any loss of this package."""
 
 import copy
 import os
@@ -17,18 +17,18 @@ _OF_TARGETS: dict[str, str] = dict.fromkeys(("slots", "pages", "mask_tiles", "se
 
 
 def export_assignment(loss: DenseLoss, path: str | os.PathLike[str], setting: Setting | None = None) -> Metadata:
-    """Write a loss's target assignment: predictions and targets in, positives with weights and their dense view out.
+    """Export a loss's target assignment, from predictions and targets to positives with weights and their dense view.
 
     Args:
-        loss: a task's loss; of an end-to-end loss one of its branches, `loss.many` or `loss.one`.
+        loss: a task's loss; for an end-to-end loss, pass one of its branches, `loss.many` or `loss.one`.
         path: a name that ends in .onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package).
         setting: image size, slots of the padded form, planned pages.
 
     Returns:
-        What was written into the file: names, shapes and meanings of inputs and outputs, constants, versions.
+        The metadata written into the file: names, shapes and meanings of inputs and outputs, constants, versions.
 
     Raises:
-        ValueError: for a setting that does not fit the loss, or a path that cannot be written.
+        ValueError: if the setting does not fit the loss, or the path cannot be written.
         ImportError: for an ONNX file without the packages of `compiled-loss[export]`.
 
     Example:
@@ -49,21 +49,21 @@ def export_assignment(loss: DenseLoss, path: str | os.PathLike[str], setting: Se
 def export_loss(
     loss: Loss, path: str | os.PathLike[str], setting: Setting | None = None, *, gradients: bool = False
 ) -> Metadata:
-    """Write a loss: predictions and targets in, the loss and its terms out, and with `gradients` those too.
+    """Export a loss, from predictions and targets to the loss and its terms, optionally with gradients.
 
     Args:
         loss: a task's loss or an end-to-end loss.
         path: a name that ends in .onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package).
         setting: image size, planned pages.
-        gradients: also return the gradient of the loss by every prediction. Experimental: it rests on an interface
-            that torch calls unstable; a torch without it is refused.
+        gradients: also return the gradient of the loss with respect to every prediction. Experimental: it relies on an
+            interface that torch calls unstable, and fails for a torch without it.
 
     Returns:
-        What was written into the file: names, shapes and meanings of inputs and outputs, constants, versions.
+        The metadata written into the file: names, shapes and meanings of inputs and outputs, constants, versions.
 
     Raises:
-        ValueError: for a setting that does not fit the loss, a path that cannot be written, or gradients on a
-            version of torch that cannot make them a part of the graph.
+        ValueError: if the setting does not fit the loss, the path cannot be written, or gradients are requested with a
+            version of torch that cannot include them in the graph.
         ImportError: for an ONNX file without the packages of `compiled-loss[export]`.
 
     Example:
@@ -85,19 +85,19 @@ def export_loss(
 
 
 def export_decoding(loss: Loss, path: str | os.PathLike[str], setting: Setting | None = None) -> Metadata:
-    """Write what needs no targets: predictions in, boxes, keypoints and masks in pixels with their probabilities out.
+    """Export the decoding, from predictions to boxes, keypoints and masks in pixels with their probabilities.
 
     Args:
-        loss: a task's loss; of an end-to-end loss its one-to-one branch is decoded.
+        loss: a task's loss; for an end-to-end loss, its one-to-one branch is decoded.
         path: a name that ends in .onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package).
-        setting: image size, k for the k best detections of every image, without suppression, in place of every anchor,
-            and the size of their masks.
+        setting: image size; k to return the k best detections of every image, without non-maximum suppression, instead
+            of every anchor; and the size of their masks.
 
     Returns:
-        What was written into the file: names, shapes and meanings of inputs and outputs, constants, versions.
+        The metadata written into the file: names, shapes and meanings of inputs and outputs, constants, versions.
 
     Raises:
-        ValueError: for a setting that does not fit the loss, or a path that cannot be written.
+        ValueError: if the setting does not fit the loss, or the path cannot be written.
         ImportError: for an ONNX file without the packages of `compiled-loss[export]`.
 
     Example:
@@ -120,7 +120,7 @@ def export_decoding(loss: Loss, path: str | os.PathLike[str], setting: Setting |
 def _written(
     graph: Graph | JointGraph, kind: str, loss: Loss, setting: Setting, path: str | os.PathLike[str]
 ) -> Metadata:
-    """Write a graph with what it says about itself."""
+    """Write a graph with its metadata."""
     if setting.for_onnx_runtime:
         expected = "False, since it is about ONNX files alone"
         require(suffix_of(path) == ".onnx", "for_onnx_runtime", expected, True)

@@ -28,12 +28,12 @@ _EXTRA = "compiled_loss.json"
 
 
 class ExportedFile(NamedTuple):
-    """A file of an exported graph, and the way to run it.
+    """A file of an exported graph, ready to run.
 
     Args:
-        path: of the file.
-        metadata: what it says about itself.
-        run: from named inputs to named outputs; a ValueError names an input of another dtype or shape than the table's.
+        path: path of the file.
+        metadata: the file's metadata.
+        run: from named inputs to named outputs; a ValueError names an input with another dtype or shape than declared.
 
     Example:
         >>> file = ExportedFile(Path("loss.onnx"), None, lambda inputs: {"loss": inputs["boxes"].sum()})
@@ -47,10 +47,10 @@ class ExportedFile(NamedTuple):
 
 
 def suffix_of(path: str | os.PathLike[str]) -> str:
-    """The kind of a file by its name.
+    """The kind of a file, from its name.
 
     Raises:
-        ValueError: for another suffix.
+        ValueError: for an unknown suffix.
     """
     found = next((suffix for suffix in SUFFIXES if str(path).endswith(suffix)), None)
     require(found is not None, "path", f"a name that ends in {', '.join(SUFFIXES)}", str(path))
@@ -59,12 +59,12 @@ def suffix_of(path: str | os.PathLike[str]) -> str:
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
-    """Check, before the work is done, that a file of that name can be written.
+    """Check, before any work is done, that a file of that name can be written.
 
     Raises:
-        ValueError: for another suffix, a folder that is missing or may not be written to, a name that is a folder's or
-            too long, or an AOTInductor package without a C++ compiler.
-        ImportError: for an ONNX file without the packages that write it.
+        ValueError: for an unknown suffix, a folder that is missing or not writable, a name that is a folder's or too
+            long, or an AOTInductor package without a C++ compiler.
+        ImportError: for an ONNX file without the packages needed to write it.
     """
     suffix, file = suffix_of(path), Path(path).absolute()
     try:
@@ -87,13 +87,13 @@ def cpp_compiler() -> str | None:
 
 
 def write(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[str]) -> Metadata:
-    """Write a program as the kind of file that the name ends in.
+    """Write a program as the kind of file given by the name's suffix.
 
     Returns:
-        The metadata as written, with what an ONNX file needs.
+        The metadata as written, including the needs of an ONNX file.
 
     Raises:
-        ValueError: where the file cannot be written.
+        ValueError: if the file cannot be written.
     """
     text = metadata.to_text()
     try:
@@ -112,16 +112,16 @@ def write(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[
 
 
 def load(path: str | os.PathLike[str]) -> ExportedFile:
-    """Read an exported graph, to run it on the CPU.
+    """Load an exported graph, to run it on the CPU.
 
     Args:
-        path: of an .onnx, .pt2 or .aoti.pt2 file.
+        path: path of an .onnx, .pt2 or .aoti.pt2 file.
 
     Returns:
         `ExportedFile(path, metadata, run)`.
 
     Raises:
-        ValueError: for another suffix, a missing file, or one that this package did not write.
+        ValueError: for an unknown suffix, a missing file, or one that this package did not write.
         ImportError: for an ONNX file without onnxruntime.
 
     Example:
@@ -199,7 +199,7 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
 
 
 def _forget_source(program: ExportedProgram) -> None:
-    """Drop traces of the source, which are most of an archive, and name paths of this machine."""
+    """Drop traces of the source, which make up most of an archive and contain paths of this machine."""
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             for name in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node"):
@@ -211,7 +211,7 @@ def _reduces(node: Any) -> bool:
 
 
 def _name_axes(value: Any, port: Port) -> None:
-    """The axes' names of the table instead of those that torch makes up."""
+    """Use the table's axis names instead of those that torch makes up."""
     value.doc_string = port.meaning
     for dim, size in zip(value.type.tensor_type.shape.dim, port.shape, strict=True):
         if isinstance(size, str):

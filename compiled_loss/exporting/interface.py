@@ -1,6 +1,6 @@
-"""Names, axes, units and meaning of every tensor that enters or leaves an exported graph: one table.
+"""One table of the names, axes, units and meanings of all tensors that enter or leave an exported graph.
 
-The graphs' own signatures, their dynamic axes, the metadata in the files and the example inputs are all made from it.
+The graphs' signatures, their dynamic axes, the metadata in the files and the example inputs are all derived from it.
 
 Letters: B images, N rows, A anchors, C classes, R distance bins, K keypoints, P positive slots, M slots per image.
 """
@@ -20,9 +20,9 @@ from compiled_loss.losses.fields import Map
 from compiled_loss.pages import PAGE
 
 Loss = DenseLoss | EndToEndLoss
-NAMES = {"labels": "cls"}  # of the files, where they differ from those of Targets
+NAMES = {"labels": "cls"}  # names in the files that differ from those of Targets
 # Graph axes that vary, with the size that an export is traced with: not 0 or 1, which torch takes for constants, and
-# of levels enough that no size made from theirs is. They are at least 2: a single column would have strides of its own.
+# for levels large enough that no derived size is. Their minimum is 2: a single column would have strides of its own.
 _AXES = {"B": 3, "N": 7, "h": 6, "w": 7}
 _LEAST = {"h": 2, "w": 2}
 
@@ -31,20 +31,20 @@ class Setting(NamedTuple):
     """What an exported graph fixes besides the loss.
 
     Args:
-        image_size: (height, width) in pixels, multiples of every stride; None leaves it open, and the predictions
-            come as one map for each level.
-        slots: M slots of the padded form, or None: flat rows alone.
-        pages: pages of 64 candidate anchors for all rows, None for every anchor in every row; what exceeds them, or in
-            either case 524288 over the number of levels, is counted in `overflow`.
-        mask_tiles: tiles of 64 mask pixels for all rows' boxes, None for all; what exceeds it is counted too.
-        prototypes: mask prototypes of a segmentation head.
+        image_size: (height, width) in pixels, multiples of every stride; None leaves it open, and the predictions are
+            then passed as one map per level.
+        slots: M slots of the padded form; None for flat rows only.
+        pages: pages of 64 candidate anchors for all rows; None for every anchor in every row. Rows beyond these, or in
+            either case beyond 262144 pages over the number of levels, are counted in `overflow`.
+        mask_tiles: tiles of 64 mask pixels for all rows' boxes, None for all; overflow is counted in the same way.
+        prototypes: number of mask prototypes of a segmentation head.
         mask_stride: image pixels per pixel of prototypes and masks.
-        semantic: whether a segmentation head tells the class of every pixel, at twice the mask stride.
-        k: detections per image of a decoding graph, or None: every anchor.
-        mask_size: (H, W) of a decoding graph's masks, or None: that of the prototypes.
-        for_onnx_runtime: of an ONNX file, single numbers are read by GatherElements, which is ten times as quick as
-            Gather in ONNX Runtime, and which the reference evaluator of onnx takes from 63 entries at most; all whole
-            numbers have 64 bits, which tract does not take.
+        semantic: whether a segmentation head predicts the class of every pixel, at twice the mask stride.
+        k: detections per image of a decoding graph; None for every anchor.
+        mask_size: (H, W) of a decoding graph's masks; None for the prototypes' size.
+        for_onnx_runtime: optimise an ONNX file for ONNX Runtime. Single numbers are read with GatherElements, ten times
+            as fast as Gather there, but which onnx's reference evaluator only accepts up to 63 entries; all integers
+            have 64 bits, which tract does not accept.
 
     Example:
         >>> Setting(image_size=(64, 96)).slots is None
@@ -68,7 +68,7 @@ class Port(NamedTuple):
 
     Args:
         name: its name in the file.
-        shape: sizes; a string is an axis, such as "B" or, of a level's map, "4h".
+        shape: sizes; a string is an axis, such as "B" or, for a level's map, "4h".
         dtype: as in torch.
         meaning: what it holds, with its unit.
     """
@@ -80,15 +80,15 @@ class Port(NamedTuple):
 
 
 def branches(loss: Loss) -> tuple[str, ...]:
-    """Prefix of the predictions' names, one for each of the head's branches."""
+    """Prefixes of the predictions' names, one for each of the head's branches."""
     return ("many", "one") if isinstance(loss, EndToEndLoss) else ("pred",)
 
 
 def check_setting(loss: Loss, setting: Setting) -> None:
-    """Check a loss and a setting against each other.
+    """Check that a loss and a setting fit each other.
 
     Raises:
-        ValueError: naming the argument, what was expected and what came.
+        ValueError: naming the argument, what was expected and what was given.
     """
     require(isinstance(loss, DenseLoss | EndToEndLoss), "loss", "a loss of compiled_loss", type(loss).__name__)
     require(isinstance(setting, Setting), "setting", "a Setting", type(setting).__name__)
@@ -123,10 +123,10 @@ def check_setting(loss: Loss, setting: Setting) -> None:
 
 
 def check_unused(setting: Setting, reasons: dict[str, str]) -> None:
-    """Check that what has no meaning for a graph is as by default.
+    """Check that settings without a meaning for a graph have their default values.
 
     Raises:
-        ValueError: naming the field and why it has none.
+        ValueError: naming the field and why it has no meaning.
     """
     for name, reason in reasons.items():
         value, default = getattr(setting, name), Setting._field_defaults[name]
@@ -134,7 +134,7 @@ def check_unused(setting: Setting, reasons: dict[str, str]) -> None:
 
 
 def prediction_ports(loss: Loss, setting: Setting) -> list[Port]:
-    """The predictions: for an image size each field as one tensor, for an open one as a map of each level."""
+    """The predictions: each field as one tensor for a fixed image size, or as one map per level for an open one."""
     ports = []
     for branch in branches(loss):
         for x in _maps(loss, setting):
@@ -163,7 +163,7 @@ def target_ports(loss: Loss, setting: Setting) -> list[Port]:
 
 
 def share_port() -> Port:
-    """The weight of an end-to-end loss that changes over the training."""
+    """The weight of an end-to-end loss that changes during training."""
     return Port("share", (), "float32", "share of the one-to-many branch in the loss, 0.8 falling to 0.1")
 
 
@@ -174,12 +174,12 @@ def grids(loss: Loss, image_size: tuple[int, int]) -> tuple[tuple[int, int], ...
 
 
 def examples(ports: Sequence[Port]) -> dict[str, Tensor]:
-    """Inputs to trace with: zeros of sizes that torch does not take for constants."""
+    """Inputs to trace with: zeros, with sizes that torch does not treat as constants."""
     return {port.name: torch.zeros(sizes(port, _AXES), dtype=getattr(torch, port.dtype)) for port in ports}
 
 
 def sizes(port: Port, axes: dict[str, int]) -> list[int]:
-    """A tensor's sizes where the axes have these."""
+    """A tensor's sizes, given the sizes of the axes."""
     found = []
     for size in port.shape:
         if isinstance(size, str):
@@ -190,10 +190,10 @@ def sizes(port: Port, axes: dict[str, int]) -> list[int]:
 
 
 def check_inputs(ports: Sequence[Port], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the table, in its order and contiguous: a package of AOTInductor reads memory without a look.
+    """The tensors of the table, in order and contiguous, since an AOTInductor package reads memory without checks.
 
     Raises:
-        ValueError: for a missing tensor, another dtype, device or shape, or two sizes of one axis.
+        ValueError: for a missing tensor, a wrong dtype, device or shape, or two sizes for one axis.
 
     Example:
         >>> ports = [Port("cls", ("N",), "int64", ""), Port("boxes", ("N", 4), "float32", "")]
@@ -219,7 +219,7 @@ def check_inputs(ports: Sequence[Port], inputs: dict[str, Tensor]) -> dict[str, 
 
 
 def dynamic_axes(ports: Sequence[Port]) -> dict[str, dict[int, Any]]:
-    """For every input the dimensions that vary, as torch.export takes them."""
+    """The dimensions of every input that vary, in the form of torch.export."""
     axes = {name: Dim(name, min=_LEAST.get(name, 0)) for name in _AXES}
     shapes: dict[str, dict[int, Any]] = {}
     for port in ports:
@@ -231,7 +231,7 @@ def dynamic_axes(ports: Sequence[Port]) -> dict[str, dict[int, Any]]:
 
 
 def _maps(loss: Loss, setting: Setting) -> list[Map]:
-    """What the head predicts; those of the pixels come last, and of these semantic logits where they are asked for."""
+    """The maps that the head predicts; maps of pixels come last, semantic logits only if requested."""
     maps = main_loss(loss).maps
     return [x for x in maps if not x.pixels] + [x for x in maps if x.pixels and (setting.semantic or not x.optional)]
 

@@ -1,4 +1,4 @@
-"""What an exported file says about itself, and the loss made anew from it."""
+"""The metadata of an exported file, and the loss rebuilt from it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,23 +12,23 @@ from compiled_loss.exporting.constants import loss_of, made, plain, plain_loss
 from compiled_loss.exporting.interface import Loss, Port, Setting, check_setting
 from compiled_loss.losses.end_to_end import EndToEndLoss, main_loss
 
-INTERFACE_VERSION = 1  # counts up with every change of a name, a shape or a meaning
+INTERFACE_VERSION = 1  # increases with every change of a name, a shape or a meaning
 _WRITERS = ("compiled-loss", "torch", "onnx", "onnxscript")
 
 
 class Metadata(NamedTuple):
-    """What a file says about itself.
+    """The metadata of an exported file.
 
     Args:
-        interface_version: of the names, shapes and meanings.
+        interface_version: version of the names, shapes and meanings.
         graph: "assignment", "loss", "gradients" or "decoding".
-        experimental: whether the graph rests on an unstable interface of torch.
+        experimental: whether the graph relies on an unstable interface of torch.
         task: "detect", "pose", "obb" or "segment".
-        constants: class and arguments of the loss, and what else the graph fixes.
-        versions: of the packages that wrote the file.
+        constants: class and arguments of the loss, and everything else that the graph fixes.
+        versions: versions of the packages that wrote the file.
         inputs: name, shape, dtype and meaning of every input, in order.
-        outputs: the same of every output.
-        needs: what a runtime must know of an ONNX file: "opset", "operators" and "dtypes"; empty in other files.
+        outputs: the same for every output.
+        needs: what a runtime must support for an ONNX file: "opset", "operators" and "dtypes"; empty for other files.
 
     Example:
         >>> text = {"interface_version": "1", "graph": '"loss"', "experimental": "false", "task": '"detect"',
@@ -53,10 +53,10 @@ class Metadata(NamedTuple):
 
     @classmethod
     def from_text(cls, text: dict[str, str]) -> "Metadata":
-        """The fields read back.
+        """Read the fields back from JSON.
 
         Raises:
-            ValueError: for text that no program of this package wrote, or another version of the interface.
+            ValueError: if this package did not write the text, or the interface version differs.
         """
         text = {"needs": "{}", **text}
         missing = [name for name in cls._fields if name not in text]
@@ -83,17 +83,17 @@ def describe(loss: Loss, setting: Setting, graph: str, inputs: list[Port], outpu
 
 
 def rebuild(metadata: Metadata) -> tuple[Loss, Setting]:
-    """The loss and the setting that a file was written for, made anew from its constants.
+    """Rebuild the loss and the setting that a file was written for from its constants.
 
     Args:
-        metadata: of the file.
+        metadata: the file's metadata.
 
     Returns:
         `(loss, setting)`.
 
     Raises:
-        ValueError: for a loss that is not of this package, one with a function among its arguments, or constants
-            that no program of this package wrote.
+        ValueError: if the loss is not from this package or has a function among its arguments, or if this package did
+            not write the constants.
 
     Example:
         >>> from compiled_loss import DetectionLoss
@@ -122,7 +122,7 @@ def _rebuild(constants: dict[str, Any]) -> tuple[Loss, Setting]:
 
 @contextmanager
 def _as_written(what: str) -> Iterator[None]:
-    """Names what cannot be read, in place of the error that it leads to."""
+    """Replace an error by one that names what cannot be read."""
     try:
         yield
     except (KeyError, TypeError, AttributeError) as error:
@@ -131,7 +131,7 @@ def _as_written(what: str) -> Iterator[None]:
 
 
 def _version(package: str) -> str | None:
-    """Of an installed package; None where it is not installed."""
+    """The version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The eager function that an exported file must agree with, made anew from what the file says about itself."""
+"""The eager function that an exported file must agree with, rebuilt from the file's metadata."""
 
 from collections.abc import Callable
 
@@ -15,17 +15,17 @@ Function = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 def eager(metadata: Metadata, compiler: Callable[[Graph], Function] | None = None) -> Function:
-    """The same graph in eager torch, its gradients by autograd.
+    """The exported graph in eager torch, with gradients by autograd.
 
     Args:
-        metadata: of the file.
+        metadata: the file's metadata.
         compiler: applied to the graph, such as `torch.compile`; None leaves it eager.
 
     Returns:
         A function from named inputs to named outputs.
 
     Raises:
-        ValueError: for a loss that cannot be made anew, or tables of inputs and outputs that are not those of the loss.
+        ValueError: if the loss cannot be rebuilt, or the tables of inputs and outputs do not match the loss.
 
     Example:
         >>> from compiled_loss import DetectionLoss

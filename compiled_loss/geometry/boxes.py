@@ -51,14 +51,14 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
 
 
 def comparable(values: int, **boxes: Tensor) -> list[Tensor]:
-    """Boxes to be compared, in float32 at least: areas of half-precision boxes overflow from sides of 256.
+    """Convert boxes to float32 or wider: areas of half-precision boxes overflow from sides of 256.
 
     Args:
-        values: of a box: 4 of an upright one, 5 of an oriented one.
+        values: number of values of a box: 4 for upright, 5 for oriented boxes.
         boxes: `[..., values]`, by the names of the arguments.
 
     Raises:
-        ValueError: naming the argument whose boxes have another number of values.
+        ValueError: naming the argument, if its boxes have another number of values.
 
     Example:
         >>> comparable(5, predicted=torch.zeros(3, 4))
@@ -74,7 +74,7 @@ def comparable(values: int, **boxes: Tensor) -> list[Tensor]:
 
 
 class Pair(NamedTuple):
-    """What the members of the IoU family share."""
+    """The quantities shared by the members of the IoU family."""
 
     iou: Tensor
     union: Tensor
@@ -85,7 +85,7 @@ class Pair(NamedTuple):
 
 
 def measure(boxes1: Tensor, boxes2: Tensor) -> Pair:
-    """Measures of two boxes `[..., 4]`, xyxy, in float32 at least.
+    """Measure two boxes `[..., 4]`, xyxy, in float32 or wider.
 
     Raises:
         ValueError: for boxes that are not upright.
@@ -128,7 +128,7 @@ def iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Generalised IoU: `iou - (hull - union) / hull`, hull the area of the smallest enclosing box.
+    """Generalised IoU: `iou - (hull - union) / hull`, with hull the area of the smallest enclosing box.
 
     Args:
         boxes1: `[..., 4]` xyxy.
@@ -149,7 +149,7 @@ def giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def diou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Distance IoU: `iou - rho^2 / c^2`, rho the centre distance, c the diagonal of the enclosing box.
+    """Distance IoU: `iou - rho^2 / c^2`, with rho the centre distance and c the diagonal of the enclosing box.
 
     Args:
         boxes1: `[..., 4]` xyxy.

@@ -1,4 +1,4 @@
-"""Oriented boxes as Gaussians whose deviations are half the sides, and how far these lie apart, pair by pair.
+"""Oriented boxes as Gaussians with half the sides as deviations, and distances between them, pair by pair.
 
 A box is (cx, cy, w, h, angle), as in `rotated`: its variances along its axes are `p^2 = w^2 / 4 + floor` and
 `q^2 = h^2 / 4 + floor`. The floor keeps values and gradients of boxes without extent finite.
@@ -18,7 +18,7 @@ FLOOR = 1e-4
 
 
 class _Pair(NamedTuple):
-    """Deviations of both Gaussians, their turn against each other, and the centres' difference in axes of each."""
+    """Deviations of both Gaussians, their relative rotation, and the centres' difference along the second's axes."""
 
     p1: Tensor
     q1: Tensor
@@ -40,18 +40,18 @@ def _measure(boxes1: Tensor, boxes2: Tensor, floor: float) -> _Pair:
 
 
 def kfiou(boxes1: Tensor, boxes2: Tensor, floor: float = FLOOR) -> Tensor:
-    """Kalman-filter IoU: `V3 / (V1 + V2 - V3)` of the areas V that stand for two Gaussians and for their product.
+    """Kalman-filter IoU: `V3 / (V1 + V2 - V3)`, with V the areas that represent two Gaussians and their product.
 
     With the covariances C1 and C2 and `a = p q`: `V1 = 4 a1`, `V2 = 4 a2` and `V3 = 4 a1 a2 / sqrt(det(C1 + C2))`. It
-    compares shapes and turns alone: where the centres are makes no difference.
+    compares only shapes and angles; the positions of the centres have no effect.
 
     Args:
         boxes1: `[..., 5]`.
         boxes2: `[..., 5]`, same unit.
-        floor: least variance, that unit squared.
+        floor: smallest variance, in that unit squared.
 
     Returns:
-        `[...]` in `(0, 1/3]`; 1/3 for boxes of one shape.
+        `[...]` in `(0, 1/3]`; 1/3 for boxes of equal shape.
 
     Source: arXiv 2201.12558.
 
@@ -80,7 +80,7 @@ def kalman_divergence(boxes: Tensor, true: Tensor, floor: float = FLOOR) -> tupl
     Args:
         boxes: `[..., 5]`.
         true: `[..., 5]`, same unit.
-        floor: least variance, that unit squared.
+        floor: smallest variance, in that unit squared.
 
     Returns:
         `([...], [...])`, at least 0 and `exp(2/3) - 1`.
@@ -98,13 +98,13 @@ def kalman_divergence(boxes: Tensor, true: Tensor, floor: float = FLOOR) -> tupl
 
 
 def kullback_leibler(boxes: Tensor, true: Tensor, floor: float = FLOOR) -> Tensor:
-    """Kullback-Leibler divergence of predicted boxes' Gaussians from the true ones', whatever the scale:
+    """Kullback-Leibler divergence of predicted boxes' Gaussians from the true ones', independent of scale:
     `(d' inv(C_t) d + tr(inv(C_t) C_p) + ln(det C_t / det C_p)) / 2 - 1`, d the centres' difference.
 
     Args:
         boxes: `[..., 5]`.
         true: `[..., 5]`, same unit.
-        floor: least variance, that unit squared.
+        floor: smallest variance, in that unit squared.
 
     Returns:
         `[...]`, 0 or more.
@@ -130,13 +130,13 @@ def _offset(pair: _Pair) -> Tensor:
 
 
 def wasserstein(boxes1: Tensor, boxes2: Tensor, floor: float = FLOOR) -> Tensor:
-    """Squared 2-Wasserstein distance of two boxes' Gaussians: of the centres, and
+    """Squared 2-Wasserstein distance of two boxes' Gaussians: the squared distance of the centres plus
     `tr(C1) + tr(C2) - 2 sqrt(tr(C1 C2) + 2 sqrt(det C1 det C2))`.
 
     Args:
         boxes1: `[..., 5]`.
         boxes2: `[..., 5]`, same unit.
-        floor: least variance, that unit squared.
+        floor: smallest variance, in that unit squared.
 
     Returns:
         `[...]`, 0 or more, that unit squared.
@@ -152,7 +152,7 @@ def wasserstein(boxes1: Tensor, boxes2: Tensor, floor: float = FLOOR) -> Tensor:
     p1, q1, p2, q2, cos, sin = pair[:6]
     half = (p1.square() + q1.square() + p2.square() + q2.square()) / 2
     cross = cos.square() * (p1 * p2 + q1 * q2).square() + sin.square() * (p1 * q2 + q1 * p2).square()
-    # `half^2 - cross`, factored: the difference of the two squares is what is small where boxes agree.
+    # `half^2 - cross`, factored: this difference of two squares is small if boxes agree.
     aligned = ((p1 - p2).square() + (q1 - q2).square()) * ((p1 + p2).square() + (q1 + q2).square())
     crossed = ((p1 - q2).square() + (q1 - p2).square()) * ((p1 + q2).square() + (q1 + p2).square())
     excess = (cos.square() * aligned + sin.square() * crossed) / 4
@@ -161,13 +161,13 @@ def wasserstein(boxes1: Tensor, boxes2: Tensor, floor: float = FLOOR) -> Tensor:
 
 @dataclass(frozen=True)
 class GWD:
-    """Overlap by the Gaussian Wasserstein distance W: `1 / (tau + ln(1 + W^2))`, of boxes in pixels.
+    """Overlap by the Gaussian Wasserstein distance W, `1 / (tau + ln(1 + W^2))`, for boxes in pixels.
 
     Args:
         tau: 1 or more; the overlap of equal boxes is `1 / tau`.
 
     Raises:
-        ValueError: for a tau that is not a finite number of 1 or more.
+        ValueError: if tau is not a finite number of 1 or more.
 
     Source: arXiv 2101.11952.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compiled_loss.numerics import add_epsilon, masked
 
-# Of nose, then left and right: eye, ear, shoulder, elbow, wrist, hip, knee, ankle.
+# For the nose, then left and right: eye, ear, shoulder, elbow, wrist, hip, knee, ankle.
 COCO_SIGMAS = (0.026, *(s for s in (0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089) for _ in range(2)))
 
 
@@ -35,7 +35,7 @@ def keypoint_errors(predicted: Tensor, target: Tensor, area: Tensor, sigmas: Ten
 
 
 def oks(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, sigmas: Tensor) -> Tensor:
-    """Object keypoint similarity: mean over visible keypoints of `exp(-e)`; 0 when none is visible.
+    """Object keypoint similarity: mean over visible keypoints of `exp(-e)`; 0 if none is visible.
 
     Args:
         predicted: `[..., K, 2]` (x, y).
@@ -54,7 +54,7 @@ def oks(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, sigmas
         tensor(1.)
     """
     visible, mask = visible.bool(), visible.to(predicted.dtype)
-    # What is not labelled may hold anything, NaN included.
+    # Unlabelled keypoints may hold any value, including NaN.
     predicted, target = masked(predicted, visible), masked(target, visible)
     similarity = torch.exp(-keypoint_errors(predicted, target, area, sigmas))
     return (similarity * mask).sum(-1) / mask.sum(-1).clamp(min=1)

@@ -20,12 +20,12 @@ _BANDS = 8
 
 
 class MaskTargets(NamedTuple):
-    """True masks of the rows, and of an extra row that stands for "no row".
+    """True masks of the rows, and of an extra row that represents "no row".
 
     Args:
         maps: `[B, H, W]` index maps, or `[N + 1, H, W]` masks.
         source: `[N + 1]` map of each row.
-        number: `[N + 1]` the index that means the row; None where maps are masks.
+        number: `[N + 1]` index of each row in its map; None if maps are masks.
     """
 
     maps: Tensor
@@ -38,7 +38,7 @@ class MaskTargets(NamedTuple):
         return self.maps.shape[1], self.maps.shape[2]
 
     def on_pages(self, row: Tensor, image: Tensor, pixel: Tensor, dtype: torch.dtype) -> Tensor:
-        """`[G, S, Q]` values of rows `[G, S]` at pixels `[Q]`, the rows of a page all of one image `[G]`."""
+        """`[G, S, Q]` values of rows `[G, S]` at pixels `[Q]`; all rows of a page are in one image `[G]`."""
         maps = self.maps.flatten(1)
         if self.number is None:
             return maps[row[..., None], pixel].to(dtype)
@@ -51,7 +51,7 @@ class MaskTargets(NamedTuple):
 
 
 def index_map_targets(index_map: Tensor, batch_idx: Tensor) -> MaskTargets:
-    """Masks from index maps: 0 is no instance, i + 1 the image's i-th row.
+    """Masks from index maps, in which 0 is no instance and i + 1 the image's i-th row.
 
     Args:
         index_map: `[B, H, W]`, any dtype.
@@ -73,7 +73,7 @@ def index_map_targets(index_map: Tensor, batch_idx: Tensor) -> MaskTargets:
 
 
 def stacked_targets(masks: Tensor) -> MaskTargets:
-    """Masks from a stack in row order, values as they are.
+    """Masks from a stack in row order, with unchanged values.
 
     Args:
         masks: `[N, H, W]`, 0 to 1, any dtype.
@@ -85,13 +85,13 @@ def stacked_targets(masks: Tensor) -> MaskTargets:
         >>> stacked_targets(torch.full((1, 2, 2), 0.7)).source
         tensor([0, 1])
     """
-    # The extra row is there to be read in a batch without rows.
+    # The extra row is read in a batch without rows.
     maps = torch.cat([masks, masks.new_zeros(1, *masks.shape[1:])])
     return MaskTargets(maps, torch.arange(maps.shape[0], device=masks.device), None)
 
 
 def resize_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, without corner alignment; as they are where the size fits.
+    """Resize prototypes bilinearly, without corner alignment; unchanged if they have the size already.
 
     Args:
         prototypes: `[B, D, h, w]`.
@@ -106,17 +106,17 @@ def resize_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if prototypes.shape[-2:] == torch.Size(size):
         return prototypes
-    # An export differentiates what is inside a function of one's own.
+    # An export differentiates what is inside a custom autograd function.
     if torch.is_grad_enabled() and prototypes.requires_grad and not torch.compiler.is_exporting():
         return _Resized.apply(prototypes, *size)
     return F.interpolate(prototypes, size=size, mode="bilinear", align_corners=False)
 
 
 class _Resized(torch.autograd.Function):
-    """Its gradient comes by matrix products.
+    """Resizing whose gradient is computed by matrix products.
 
-    What the code generator makes of torch's own gradient for a CPU can lose it where a convolution comes before
-    (torch 2.13); on a GPU that one adds up in no fixed order.
+    With torch's own gradient, the code generator's CPU code can lose it if a convolution comes before (torch 2.13), and
+    on a GPU it is summed in no fixed order.
     """
 
     generate_vmap_rule = True
@@ -156,8 +156,8 @@ def mask_iou(
 ) -> Tensor:
     """Intersection over union of predicted masks, `coefficients . prototypes > 0` inside their boxes, and true ones.
 
-    The true mask, where it is more than a half, is not cropped. It is read at the nearest pixel, `floor(i in / out)`,
-    where its size is another one.
+    The true mask, taken where it is above a half, is not cropped. If its size differs, it is read at the nearest pixel,
+    `floor(i in / out)`.
 
     Args:
         coefficients: `[P, D]`.
@@ -169,7 +169,7 @@ def mask_iou(
         truth: the rows' true masks.
 
     Returns:
-        `[P]`; 0 where both masks are empty.
+        `[P]`; 0 if both masks are empty.
 
     Example:
         >>> truth = stacked_targets(torch.tensor([[[1.0, 1.0, 0.0, 0.0]]]))
@@ -185,7 +185,7 @@ def mask_iou(
     paged, maps = pages.write(coefficients), prototypes.flatten(2)
     flat = torch.arange(size[0] * size[1], device=row.device)
     predicted, joint, true = (row.new_zeros(row.shape) for _ in range(3))
-    # In bands, to keep few pixels of all slots at a time.
+    # In bands, to hold only a few pixels of all slots at a time.
     for band in flat.chunk(_BANDS):
         with without_autocast(paged):
             positive = paged @ maps[:, :, band][image] > 0
@@ -207,14 +207,14 @@ def decode_masks(
     image_size: tuple[int, int],
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Masks of detections, `sigmoid(coefficients . prototypes)` at pixels whose centre is inside the box, else 0.
+    """Masks of detections: `sigmoid(coefficients . prototypes)` at pixels with the centre inside the box, otherwise 0.
 
     Args:
         coefficients: `[B, k, D]`.
         prototypes: `[B, D, h, w]` of the whole image.
         boxes: `[B, k, 4]` xyxy, image pixels.
         image_size: (height, width) in image pixels.
-        size: (H, W) of the masks, which the logits are resized to, bilinear; None is that of the prototypes.
+        size: (H, W) of the masks, to which logits are resized bilinearly; None means the prototypes' size.
 
     Returns:
         `[B, k, H, W]` float32 probabilities.
@@ -238,7 +238,7 @@ def decode_masks(
 
 
 def _resized_exported(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """As `resize_prototypes`, from plain operators: ONNX Runtime's Resize rounds the places that it reads otherwise."""
+    """Like `resize_prototypes`, from plain operators: ONNX Runtime's Resize rounds sampling positions differently."""
     for dim, pixels in zip((2, 3), size, strict=True):
         given = x.shape[dim]
         scale = (torch.zeros((), device=x.device) + given) / pixels

@@ -1,6 +1,6 @@
 """Further overlaps of upright boxes, pair by pair: the two arguments broadcast against each other.
 
-A box is (x1, y1, x2, y2), in any one unit; in pixels where an overlap says that it is `in_pixels`.
+A box is (x1, y1, x2, y2), in any one unit; in pixels for overlaps with `in_pixels`.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ _SHAPE_POWER = 4
 
 
 def eiou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Efficient IoU: `iou - (rho^2 / c^2 + (w1 - w2)^2 / c_w^2 + (h1 - h2)^2 / c_h^2)`, rho the centre distance, c_w
-    and c_h the sides of the enclosing box and c its diagonal.
+    """Efficient IoU: `iou - (rho^2 / c^2 + (w1 - w2)^2 / c_w^2 + (h1 - h2)^2 / c_h^2)`, with rho the centre distance,
+    c_w and c_h the sides of the enclosing box and c its diagonal.
 
     Args:
         boxes1: `[..., 4]` xyxy.
@@ -42,11 +42,11 @@ def eiou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def siou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """SCYLLA IoU: `iou - (distance + shape) / 2`, where the distance counts more along the nearer axis.
+    """SCYLLA IoU: `iou - (distance + shape) / 2`, with a distance cost that grows as the centres align with an axis.
 
-    With the centres' difference (dx, dy), at the angle a to an axis, and the sides c_w and c_h of the enclosing box:
-    `distance = 2 - exp(-g dx^2 / c_w^2) - exp(-g dy^2 / c_h^2)`, `g = 2 - sin 2a`, and
-    `shape = (1 - exp(-|w1 - w2| / max(w1, w2)))^4`, plus the same of the heights.
+    With (dx, dy) the difference of the centres, at the angle a to an axis, and c_w and c_h the sides of the enclosing
+    box: `distance = 2 - exp(-g dx^2 / c_w^2) - exp(-g dy^2 / c_h^2)`, `g = 2 - sin 2a`, and
+    `shape = (1 - exp(-|w1 - w2| / max(w1, w2)))^4`, plus the same for the heights.
 
     Args:
         boxes1: `[..., 4]` xyxy.
@@ -85,16 +85,16 @@ def _differ(side1: Tensor, side2: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class InnerIoU:
-    """Another overlap, its IoU taken of boxes that are scaled about their centres: `overlap - iou + inner iou`.
+    """Inner IoU: another overlap whose IoU is taken of boxes scaled about their centres, `overlap - iou + inner iou`.
 
-    A ratio below 1 sharpens the gradient of boxes that fit well, one above 1 reaches boxes that do not touch.
+    A ratio below 1 sharpens the gradient for boxes that fit well; one above 1 also reaches boxes that do not touch.
 
     Args:
-        ratio: of the scaled boxes' sides to the true ones; the source tries 0.5 to 1.5.
-        overlap: the other overlap; with `iou` it is the IoU of the scaled boxes alone.
+        ratio: ratio of the scaled boxes' sides to the original ones; the source tries 0.5 to 1.5.
+        overlap: the other overlap; with `iou`, the result is just the IoU of the scaled boxes.
 
     Raises:
-        ValueError: for a ratio that is not a finite number above 0, or an overlap that cannot be called.
+        ValueError: if the ratio is not a finite number above 0, or the overlap is not callable.
 
     Source: arXiv 2311.02877.
 
@@ -113,7 +113,7 @@ class InnerIoU:
 
     @property
     def in_pixels(self) -> bool:
-        """Whether the other overlap wants boxes in pixels."""
+        """Whether the other overlap expects boxes in pixels."""
         return getattr(self.overlap, "in_pixels", False)
 
     def __call__(self, boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -130,14 +130,14 @@ class InnerIoU:
 
 @dataclass(frozen=True)
 class MPDIoU:
-    """IoU less the squared distances of the top left and of the bottom right corners, as shares of the squared diagonal
-    of the image: `iou - (d1^2 + d2^2) / (H^2 + W^2)`.
+    """IoU minus the squared distances of the top left and bottom right corners, relative to the squared image diagonal:
+    `iou - (d1^2 + d2^2) / (H^2 + W^2)`.
 
     Args:
         image_size: (height, width) of the network's input, pixels.
 
     Raises:
-        ValueError: for anything but two whole numbers of at least 1.
+        ValueError: if it is not two whole numbers of at least 1.
 
     Source: arXiv 2307.07662.
 
@@ -154,7 +154,7 @@ class MPDIoU:
         object.__setattr__(self, "image_size", whole_pair("image_size", self.image_size, "(height, width) in pixels"))
 
     def __call__(self, boxes1: Tensor, boxes2: Tensor) -> Tensor:
-        """`[...]`, at most 1; above -2 of boxes inside the image."""
+        """`[...]`, at most 1; above -2 for boxes inside the image."""
         boxes1, boxes2 = comparable(4, boxes1=boxes1, boxes2=boxes2)
         height, width = self.image_size
         return iou(boxes1, boxes2) - (boxes1 - boxes2).square().sum(-1) / (height**2 + width**2)
@@ -162,16 +162,16 @@ class MPDIoU:
 
 @dataclass(frozen=True)
 class NWD:
-    """Normalised Wasserstein distance, `exp(-W / constant)`: of tiny boxes, which overlap in full or not at all.
+    """Normalised Wasserstein distance, `exp(-W / constant)`, for tiny boxes, whose IoU jumps between 0 and 1.
 
-    `W^2 = dx^2 + dy^2 + (w1 - w2)^2 / 4 + (h1 - h2)^2 / 4` is the squared 2-Wasserstein distance of the Gaussians with
-    the boxes' centres and half their sides as deviations.
+    `W^2 = dx^2 + dy^2 + (w1 - w2)^2 / 4 + (h1 - h2)^2 / 4` is the squared 2-Wasserstein distance of the Gaussians
+    centred on the boxes, with half their sides as standard deviations.
 
     Args:
-        constant: about the mean side of a data set's objects, pixels; the source's of AI-TOD is 12.8.
+        constant: about the mean side of a data set's objects, pixels; the source uses 12.8 for AI-TOD.
 
     Raises:
-        ValueError: for a constant that is not a finite number above 0.
+        ValueError: if the constant is not a finite number above 0.
 
     Source: arXiv 2110.13389.
 

@@ -1,9 +1,9 @@
 """Oriented boxes and their overlap, pair by pair: the two arguments broadcast against each other.
 
 A box is (cx, cy, w, h, angle): its centre and sides in any one unit, and the angle in radians by which its width is
-turned from the x axis towards the y axis.
+rotated from the x axis towards the y axis.
 
-What depends on one box alone is stacked, so that it is not computed anew for every pair.
+Values that depend on a single box are stacked, so that they are not recomputed for every pair.
 """
 
 import torch
@@ -16,10 +16,10 @@ EPS = 1e-7
 
 
 def decode_rotated(points: Tensor, distances: Tensor, angles: Tensor) -> Tensor:
-    """Boxes of the distances from anchor points to the four sides, measured along axes turned by an angle.
+    """Boxes from the distances from anchor points to the four sides, measured along axes rotated by an angle.
 
-    With `(dx, dy) = ((r - l) / 2, (b - t) / 2)` the centre is the point plus `(dx, dy)` turned by the angle; the sides
-    are `l + r` and `t + b`.
+    With `(dx, dy) = ((r - l) / 2, (b - t) / 2)`, the centre is the point plus `(dx, dy)` rotated by the angle; the
+    sides are `l + r` and `t + b`.
 
     Args:
         points: `[..., 2]` anchor points.
@@ -47,7 +47,7 @@ def rotated_distances(points: Tensor, boxes: Tensor) -> Tensor:
         boxes: `[..., 5]`, same unit.
 
     Returns:
-        `[..., 4]` left, top, right, bottom; negative where the point lies beyond that side.
+        `[..., 4]` left, top, right, bottom; negative if the point lies beyond that side.
 
     Example:
         >>> rotated_distances(torch.zeros(2), torch.tensor([2.0, 0.0, 4.0, 2.0, 0.0]))
@@ -60,7 +60,7 @@ def rotated_distances(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def rotated_hull(boxes: Tensor) -> Tensor:
-    """The smallest upright box around each.
+    """The smallest upright box around each oriented box.
 
     Args:
         boxes: `[..., 5]`.
@@ -92,8 +92,8 @@ def inside_rotated(points: Tensor, boxes: Tensor) -> Tensor:
         >>> inside_rotated(torch.tensor([[7.0, 5.0], [7.5, 5.0]]), torch.tensor([5.0, 5.0, 4.0, 2.0, 0.0]))
         tensor([ True, False])
     """
-    # By projections on the two sides that meet in a corner. Where a point lies on a side the rounding decides, and this
-    # way of computing it is the customary one.
+    # By projections on the two sides that meet in a corner. For points on a side rounding decides, and this is the
+    # customary way to compute it.
     (x, y), (corner_x, corner_y, *sides) = points.unbind(-1), _corners(boxes).unbind(-1)
 
     def within(side_x: Tensor, side_y: Tensor) -> Tensor:
@@ -116,17 +116,17 @@ def _corners(boxes: Tensor) -> Tensor:
 
 
 def probiou(boxes1: Tensor, boxes2: Tensor, floor: float = 0.0) -> Tensor:
-    """Probabilistic IoU: one minus the Hellinger distance of the Gaussians that stand for two boxes.
+    """Probabilistic IoU: one minus the Hellinger distance of the Gaussians that represent two boxes.
 
-    A box has the variances `p = w^2 / 12 + floor` and `q = h^2 / 12 + floor` along its axes. With the sum C of both
-    covariances, `S = det C` and the centres' difference d, the Bhattacharyya distance is
+    A box has the variances `p = w^2 / 12 + floor` and `q = h^2 / 12 + floor` along its axes. With C the sum of both
+    covariances, `S = det C` and d the difference of the centres, the Bhattacharyya distance is
     `D = d' adj(C) d / (4 (S + eps)) + ln(S / (4 sqrt(p1 q1 p2 q2) + eps) + eps) / 2`, clamped to `[eps, 100]`, and the
     overlap is `1 - sqrt(1 - exp(-D) + eps)`.
 
     Args:
         boxes1: `[..., 5]`.
         boxes2: `[..., 5]`, same unit.
-        floor: least variance, that unit squared; above 0 the gradient stays small for boxes without extent.
+        floor: smallest variance, in that unit squared; above 0, it keeps gradients small for boxes without extent.
 
     Returns:
         `[...]`, below 1.
@@ -143,11 +143,11 @@ def probiou(boxes1: Tensor, boxes2: Tensor, floor: float = 0.0) -> Tensor:
 
 
 def gaussians(boxes: Tensor, floor: float = 0.0) -> Tensor:
-    """The Gaussians that stand for boxes in `probiou`.
+    """The Gaussians that represent boxes in `probiou`.
 
     Args:
         boxes: `[..., 5]`.
-        floor: least variance, that unit squared.
+        floor: smallest variance, in that unit squared.
 
     Returns:
         `[..., 6]`: the centre, the standard deviations along the width and along the height, cosine and sine of the
@@ -164,7 +164,7 @@ def gaussians(boxes: Tensor, floor: float = 0.0) -> Tensor:
 
 
 def gaussian_overlap(first: Tensor, second: Tensor) -> Tensor:
-    """`probiou` of boxes whose Gaussians are known.
+    """`probiou` of boxes given by their Gaussians.
 
     Args:
         first: `[..., 6]` as from `gaussians`.
@@ -181,8 +181,8 @@ def gaussian_overlap(first: Tensor, second: Tensor) -> Tensor:
     (x1, y1, p1, q1, cos1, sin1), (x2, y2, p2, q2, cos2, sin2) = first.unbind(-1), second.unbind(-1)
     cos, sin = cos1 * cos2 + sin1 * sin2, sin1 * cos2 - cos1 * sin2
     area1, area2 = p1 * q1, p2 * q2
-    # det C less 4 sqrt(p1 q1 p2 q2), as a sum of squares: it is what is small where boxes agree, and the determinants
-    # of thin boxes would cancel.
+    # det C minus 4 sqrt(p1 q1 p2 q2), as a sum of squares: it is small if boxes agree, and the determinants of thin
+    # boxes would cancel.
     excess = (area1 - area2).square()
     excess = excess + (cos * (p1 * q2 - q1 * p2)).square() + (sin * (p1 * p2 - q1 * q2)).square()
     quadruple = 4 * area1 * area2

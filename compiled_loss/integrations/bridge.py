@@ -1,4 +1,4 @@
-"""What integrations share: the maps of a head's levels as `Predictions`, rows planned beside them, how losses compile.
+"""Shared by the integrations: a head's levels as `Predictions`, planning of their rows, and compilation of losses.
 
 Letters: B images, A anchors, C classes, R distance bins.
 """
@@ -25,17 +25,17 @@ _ANNOUNCEMENT = "the first step compiles the loss, which may take a minute or mo
 
 
 class Compilation(NamedTuple):
-    """How a loss is compiled, as `torch.compile` takes it."""
+    """How a loss is compiled: the options of `torch.compile`."""
 
     backend: str | Callable[..., Any] = "inductor"
     mode: str | None = None
     dynamic: bool | None = None
 
     def checked(self, **switches: bool) -> "Compilation | None":
-        """Itself where one of these switches is on; None where none is.
+        """Return self if one of these switches is on, otherwise None.
 
         Raises:
-            ValueError: for options without a switch, or one that is not True, False or None.
+            ValueError: if options are given without a switch, or `dynamic` is not True, False or None.
 
         Example:
             >>> Compilation(mode="max-autotune").checked(compile=False)
@@ -60,10 +60,10 @@ class Compilation(NamedTuple):
 
 @functools.cache
 def announce_compilation() -> None:
-    """Say, once in a process, that the first step takes its time: a compilation tells nothing of itself.
+    """Announce, once per process, that the first step takes long, since compilation itself reports nothing.
 
-    It goes to the logger `compiled_loss` as INFO where that is listened to, and else to standard error, unless the
-    logger's level was set to something higher.
+    The message goes to the logger `compiled_loss` at level INFO if that is handled, otherwise to standard error, unless
+    the logger's level was set higher.
     """
     logger = logging.getLogger("compiled_loss")
     if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
@@ -74,7 +74,7 @@ def announce_compilation() -> None:
 
 
 def call_compiled(compiled: Callable[..., Any], *given: Any) -> Any:
-    """Call what `torch.compile` made, which is announced; open sizes stay so, though some be equal in the first call.
+    """Call a compiled function after announcing it; open sizes stay open even if some are equal in the first call.
 
     Example:
         >>> call_compiled(torch.compile(torch.add, backend="eager", dynamic=True), torch.ones(4, 4), 1).sum()
@@ -88,13 +88,13 @@ def call_compiled(compiled: Callable[..., Any], *given: Any) -> Any:
 
 
 def join_levels(maps: Sequence[Tensor], reg_max: int, num_classes: int, argument: str = "maps") -> Predictions:
-    """The maps of a head that returns one of each level, distances before classes.
+    """Join the maps of a head that returns one map per level, distances before classes.
 
     Args:
-        maps: `[B, 4*R + C, h, w]` of each level, finest first.
+        maps: `[B, 4*R + C, h, w]` map of each level, finest first.
         reg_max: R.
         num_classes: C.
-        argument: what the trainer calls them.
+        argument: the trainer's name for the maps.
 
     Returns:
         `Predictions` with `A` the sum of `h*w`.
@@ -122,10 +122,10 @@ def plan_of(
     """A plan that fits a loss and a batch's images.
 
     Args:
-        loss: whose classes and candidates it counts.
+        loss: the loss whose classes and candidates are counted.
         image_size: (height, width) in pixels.
-        plan: whose numbers of rows and pages to take; None plans each batch for itself.
-        power_of_two: round these up to powers of two, where there is no such plan.
+        plan: the plan whose numbers of rows and pages to use; None plans each batch individually.
+        power_of_two: round these up to powers of two, if there is no such plan.
 
     Example:
         >>> from compiled_loss import DetectionLoss
@@ -146,21 +146,21 @@ def plan_beside(
     plan: TargetPlan | None = None,
     static: bool = False,
 ) -> Targets:
-    """The rows as the loss wants them beside predictions: planned where the host has them, padded to be compiled.
+    """Prepare rows for a loss: plan those on the host, pad the others if the loss is compiled, and move them.
 
     Args:
         predictions: the head's output, on its device.
         targets: rows on the host, or on the device, where their pages cannot be counted without a wait.
-        loss: the loss that is to read both.
+        loss: the loss that will read both.
         compiled: whether it is compiled.
-        plan: numbers that every batch is given, as for `plan_of`.
-        static: compiled for fixed sizes: numbers are rounded up to powers of two, and none is left open.
+        plan: fixed numbers for every batch, as for `plan_of`.
+        static: compiled for fixed sizes: numbers are rounded up to powers of two, and no size is left open.
 
     Returns:
-        Rows on the device, their number open to a compiled graph.
+        Rows on the predictions' device; for a compiled loss their number is dynamic unless `static`.
 
     Raises:
-        ValueError: what `Targets.validate` finds in rows on the host that are planned.
+        ValueError: if `Targets.validate` finds a fault in rows planned on the host.
 
     Example:
         >>> from compiled_loss import DetectionLoss

@@ -1,4 +1,4 @@
-"""A model's criterion: its arguments read, its loss run, its kind of result given back.
+"""A model's criterion: reads its arguments, runs the loss, and returns results in the model's form.
 
 Letters: B images, N target rows, A anchors, C classes, R distance bins, K keypoints, nm mask prototypes.
 """
@@ -19,15 +19,15 @@ from compiled_loss.losses.end_to_end import EndToEndLoss
 from compiled_loss.types import Predictions
 
 BRANCHES = ("one2many", "one2one")
-# Key of a batch under which rows that were planned before they went to the device travel.
+# Key of a batch that holds rows planned before they were moved to the device.
 PLANNED = "planned_targets"
 
 
 class Criterion:
-    """A model's criterion: called with `(preds, batch)` it returns the loss vector and the loss items.
+    """A model's criterion: called with `(preds, batch)`, it returns the loss vector and the loss items.
 
-    Not a module, so that a model holding it keeps its state dict. Made by `compiled_criterion`
-    and by what `install` puts in its place.
+    Not a module, so that it does not change the state dict of a model holding it. Made by `compiled_criterion`
+    and by networks under `install`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Criterion:
         self._compile()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Copying or pickling a module drops its compiled form.
+        # Copying or pickling a module loses its compiled form.
         self.__dict__.update(state)
         self._compile()
 
@@ -59,27 +59,27 @@ class Criterion:
         """Loss of one batch.
 
         Args:
-            preds: what the model's forward returns: in training a dict of `boxes` `[B, 4*R, A]`, `scores` `[B, C, A]`,
-                `feats` (the feature maps `[B, _, h, w]` of each level), for pose `kpts` `[B, K*D, A]` and perhaps
+            preds: the output of the model's forward: in training a dict of `boxes` `[B, 4*R, A]`, `scores` `[B, C, A]`,
+                `feats` (the feature maps `[B, _, h, w]` of each level), for pose `kpts` `[B, K*D, A]` and possibly
                 `kpts_sigma` `[B, 2*K, A]`, for oriented boxes `angle` `[B, 1, A]`, for masks `mask_coefficient`
-                `[B, nm, A]` and `proto` `[B, nm, H, W]`, alone or in a tuple with semantic logits `[B, C, h, w]`; of
-                an end-to-end head a dict of two such, `one2many` and `one2one`. In evaluation a tuple whose
-                second entry is that.
+                `[B, nm, A]` and `proto` `[B, nm, H, W]`, alone or in a tuple with semantic logits `[B, C, h, w]`; for
+                an end-to-end head a dict of two such dicts, `one2many` and `one2one`. In evaluation a tuple with this
+                as its second entry.
             batch: `batch_idx` `[N]` or `[N, 1]`, `cls` `[N]` or `[N, 1]`, `bboxes` `[N, 4]` (cx, cy, w, h as fractions
                 of the image; with an angle in radians `[N, 5]` for oriented boxes), rows in any order; for pose
                 `keypoints` `[N, K, 2 or 3]`; for masks `masks`, index maps `[B, H, W]` or with `overlap_mask=False`
                 `[N, H, W]`, and for semantic logits `sem_masks` `[B, H, W]`.
 
         Returns:
-            The terms times gain times B, stacked in the model's order, and each one as an item: detached, not times B;
-            of an end-to-end head the items of its one-to-one branch.
+            The terms multiplied by gain and B, stacked in the model's order, and each term as an item, detached and
+            not multiplied by B; for an end-to-end head, the items of its one-to-one branch.
 
         Raises:
-            ValueError: for predictions or a batch in which a part is missing or of the wrong shape, or for values that
-                `Targets.validate` refuses, where they are looked at.
+            ValueError: if a part of the predictions or the batch is missing or has the wrong shape, or if values are
+                checked and `Targets.validate` rejects them.
         """
         branches = self.predictions(preds)
-        # A validation pass without gradients would be another graph, compiled for the model's copy too.
+        # A validation pass without gradients would need another graph, compiled for the model's copy too.
         compiled = self.compilation is not None and torch.is_grad_enabled()
         targets = batch.get(PLANNED)
         if targets is None:
@@ -97,7 +97,7 @@ class Criterion:
 
     @property
     def updates(self) -> int:
-        """Epochs that are over, of which the share of an end-to-end head's one-to-many branch follows."""
+        """Number of completed epochs, which sets the share of an end-to-end head's one-to-many branch."""
         return self._updates
 
     @updates.setter
@@ -107,11 +107,11 @@ class Criterion:
             self.loss.set_progress(self._updates, self.task.epochs)
 
     def update(self) -> None:
-        """An epoch is over: the share of an end-to-end head's one-to-many branch falls. Call it between two epochs."""
+        """Count an epoch, which lowers the share of an end-to-end head's one-to-many branch; call it between epochs."""
         self.updates += 1
 
     def predictions(self, preds: Any) -> list[Predictions]:
-        """The maps of the head, or of its one-to-many and its one-to-one branch."""
+        """The maps of the head, or those of its one-to-many and one-to-one branches."""
         raw = preds[1] if isinstance(preds, tuple) else preds
         if not self.task.end_to_end:
             return [self._maps(raw)]
@@ -120,7 +120,7 @@ class Criterion:
         return [self._maps(raw[branch]) for branch in BRANCHES]
 
     def targets(self, batch: Mapping[str, Any]) -> Targets:
-        """The rows of a batch dict, where they are; unlike `from_yolo` it reads none of a device."""
+        """The rows of a batch dict, on their device; unlike `from_yolo`, it reads no values from a device."""
         keys = self.task.rows
         require(set(keys) <= set(batch), "batch", f"a dict with {', '.join(keys)}", list(batch))
         rows = {key: batch[key] for key in keys}
@@ -133,7 +133,7 @@ class Criterion:
         if "keypoints" in keys:
             targets = targets._replace(keypoints=rows["keypoints"].float())
         if "masks" in keys:
-            # Index maps and class maps come as floats too.
+            # Index maps and class maps may also come as floats.
             masks = rows["masks"]
             if self.task.index_maps:
                 whole = self._whole(masks, "masks").int() if masks.is_floating_point() else masks
@@ -150,7 +150,7 @@ class Criterion:
         return x
 
     def planned(self, batch: Mapping[str, Any], images: Tensor) -> Targets:
-        """The rows of a batch on the host, planned for images `[B, 3, H, W]` and moved beside them."""
+        """The rows of a batch on the host, planned for images `[B, 3, H, W]` and moved to their device."""
         plan = plan_of(self.task.main, (images.shape[2], images.shape[3]), self._plan, power_of_two=self._static)
         return plan.apply(self.targets(batch), images.shape[0]).to(images.device, non_blocking=True)
 
@@ -160,7 +160,7 @@ class Criterion:
 
     @property
     def _plan(self) -> TargetPlan | None:
-        """The plan that was given, in training: a validation has batches of its own, and runs eagerly."""
+        """The given plan, in training only: validation has batches of its own, and runs eagerly."""
         return self.plan if torch.is_grad_enabled() else None
 
     def _maps(self, raw: Any) -> Predictions:

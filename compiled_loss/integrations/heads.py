@@ -1,4 +1,4 @@
-"""Which loss a head needs, from the attributes of the head and of its model alone.
+"""Which loss a head needs, determined only from the attributes of the head and its model.
 
 Letters: C classes, K keypoints.
 """
@@ -28,11 +28,11 @@ class Task(NamedTuple):
     """What a criterion reads, computes and reports.
 
     Args:
-        loss: the task's loss, of both branches where there are two.
-        maps: fields of `Predictions`, and the key of each in what the head returns.
+        loss: the task's loss, of both branches if there are two.
+        maps: fields of `Predictions`, with the key of each in the head's output.
         rows: keys of a batch that hold the targets.
-        index_maps: whether all masks of an image come in one.
-        epochs: E of the share of the branches.
+        index_maps: whether all masks of an image come in one map.
+        epochs: total epochs E, for the share of the branches.
 
     Example:
         >>> Task(DetectionLoss(2), {"boxes": "boxes"}, ("cls",)).names
@@ -67,14 +67,14 @@ def read_task(model: Any, *, distributed: bool = False, keep_zeros: bool = True)
     Args:
         model: a model whose `model.model[-1]` is its head.
         distributed: average the normaliser over the ranks of the default process group.
-        keep_zeros: where terms are means over positives, of keypoints and masks, count the anchors of alignment 0 that
-            the model's own criterion counts (`TaskAligned`).
+        keep_zeros: for terms that are means over positives, of keypoints and masks, count the anchors of alignment 0
+            that the model's own criterion counts (`TaskAligned`).
 
     Returns:
         `Task`.
 
     Raises:
-        ValueError: for a model without a detection head, or one whose strides are not set, or numbers out of range.
+        ValueError: if the model has no detection head, its strides are not set, or a number is out of range.
 
     Example:
         >>> from types import SimpleNamespace
@@ -95,7 +95,7 @@ def read_task(model: Any, *, distributed: bool = False, keep_zeros: bool = True)
     gains = {name: setting(name, default) for name, default in GAINS.items()}
     weights, sigmas = (_tensor(getattr(model, name, None), head) for name in ("class_weights", "kpt_oks_sigmas"))
     loss, maps, rows = _loss(head, gains, weights, sigmas, distributed)
-    if keep_zeros and rows:  # elsewhere nothing shows of an anchor whose score is 0
+    if keep_zeros and rows:  # in other tasks, an anchor with score 0 has no effect
         assert isinstance(loss.assigner, TaskAligned)
         loss = loss.with_assigner(replace(loss.assigner, keep_zeros=True))
     maps, rows = {"boxes": "boxes", "scores": "scores", **maps}, ("batch_idx", "cls", "bboxes", *rows)
@@ -106,7 +106,7 @@ def read_task(model: Any, *, distributed: bool = False, keep_zeros: bool = True)
 def _loss(
     head: Any, gains: dict[str, float], weights: Tensor | None, sigmas: Tensor | None, distributed: bool
 ) -> tuple[DenseLoss, dict[str, str], tuple[str, ...]]:
-    """The loss of one branch, and the maps and the rows that its task has besides boxes and classes."""
+    """The loss of one branch, and the maps and row keys of its task besides boxes and classes."""
     classes = _count(head.nc, "nc")
     common: dict[str, Any] = {
         "strides": _strides(head),
@@ -119,7 +119,7 @@ def _loss(
         return OrientedLoss(classes, angle_gain=gains["angle"], **common), {"angles": "angle"}, ()
     if _has(head, "nm"):
         masks = {"coefficients": "mask_coefficient", "prototypes": "proto"}
-        # Of heads of this kind that compare with embeddings the assigner sees no masks.
+        # For heads of this kind that compare with embeddings, the assigner does not use masks.
         seen = _has(getattr(head, "proto", None), "semseg") and not hasattr(head, "embed")
         return SegmentationLoss(classes, mask_overlap=seen, **common), masks, ("masks",)
     shape = getattr(head, "kpt_shape", None)
@@ -148,10 +148,10 @@ def _has(thing: Any, name: str) -> bool:
 
 
 def network_of(model: Any, argument: str = "model") -> Any:
-    """The network inside what DDP, FSDP, `torch.compile` or an average of weights wrap around it.
+    """The network inside wrappers such as DDP, FSDP, `torch.compile` or weight averaging.
 
     Raises:
-        ValueError: for anything without a head `model.model[-1]`, with the line that works.
+        ValueError: for anything without a head `model.model[-1]`, showing a line that works.
 
     Example:
         >>> from types import SimpleNamespace
@@ -181,7 +181,7 @@ def head_of(network: Any, argument: str) -> Any:
     """The head of a network.
 
     Raises:
-        ValueError: naming the argument that the network came in, for a head that no loss of ours is for.
+        ValueError: naming the network's argument, if there is no loss here for its head.
 
     Example:
         >>> from types import SimpleNamespace
@@ -202,5 +202,5 @@ def _strides(head: Any) -> tuple[float, ...]:
 
 
 def device_of(head: Any) -> torch.device:
-    """The device of a head, whatever the default one is."""
+    """The device of a head, regardless of the default device."""
     return head.stride.device if isinstance(head.stride, torch.Tensor) else torch.device("cpu")

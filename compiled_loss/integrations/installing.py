@@ -1,4 +1,4 @@
-"""A criterion put in the place of a class's own, in a trainer that builds its networks by itself."""
+"""Replaces a class's own criterion, for trainers that build their networks themselves."""
 
 import os
 import weakref
@@ -11,25 +11,25 @@ from compiled_loss.integrations.criterion import PLANNED, Criterion
 from compiled_loss.integrations.heads import head_of, network_of
 from compiled_loss.integrations.stacks import Stacked, in_force, installations
 
-# Called with a network, and how many epochs are over.
+# Called with a network and the number of completed epochs.
 Make = Callable[[Any, int], Criterion]
 METHOD = "init_criterion"
 STARTED = "on_train_start"
 
 
 class Installation(Stacked):
-    """Our criterion in the place of a class's own, until `uninstall()` or the end of a `with` block.
+    """Replaces a class's own criterion with ours, until `uninstall()` or the end of a `with` block.
 
-    Made by `install`. It holds for every network of that class in the process, whichever was handed over. Of several
-    for one class the latest is in force that is not uninstalled, so that `with` blocks can be nested.
+    Made by `install`. It applies to every network of that class in the process, whatever the target was. Of several
+    installations for one class, the latest that is not uninstalled is active, so `with` blocks can be nested.
 
     Args:
-        target: what `train()` is called on, a network, or the class of networks.
-        make: a criterion for a network.
-        compilation: how it compiles its loss, to tell of; None: not.
+        target: the object that `train()` is called on, a network, or a class of networks.
+        make: makes a criterion for a network.
+        compilation: how the loss is compiled, for messages; None if it is not.
 
     Raises:
-        ValueError: for anything else, or a network with a head that no loss of ours is for.
+        ValueError: for anything else, or for a network whose head has no loss here.
     """
 
     def __init__(self, target: Any, make: Make, compilation: Compilation | None = None) -> None:
@@ -52,9 +52,9 @@ class Installation(Stacked):
             self._listen(target)
 
     def uninstall(self) -> None:
-        """Give way to the installation before this one, or the class its own criterion back; once more does nothing.
+        """Restore the previous installation, or the class's own criterion; calling it again does nothing.
 
-        Networks that got ours get back what they had. Where a later installation is in force it stays so.
+        Networks that were given ours get back what they had. If a later installation is active, it stays so.
         """
         super().uninstall()
         for reference, ours, own in self._made:
@@ -68,7 +68,7 @@ class Installation(Stacked):
             self._callbacks.remove(self._meet)
 
     def _forget(self, criterion: Criterion, own: Any) -> None:
-        """What is uninstalled must not come back: what it had replaced does."""
+        """Make sure that an uninstalled criterion is not restored, but the one that it had replaced."""
         self._made = [(network, ours, own if x is criterion else x) for network, ours, x in self._made]
 
     def _criterion(self, network: Any, updates: int, own: Any) -> Criterion:
@@ -78,7 +78,7 @@ class Installation(Stacked):
         return made
 
     def _replace(self, network: Any) -> None:
-        """A criterion that the network has already goes on as ours."""
+        """Replace a criterion that the network already has, continuing from its state."""
         own = getattr(network, "criterion", None)
         if own is not None:
             network.criterion = self._criterion(network, int(getattr(own, "updates", 0)), own)
@@ -90,7 +90,7 @@ class Installation(Stacked):
             self._callbacks = callbacks.get(STARTED)
 
     def _meet(self, trainer: Any) -> None:
-        """Let a trainer that starts plan each batch's rows before it moves them."""
+        """Make a starting trainer plan each batch's rows before moving them to the device."""
         if not self.installed:
             return
         teacher = getattr(getattr(trainer, "args", None), "distill_model", None)
@@ -105,7 +105,7 @@ class Installation(Stacked):
             network.criterion = network.init_criterion()
         criterion = network.criterion
         if criterion.compilation is not None:
-            announce_compilation()  # above the bar that tells of progress
+            announce_compilation()  # above the progress bar
         trainer.preprocess_batch = _planning(trainer.preprocess_batch, criterion)
         validator = getattr(trainer, "validator", None)
         if validator is not None:
@@ -130,7 +130,7 @@ def _planning(move: Callable[[dict[str, Any]], dict[str, Any]], criterion: Crite
 
 
 def _network_inside(target: Any) -> Any:
-    """The network of what `train()` is called on, or what is wrapped around a network."""
+    """The network inside an object that `train()` is called on, or inside a wrapper."""
     is_path = isinstance(target, str | os.PathLike)
     expected = "what train() is called on" + (f": pass YOLO({os.fspath(target)!r})" if is_path else "")
     require(not is_path, "target", expected, repr(target))

@@ -1,4 +1,4 @@
-"""Criteria that stand in the places of LibreYOLO's own: its objects read, our loss run, its kind of dict given back.
+"""Criteria that replace LibreYOLO's own: they read its objects, run our loss and return its kind of dict.
 
 Letters: B images, N target rows, M target slots of an image, A anchors, C classes, R distance bins.
 """
@@ -19,16 +19,17 @@ from compiled_loss.losses.dense import DenseLoss
 
 
 class Criterion:
-    """A loss that takes what a head of the trainer gives, and returns the trainer's dict.
+    """A loss that takes the output of the trainer's head and returns the trainer's dict.
 
     Args:
-        loss: on the device where it trains.
+        loss: the loss, on the device where it trains.
         num_classes: C.
-        corners: targets are (class, x1, y1, x2, y2) as fractions of the image; else (class, cx, cy, w, h) in pixels.
-        options: of `torch.compile`; None runs it eagerly.
+        corners: targets are (class, x1, y1, x2, y2) as fractions of the image; otherwise (class, cx, cy, w, h) in
+            pixels.
+        options: options of `torch.compile`; None runs the loss eagerly.
     """
 
-    # The dict of one batch, traceable: of what the head gives, and rows.
+    # The dict of one batch, from the head's output and rows; can be traced.
     compute: Callable[..., dict[str, Any]]
 
     def __init__(self, loss: DenseLoss, num_classes: int, *, corners: bool, options: dict[str, Any] | None) -> None:
@@ -45,12 +46,12 @@ class Criterion:
         """Rows of the trainer's padded targets, checked, sorted and planned.
 
         Args:
-            targets: `[B, M, 5]`; slots without a size are padding. Those of a device are copied to the host first.
+            targets: `[B, M, 5]`; slots of size zero are padding. Targets on a device are copied to the host first.
                 `Targets` are returned as they are.
             image_size: (height, width) in pixels.
 
         Returns:
-            `Targets` where `targets` was.
+            `Targets` on the device of `targets`.
         """
         if isinstance(targets, Targets):
             return targets
@@ -70,13 +71,13 @@ class Criterion:
 
 
 class YOLOv9(Criterion):
-    """The loss of a YOLOv9 head, called as the trainer's own: `(maps, targets)`."""
+    """The loss of a YOLOv9 head, called like the trainer's own: `(maps, targets)`."""
 
     def __init__(self, own: Any, options: dict[str, Any] | None = None) -> None:
         super().__init__(yolov9_loss(own), own.num_classes, corners=True, options=options)
 
     def update_anchors(self, image_size: Any) -> None:
-        """Anchors follow from the maps."""
+        """Nothing to do: anchors follow from the maps."""
 
     def __call__(self, maps: Any, targets: Tensor | Targets) -> dict[str, Any]:
         """The dict of one batch.
@@ -88,7 +89,7 @@ class YOLOv9(Criterion):
         return self.run(maps, self.beside(maps, targets))
 
     def beside(self, maps: Any, targets: Tensor | Targets) -> Targets:
-        """The rows for images of the size that these maps are of."""
+        """The rows, planned for the image size of these maps."""
         stride = self.loss.strides[0]
         return self.rows(targets, (maps[0].shape[2] * stride, maps[0].shape[3] * stride))
 
@@ -110,7 +111,7 @@ class YOLOv9(Criterion):
 
 
 class TwoBranches:
-    """The loss of an end-to-end YOLOv9 head, called as the trainer's own: both branches' losses added."""
+    """The loss of an end-to-end YOLOv9 head, called like the trainer's own: the sum of both branches' losses."""
 
     def __init__(self, own: Any, options: dict[str, Any] | None = None) -> None:
         self.dense, self.exclusive = YOLOv9(own.dense_loss, options), YOLOv9(own.exclusive_loss, options)
@@ -120,7 +121,7 @@ class TwoBranches:
         return self
 
     def update_anchors(self, image_size: Any) -> None:
-        """Anchors follow from the maps."""
+        """Nothing to do: anchors follow from the maps."""
 
     def __call__(self, dense: Any, exclusive: Any, targets: Tensor | Targets) -> dict[str, Any]:
         """The dict of one batch."""
@@ -130,7 +131,7 @@ class TwoBranches:
 
 
 class YOLOX(Criterion):
-    """The loss of a YOLOX head, called as its own `get_losses`."""
+    """The loss of a YOLOX head, called like its own `get_losses`."""
 
     def __init__(self, head: Any, options: dict[str, Any] | None = None) -> None:
         self.head = head
@@ -151,7 +152,7 @@ class YOLOX(Criterion):
         """The dict of one batch.
 
         Args:
-            imgs: `[B, 3, H, W]`, whose size is read.
+            imgs: `[B, 3, H, W]`; only its size is used.
             labels: `[B, M, 5]` or `Targets`.
             outputs: `[B, A, 5 + C]` decoded boxes in pixels, objectness and classes.
         """
@@ -175,7 +176,7 @@ class YOLOX(Criterion):
 
 
 class RTMDet(Criterion):
-    """The loss of an RTMDet head, called as its trainer's `_loss_from_head`."""
+    """The loss of an RTMDet head, called like its trainer's `_loss_from_head`."""
 
     def __init__(self, own: Any, options: dict[str, Any] | None = None) -> None:
         super().__init__(rtmdet_loss(own), own.num_classes, corners=False, options=options)

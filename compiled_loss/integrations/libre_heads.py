@@ -1,4 +1,4 @@
-"""The losses of LibreYOLO's dense heads, made of parts: YOLOv9, YOLOX and RTMDet.
+"""The losses of LibreYOLO's dense heads, assembled from parts: YOLOv9, YOLOX and RTMDet.
 
 Letters: B images, N target rows, M target slots of an image, A anchors, C classes, R distance bins, P positive slots.
 """
@@ -29,7 +29,7 @@ from compiled_loss.types import Assignment, Predictions
 
 
 def yolov9_loss(own: Any) -> DetectionLoss:
-    """The loss of a YOLOv9 head: task-aligned, distances limited to what the bins tell, no row without an anchor.
+    """The loss of a YOLOv9 head: task-aligned, distances within the range of the bins, an anchor for every row.
 
     Args:
         own: the trainer's loss, with `num_classes`, `reg_max`, `strides`, `topk`, `cls_factor`, `iou_factor`,
@@ -59,13 +59,13 @@ def yolov9_loss(own: Any) -> DetectionLoss:
 
 
 def yolox_loss(num_classes: int, strides: Sequence[int]) -> DetectionLoss:
-    """The loss of a YOLOX head: SimOTA by class and objectness, whose candidates the rows of an image share.
+    """The loss of a YOLOX head: SimOTA by class and objectness, with candidates shared by the rows of an image.
 
-    Its last score is the objectness. Terms: `box`, the square of the IoU; `obj` of all anchors; `cls` of the positives;
-    and `raw`, the error of what the head's convolutions give.
+    Its last score is the objectness. Terms: `box`, by the square of the IoU; `obj` over all anchors; `cls` over the
+    positives; and `raw`, the error of the convolutions' raw output.
 
     Args:
-        num_classes: C, objectness left aside.
+        num_classes: C, without objectness.
         strides: pixels per grid unit of each level, finest first.
 
     Example:
@@ -99,7 +99,7 @@ def yolox_maps(outputs: Tensor, strides: Sequence[int], image_size: tuple[int, i
 
 
 def rtmdet_loss(own: Any) -> DetectionLoss:
-    """The loss of an RTMDet head: dynamic soft labels within any box of the image, by the corners of cells.
+    """The loss of an RTMDet head: dynamic soft labels inside any box of the image, with cell corners as anchors.
 
     Args:
         own: the trainer's loss, with `num_classes`, `strides`, `assigner` (`topk`, `soft_center_radius`, `iou_weight`),
@@ -141,10 +141,10 @@ def rtmdet_maps(scores: Sequence[Tensor], distances: Sequence[Tensor], strides: 
 
 @dataclass(frozen=True)
 class Through:
-    """An assigner that is given the pairs in another form.
+    """Base of assigners that pass the pairs on to another assigner in a changed form.
 
     Args:
-        assigner: that is given them.
+        assigner: the assigner that receives them.
     """
 
     assigner: Assigner
@@ -161,19 +161,19 @@ class Through:
 
 
 class OfObjects(Through):
-    """Given `sqrt(probability of the class * objectness)` for scores; the last score is objectness."""
+    """Uses `sqrt(probability of the class * objectness)` as scores; the last score is objectness."""
 
     def __call__(self, pairs: Pairs) -> Assignment:
         """The positives."""
         logs = F.logsigmoid(at_least_float32(pairs.scores.detach()))
         joint = (logs[:, :-1] + logs[:, -1:]) / 2
-        # As a logit again; the other side's entropy counts logarithms below -100 as -100.
+        # Back to a logit; the original's cross-entropy clamps logarithms at -100.
         logits = (joint - one_minus_exp(-joint).log()).clamp(-100.0, 100.0)
         return self.assigner(pairs._replace(scores=logits))
 
 
 class ByCorners(Through):
-    """Given the top left corners of cells for anchor points; the assigner's region is the whole image."""
+    """Uses the top left corners of cells as anchor points; the assigner's region is the whole image."""
 
     def __call__(self, pairs: Pairs) -> Assignment:
         """The positives."""
@@ -210,7 +210,7 @@ class RawBoxes(Extra):
         valid = positives.assignment.valid
         low, high = positives.boxes.chunk(2, 1)
         centre = positives.points + torch.stack([right - left, bottom - top], 1) / 2
-        # Empty slots have sides of 1, whose logarithms have derivatives.
+        # Empty slots get sides of 1, whose logarithms are differentiable.
         sides = torch.where(valid[:, None], torch.stack([left + right, top + bottom], 1), 1.0)
         true = torch.where(valid[:, None], high - low, 1.0)
         of_sides = sides.log() - (true + 1e-8).log()

@@ -1,10 +1,10 @@
-"""LibreYOLO (1.6) trains with our loss inside: its trainers for YOLOv9, YOLOX and RTMDet.
+"""Train with our losses in LibreYOLO (1.6), in its trainers for YOLOv9, YOLOX and RTMDet.
 
     from libreyolo.models.yolo9.trainer import YOLO9Trainer
     install(YOLO9Trainer, compile=True)
     LibreYOLO9(None, size="t").train(data="data.yaml")
 
-Trainers and heads are read by their attributes alone; nothing is imported from the package.
+Trainers and heads are read only through their attributes; nothing is imported from the package.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ _SEAMS = ("on_setup", "train", "on_forward", "_forward_train")
 
 
 class Installation(Stacked):
-    """Trainers of a class train with our loss, until `uninstall()` or the end of a `with`. Made by `install`."""
+    """Makes a class of trainers use our loss, until `uninstall()` or the end of a `with` block. Made by `install`."""
 
     def __init__(self, trainer: Any, compilation: Compilation | None, *, whole_step: bool) -> None:
         self.compilation, self.whole_step = compilation, whole_step
         super().__init__(trainer, compilation and compilation.name, lambda: _replacements(trainer))
 
     def attach(self, trainer: Any) -> None:
-        """Put our loss in the place of a trainer's own."""
+        """Replace a trainer's own loss with ours."""
         compile = self.compilation and self.compilation._asdict()
         options = None if self.whole_step else compile
         if compile is not None:
@@ -38,7 +38,7 @@ class Installation(Stacked):
         network = getattr(trainer.model, "module", trainer.model)
         head: Any = getattr(network, "head", None)
         if hasattr(head, "_get_loss_fn"):
-            # The auxiliary head of a YOLOv9 network trains alike.
+            # The auxiliary head of a YOLOv9 network is trained in the same way.
             for one in (head, getattr(network, "aux_head", None)):
                 if one is not None:
                     own = one._get_loss_fn(next(network.parameters()).device)
@@ -63,7 +63,7 @@ class Installation(Stacked):
 
 
 def _replacements(kind: Any) -> dict[str, Any]:
-    """Members of a class of trainers that do as before, with our loss in the place of theirs."""
+    """Members of a class of trainers that behave as before, but with our loss."""
     on_setup, train, forward_train = kind.on_setup, kind.train, kind._forward_train
 
     def with_ours(self_: Any) -> None:
@@ -86,7 +86,7 @@ def _replacements(kind: Any) -> dict[str, Any]:
 
 
 def _detach(trainer: Any) -> None:
-    """Take our loss out again, so that the model is as any other."""
+    """Remove our loss again, so that the model is like any other."""
     network = getattr(trainer.model, "module", trainer.model)
     for one in (getattr(network, "head", None), getattr(network, "aux_head", None), trainer):
         for name in ("_get_loss_fn", "get_losses", "_loss_from_head", "_compiled_loss", "_compiled_step"):
@@ -103,15 +103,15 @@ def install(
     mode: str | None = None,
     dynamic: bool | None = None,
 ) -> Installation:
-    """Let every trainer of a class train with our loss in the place of its own, with the same numbers.
+    """Let every trainer of a class train with our loss instead of its own, with the same results.
 
-    Its loss becomes part of the graph, and its assignment loops over no image. Rows are read from the trainer's padded
-    targets on the host, checked and planned, before the network is called. Validation losses, and the processes that
-    the package starts for several devices, keep the package's own loss. Installed more than once the latest counts;
-    when that is uninstalled, the one before it does again, and after the last one the class's own.
+    The loss becomes part of the graph, and its assignment does not loop over images. Rows are read from the trainer's
+    padded targets on the host, checked and planned, before the network is called. Validation losses, and the processes
+    that the package starts for several devices, keep the package's own loss. If installed several times, the latest is
+    active; after uninstalling it, the one before it is active again, and finally the class's own.
 
     Args:
-        trainer: `YOLO9Trainer`, `YOLO9E2ETrainer`, `YOLO9P2Trainer`, `YOLOXTrainer` or `RTMDetTrainer`, the class.
+        trainer: the class `YOLO9Trainer`, `YOLO9E2ETrainer`, `YOLO9P2Trainer`, `YOLOXTrainer` or `RTMDetTrainer`.
         compile: run the loss as one compiled graph, forward and backward.
         whole_step: run network and loss together as one compiled graph instead.
         backend: as for `torch.compile`.
@@ -119,11 +119,11 @@ def install(
         dynamic: as for `torch.compile`.
 
     Returns:
-        `Installation`, whose `uninstall()` undoes it; a context manager too.
+        `Installation`, which `uninstall()` undoes; also a context manager.
 
     Raises:
-        ValueError: for anything but a class of trainers, or options of a compilation without one; when training starts,
-            for an unknown head.
+        ValueError: if the argument is not a class of trainers, or compile options are given without compiling; when
+            training starts, if the head is unknown.
 
     Example:
         >>> install(int)

@@ -1,4 +1,4 @@
-"""A loss for luxonis-train: import this module, and its YAML may name `CompiledDetectionLoss`.
+"""A loss for luxonis-train: import this module to use `CompiledDetectionLoss` in its YAML.
 
     from luxonis_train import LuxonisModel
     import compiled_loss.integrations.luxonis   # registers it; on the command line: --source FILE with this line
@@ -7,8 +7,8 @@
       - name: CompiledDetectionLoss
         params: {compile: true}
 
-It takes the place of `PrecisionDFLDetectionLoss` on a `PrecisionBBoxHead`: the same rules, arguments and sub-losses.
-The package is imported by `register`, which runs on import where it is installed; `Criterion` does without.
+It replaces `PrecisionDFLDetectionLoss` on a `PrecisionBBoxHead`, with the same rules, arguments and sub-losses.
+`register` imports the package, and runs when this module is imported if it is installed; `Criterion` does not need it.
 
 Letters: B images, N rows, C classes, R distance bins.
 """
@@ -31,15 +31,15 @@ from compiled_loss.integrations.bridge import Compilation, call_compiled, join_l
 from compiled_loss.losses.comparing import OneMinus
 from compiled_loss.losses.detection import DetectionLoss
 
-# Their names of our terms.
+# luxonis-train's names for our terms.
 TERMS = {"class": "cls", "iou": "box", "dfl": "dfl"}
 
 
 @dataclass(frozen=True)
 class GrowBelowFinest(Region):
-    """The anchors strictly inside a box; sides shorter than the finest stride take the length of the second.
+    """The anchors strictly inside a box; sides shorter than the finest stride are enlarged to the second stride.
 
-    The trainer's small-target rule. `InBox` lets every side below the second stride grow, as the YOLO reference does.
+    The trainer's small-target rule. `InBox` enlarges every side below the second stride, as the YOLO reference does.
 
     Example:
         >>> GrowBelowFinest().reach(torch.tensor([[8.0, 8.0, 12.0, 20.0]]), [8, 16])
@@ -47,7 +47,7 @@ class GrowBelowFinest(Region):
     """
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
-        """The boxes, the small ones grown."""
+        """The boxes, with small ones enlarged."""
         check_shape("boxes of a region inside upright boxes", boxes, ["N", 4])
         ordered = sorted(set(strides))
         centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
@@ -65,31 +65,31 @@ class AsTheyAre(Region):
     """
 
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
-        """The boxes."""
+        """The boxes, unchanged."""
         check_shape("boxes of a region inside upright boxes", boxes, ["N", 4])
         return boxes
 
 
 class Criterion(nn.Module):
-    """The trainer's detection loss, from the maps of its head and its rows, without the trainer.
+    """The trainer's detection loss, computed from its head's maps and its target rows, without the trainer.
 
-    Task-aligned by plain IoU, a CIoU box term, cross-entropies of bins and classes; the mean of an image, not times B.
+    Task-aligned by plain IoU, a CIoU box term, cross-entropies of bins and classes; averaged, not multiplied by B.
 
     Args:
         num_classes: C.
-        strides: pixels per grid unit of each level, finest first.
-        reg_max: distance bins R per side, 2 at least.
-        tal_topk: anchors that a row selects.
+        strides: pixels per grid unit of each level, finest level first.
+        reg_max: distance bins R per side, at least 2.
+        tal_topk: number of anchors that a row selects.
         class_loss_weight: factor of `class`.
         bbox_loss_weight: factor of `iou`.
         dfl_loss_weight: factor of `dfl`.
-        skip_stal: leave small boxes as they are.
-        compile: compile the loss, in one graph; passes without gradients stay eager.
-        backend: as `torch.compile` takes it.
-        distributed: average the normaliser over the ranks, which theirs does not.
+        skip_stal: do not enlarge small boxes.
+        compile: compile the loss as one graph; passes without gradients stay eager.
+        backend: as for `torch.compile`.
+        distributed: average the normaliser over the ranks, which the trainer's own loss does not do.
 
     Raises:
-        ValueError: for arguments out of range.
+        ValueError: if an argument is out of range.
 
     Example:
         >>> criterion = Criterion(2, (8, 16), reg_max=16)
@@ -137,7 +137,7 @@ class Criterion(nn.Module):
         self._compile()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Copying or pickling a module drops its compiled form.
+        # Copying or pickling a module loses its compiled form.
         super().__setstate__(state)
         self._compile()
 
@@ -149,17 +149,17 @@ class Criterion(nn.Module):
         """Loss of a batch.
 
         Args:
-            features: `[B, 4*R + C, h, w]` of each level, finest first.
-            target: `[N, 6]` rows (image, class, x, y, width, height), x and y of the top left corner, fractions.
+            features: `[B, 4*R + C, h, w]` map of each level, finest first.
+            target: `[N, 6]` rows (image, class, x, y, width, height), x and y of the top left corner, as fractions.
 
         Returns:
-            The weighted sum of the terms, and each of them, detached and without its weight.
+            The weighted sum of the terms, and each term, detached and without its weight.
 
         Raises:
-            ValueError: for maps or rows of another shape, or what `Targets.validate` finds.
+            ValueError: for maps or rows of a wrong shape, or if `Targets.validate` finds a fault.
         """
         predictions = join_levels(features, self.loss.reg_max, self.loss.num_classes, "features")
-        # A pass without gradients would be another graph.
+        # A pass without gradients would need another graph.
         compiled = self.compiled and torch.is_grad_enabled()
         rows = plan_beside(predictions, self.targets(target), self.loss, compiled=compiled)
         out = call_compiled(self.loss, predictions, rows) if compiled else self.loss.forward(predictions, rows)
@@ -169,7 +169,7 @@ class Criterion(nn.Module):
         return total, {name: term.detach() for name, term in terms.items()}
 
     def targets(self, target: Tensor) -> Targets:
-        """The rows, boxes by their centres."""
+        """The rows as `Targets`, with boxes given by their centres."""
         check_shape("target", target, ["N", 6])
         image, label, corner, size = target.split([1, 1, 2, 2], 1)
         for name, column in (("target[:, 0]", image), ("target[:, 1]", label)):
@@ -181,10 +181,10 @@ def register() -> type:
     """Put `CompiledDetectionLoss` in the trainer's registry of losses.
 
     Returns:
-        The class; the same at every call.
+        The class, the same for every call.
 
     Raises:
-        ModuleNotFoundError: where luxonis-train is not installed.
+        ModuleNotFoundError: if luxonis-train is not installed.
 
     Example:
         >>> register()  # doctest: +SKIP
@@ -192,12 +192,12 @@ def register() -> type:
     """
     if "CompiledDetectionLoss" in globals():
         return globals()["CompiledDetectionLoss"]
-    # An extra: the rest of this module does without.
+    # Optional: the rest of this module does not need it.
     from luxonis_train import BaseLoss, Tasks  # type: ignore[import-not-found]  # noqa: PLC0415
     from luxonis_train.nodes import PrecisionBBoxHead  # type: ignore[import-not-found]  # noqa: PLC0415
 
     class CompiledDetectionLoss(BaseLoss):
-        """`Criterion` on a node of the trainer; parameters as there, without those that the node tells."""
+        """`Criterion` on a node of the trainer, with its parameters except those read from the node."""
 
         node: PrecisionBBoxHead
         supported_tasks = (Tasks.BOUNDINGBOX,)

@@ -1,4 +1,4 @@
-"""Installations in the place of a class's members. Of several the latest is in force that is not uninstalled."""
+"""Installations that replace a class's members; of several, the latest that is not uninstalled is active."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
@@ -17,9 +17,9 @@ class Stacked:
 
     Args:
         kind: the class.
-        how: the backend that losses are compiled by; None: they run eagerly.
-        replacements: the members that take the place of the class's own, by name. They serve every installation, and
-            ask `in_force` for the one that counts.
+        how: the backend that compiles losses; None if they run eagerly.
+        replacements: the members that replace the class's own, by name. All installations share them, and they ask
+            `in_force` for the active one.
 
     Example:
         >>> class Network:
@@ -59,13 +59,13 @@ a later one is in force)
 
     @property
     def installed(self) -> bool:
-        """Whether this installation is in force: it is not uninstalled, and there is no later one for the class."""
+        """Whether this installation is active: not uninstalled, and the latest for the class."""
         return in_force(self.kind) is self
 
     def uninstall(self) -> None:
-        """Give way to the installation before this one, or the class its own members back; once more does nothing.
+        """Restore the previous installation, or the class's own members; calling it again does nothing.
 
-        Where a later installation is in force it stays so.
+        If a later installation is active, it stays so.
         """
         if self not in installations(self.kind):
             return
@@ -81,10 +81,10 @@ a later one is in force)
 
 
 def in_force(kind: type) -> Any:
-    """The installation that counts for a class; None where there is none."""
+    """The active installation for a class; None if there is none."""
     return (None, *installations(kind))[-1]
 
 
 def installations(kind: type) -> tuple[Any, ...]:
-    """All that are not uninstalled, the latest last."""
+    """All installations for a class that are not uninstalled, the latest last."""
     return tuple(_STACKS[kind].installations) if kind in _STACKS else ()

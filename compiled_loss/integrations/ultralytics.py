@@ -6,7 +6,7 @@
     install(model, compile=True)
     model.train(data="data.yaml")
 
-Models and trainers are read by their attributes alone; nothing is imported from the package that built them.
+Models and trainers are read only through their attributes; nothing is imported from the package that built them.
 """
 
 from collections.abc import Callable
@@ -35,45 +35,45 @@ def compiled_criterion(
     keep_zeros: bool = True,
     check_values: bool = True,
 ) -> Criterion:
-    """The criterion of a model, which returns what the model's own returns.
+    """The criterion for a model, with the same return values as the model's own.
 
-    `(preds, batch) -> (terms * B, items)`. The terms are, in this order: of detection box, cls, dfl; of pose box,
-    pose, kobj, cls, dfl and with a normalising flow rle; of oriented boxes box, cls, dfl, angle; of masks box, seg,
-    cls, dfl, sem. With one distance bin l1 stands for dfl. An end-to-end head is trained in both its branches.
+    `(preds, batch) -> (terms * B, items)`. The terms are, in this order: for detection box, cls, dfl; for pose box,
+    pose, kobj, cls, dfl and with a normalising flow rle; for oriented boxes box, cls, dfl, angle; for masks box, seg,
+    cls, dfl, sem. With one distance bin, l1 replaces dfl. Both branches of an end-to-end head are trained.
 
-    The head tells classes, distance bins, strides and keypoints (`nc`, `reg_max`, `stride`, `kpt_shape`), and its kind
-    by `ne` (oriented boxes), `nm` (masks), `flow_model` (keypoints with a likelihood) and `one2one_cv2` (end-to-end).
-    `model.args` tells the gains (`box`, `cls`, `dfl`, `pose`, `kobj`, `rle`, `angle`; 7.5, 0.5, 1.5, 12, 1, 1 and 1
-    where they are missing), `overlap_mask` and `epochs`; `model.class_weights`, where there is one, tells the weight of
-    each class, and `model.kpt_oks_sigmas` the spread of each keypoint.
+    Classes, distance bins, strides and keypoints are read from the head (`nc`, `reg_max`, `stride`, `kpt_shape`), and
+    its kind from `ne` (oriented boxes), `nm` (masks), `flow_model` (keypoints with a likelihood) and `one2one_cv2`
+    (end-to-end). `model.args` holds the gains (`box`, `cls`, `dfl`, `pose`, `kobj`, `rle`, `angle`; by default 7.5,
+    0.5, 1.5, 12, 1, 1 and 1), `overlap_mask` and `epochs`; `model.class_weights`, if present, holds the weight of each
+    class, and `model.kpt_oks_sigmas` the spread of each keypoint.
 
     Args:
-        model: a model whose `model.model[-1]` is its head, on the device where it will train; what DDP, `torch.compile`
-            or an average of weights wrap around it is taken off. A `train()` that builds a model of its own: `install`.
-        compile: run the loss as one compiled graph, forward and backward, for every number of objects. The first step
-            takes a minute or more then, of which a line on standard error tells, once in a process. A pass without
-            gradients, such as a validation, runs eagerly. Where the rows are on the host they are checked and planned
-            there (`TargetPlan`), before they go to the device; on a device, which must not be asked, they are only
-            padded, and there is room for every anchor in every row.
+        model: a model whose `model.model[-1]` is its head, on the device where it will train; wrappers such as DDP,
+            `torch.compile` or weight averaging are removed. If `train()` builds its own model, use `install`.
+        compile: run the loss as one compiled graph, forward and backward, for any number of objects. The first step
+            then takes a minute or more, announced once per process on standard error. Passes without gradients, such as
+            validation, run eagerly. Rows on the host are checked and planned there (`TargetPlan`) before they go to the
+            device. Rows already on a device, whose values are not read, are only padded, with room for every anchor in
+            every row.
         backend: as for `torch.compile`.
         mode: as for `torch.compile`.
-        dynamic: as for `torch.compile`. False gives graphs for static shapes, as CUDA graphs want them: numbers of rows
-            and pages are rounded up to powers of two, each of which compiles anew.
-        distributed: average the normaliser over the ranks of the default process group, which the model's own does not.
-        plan: numbers of rows and pages that every batch is given, for one shape; its image size, classes and region
-            are replaced by the batch's. None plans each batch for itself.
-        updates: epochs that are over, where a run is resumed; a criterion's attribute of that name can be set too.
-        keep_zeros: count what the model's own criterion counts: where an object has fewer than k anchors of alignment
-            above 0, anchors of alignment 0 that `torch.topk` happens to list are positives of score 0 there. Means over
-            positives, the terms of masks and keypoints, show it for tiny objects. False leaves such anchors out.
-        check_values: look at the values of rows on the host, as the losses do. Rows that are planned are always looked
-            at: a plan rests on them.
+        dynamic: as for `torch.compile`. False gives graphs with static shapes, as CUDA graphs require: numbers of rows
+            and pages are rounded up to powers of two, and each new size is compiled separately.
+        distributed: average the normaliser over the ranks of the default process group; the model's own does not.
+        plan: fixed numbers of rows and pages, giving every batch one shape; its image size, classes and region are
+            replaced by the batch's. None plans each batch individually.
+        updates: number of completed epochs when resuming; the criterion's attribute of the same name can be set too.
+        keep_zeros: count the same positives as the model's own criterion: if an object has fewer than k anchors with
+            alignment above 0, anchors of alignment 0 that `torch.topk` returns become positives of score 0. This shows
+            for tiny objects in means over positives, the mask and keypoint terms. False leaves such anchors out.
+        check_values: check the values of rows on the host, as the losses do. Rows that are planned are always checked,
+            since the plan depends on them.
 
     Returns:
         A callable `criterion(preds, batch)`; see `Criterion.__call__`. Call its `update()` after each epoch.
 
     Raises:
-        ValueError: for a model without such a head, numbers out of range, or options of a compilation without
+        ValueError: if the model has no such head, a number is out of range, or compile options are given without
             `compile=True`.
 
     Example:
@@ -106,35 +106,35 @@ def install(
     keep_zeros: bool = True,
     check_values: bool = True,
 ) -> Installation:
-    """Train networks of a class with our criterion instead of their own: one line before `train()`.
+    """Train all networks of a class with our criterion instead of their own: one line before `train()`.
 
-    Replaces `init_criterion` of the class, which the network that a trainer builds, its EMA and a resumed run all
-    call, so that training and validation use ours, and a schedule goes on. Checkpoints do not name this package.
+    Replaces the class's `init_criterion`, which the network that a trainer builds, its EMA and a resumed run all call,
+    so that training and validation use ours and schedules continue. Checkpoints do not refer to this package.
 
-    It holds for every network of that class in the process. Installed more than once the latest counts; when that is
-    uninstalled, the one before it does again, and after the last one the class's own. A run with `distill_model`
-    is refused when it starts: distillation has losses of its own.
+    It applies to every network of that class in the process. If installed several times, the latest is active; after
+    uninstalling it, the one before it is active again, and finally the class's own. A run with `distill_model` is
+    refused when it starts, because distillation has losses of its own.
 
     Args:
-        target: what `train()` is called on, such as `YOLO("yolo11n.yaml")`; or a network, wrapped or not; or the class
-            of networks. With the first, the rows of each batch are also planned before the trainer moves them to a
-            device, which then need not be asked. A network's own criterion is replaced at once.
-        compile: as for `compiled_criterion`, like all that follows.
+        target: the object that `train()` is called on, such as `YOLO("yolo11n.yaml")`; or a network, wrapped or not; or
+            a class of networks. With the first, the rows of each batch are also planned before the trainer moves them
+            to a device, so the device is not waited for. An existing network's criterion is replaced at once.
+        compile: as for `compiled_criterion`, like the arguments below.
         backend: as for `torch.compile`.
         mode: as for `torch.compile`.
-        dynamic: as for `compiled_criterion`, but None without a mode is True: with the last, smaller batch of an epoch
-            and with multi-scale training sizes change, and a graph that is open from the start saves a second one.
+        dynamic: as for `compiled_criterion`, but None without a mode means True: sizes change with the last, smaller
+            batch of an epoch and in multi-scale training, and a graph with open sizes avoids a second compilation.
         distributed: average the normaliser over ranks.
-        plan: numbers that every batch is given.
+        plan: fixed numbers of rows and pages for every batch.
         keep_zeros: count the anchors of alignment 0 that the model's own criterion counts.
-        check_values: look at the values of rows on the host.
+        check_values: check the values of rows on the host.
 
     Returns:
-        `Installation`: a context manager with `uninstall()`, and `criteria`, those that were made.
+        `Installation`: a context manager with `uninstall()`, and `criteria`, the criteria made so far.
 
     Raises:
-        ValueError: for what has no network with a criterion, for a head that no loss of ours is for where the network
-            is handed over, and else what `compiled_criterion` finds when the network makes its criterion.
+        ValueError: if the target has no network with a criterion, if a given network's head has no loss here, or, when
+            a network makes its criterion, as `compiled_criterion` does.
 
     Example:
         >>> import torch

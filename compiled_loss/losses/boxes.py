@@ -20,15 +20,15 @@ from compiled_loss.losses.scene import Positives, to_pixels
 from compiled_loss.numerics import at_least_float32
 from compiled_loss.types import Predictions
 
-# Oriented rows with a shorter side match nothing, in pixels.
+# Oriented rows with a side shorter than this, in pixels, match nothing.
 _SHORTEST_SIDE = 2
 
 
 class UprightBoxes:
-    """(x1, y1, x2, y2).
+    """Upright boxes (x1, y1, x2, y2).
 
     Args:
-        region: where candidates come from, of an assigner whose own region is None.
+        region: where candidates come from if the assigner's own region is None.
     """
 
     values = 4
@@ -40,7 +40,7 @@ class UprightBoxes:
         self.region = region
 
     def check(self, targets: Targets) -> None:
-        """Every batch has boxes."""
+        """Nothing to check: every batch has boxes."""
 
     def place(self, targets: Targets, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """`[N, 4]` true boxes in pixels; all may have candidates."""
@@ -68,7 +68,7 @@ class UprightBoxes:
 
 
 class OrientedBoxes:
-    """(cx, cy, w, h, angle), distances along the box's own axes."""
+    """Oriented boxes (cx, cy, w, h, angle), with distances along their own axes."""
 
     values = 5
     maps: Sequence[Map] = (Map("angles", 1, "turn of the box, radians"),)
@@ -78,7 +78,7 @@ class OrientedBoxes:
     region = inside = InRotatedBox()
 
     def check(self, targets: Targets) -> None:
-        """Rows have angles."""
+        """Check that rows have angles."""
         given("targets.angles", targets.angles)
 
     def place(self, targets: Targets, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -95,7 +95,7 @@ class OrientedBoxes:
         return decode_rotated(points * strides[:, None], distances, angles).float()
 
     def scaled(self, boxes: Tensor, strides: Tensor) -> Tensor:
-        """Boxes `[P, 5]` in units of strides `[P]`; their angles stay."""
+        """Boxes `[P, 5]` in units of strides `[P]`; angles are unchanged."""
         return torch.cat([boxes[..., :4] * (1 / strides)[:, None], boxes[..., 4:]], -1)
 
     def distances(self, points: Tensor, boxes: Tensor) -> Tensor:
@@ -109,5 +109,5 @@ class OrientedBoxes:
 
 
 def angles_of(predictions: Predictions) -> Tensor:
-    """`[B, 1, A]`."""
+    """`[B, 1, A]` predicted angles."""
     return given("predictions.angles", predictions.angles)

@@ -20,7 +20,7 @@ class CompareBoxes:
 
     Args:
         overlap: of two boxes.
-        prepare: what both are turned into first, so that it is not computed anew for every pair.
+        prepare: converts both kinds of boxes beforehand, so that this is not repeated for every pair.
     """
 
     def __init__(self, overlap: BoxOverlap, prepare: Callable[[Tensor], Tensor] | None = None) -> None:
@@ -29,7 +29,7 @@ class CompareBoxes:
         self.prepare = prepare or _as_they_are
 
     def __call__(self, view: View, assigner: Assigner) -> Overlap:
-        """Of every candidate."""
+        """The overlap of every candidate with its row."""
         predicted, true = self.prepare(view.boxes), self.prepare(view.scene.boxes)
         return lambda candidates, logits: self.overlap(candidates.of_rows(true), candidates.take(predicted))
 
@@ -39,8 +39,8 @@ class OneMinus:
     """The box term `1 - overlap`.
 
     Args:
-        overlap: of two boxes; it gets them in pixels if it has an attribute `in_pixels` that is true, else in the grid
-            units of their anchor's level.
+        overlap: overlap of two boxes. It receives them in pixels if it has a true attribute `in_pixels`, otherwise in
+            grid units of their anchor's level.
 
     Example:
         >>> from compiled_loss.geometry.boxes import giou
@@ -62,7 +62,7 @@ class OneMinus:
 
 
 def in_pixels(boxes: Tensor, strides: Tensor) -> Tensor:
-    """Boxes `[P, 4 or 5]` in units of strides `[P]`, in pixels; angles stay."""
+    """Convert boxes `[P, 4 or 5]` from units of strides `[P]` to pixels; angles are unchanged."""
     if boxes.shape[-1] == 4:
         return boxes * strides[:, None]
     return torch.cat([boxes[:, :4] * strides[:, None], boxes[:, 4:]], -1)

@@ -1,4 +1,4 @@
-"""What rows and anchors count: rows' weights, and rows of regions that nobody labelled.
+"""The weights of rows and anchors: row weights, and ignore rows of unlabelled regions.
 
 Letters: B images, N rows, A anchors, P positive slots.
 """
@@ -25,18 +25,18 @@ def covered_anchors(candidates: Candidates, images: int, anchors: int) -> Tensor
 
 
 def row_weights(positives: Positives) -> Tensor | None:
-    """`[P]` weights of the slots' rows, 0 in empty slots; None: each counts 1."""
+    """`[P]` weights of the slots' rows, 0 in empty slots; None means all 1."""
     weights = positives.view.scene.targets.weights
     return None if weights is None else positives.of_rows(weights.detach())
 
 
 def anchor_weights(positives: Positives) -> Tensor | None:
-    """`[B, A]` what each anchor counts in the class term: its row's weight, 0 where ignored, else 1; None: all 1."""
+    """`[B, A]` weight of each anchor in the class term: its row's, 0 if ignored, otherwise 1; None means all 1."""
     (predictions, *_, scene), assignment, weights = positives.view, positives.assignment, row_weights(positives)
     if weights is None and scene.ignored is None:
         return None
     batch, _, anchors = predictions.scores.shape
-    # One anchor more, for the slots that are empty.
+    # One extra anchor, for empty slots.
     size = batch * anchors + 1
     counts = scene.pixels.new_ones(size)
     if scene.ignored is not None:

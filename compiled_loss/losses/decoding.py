@@ -1,4 +1,4 @@
-"""What a loss's head says, without targets: boxes and keypoints in pixels, probabilities, masks.
+"""Decoding of a head's predictions, without targets: boxes and keypoints in pixels, probabilities, masks.
 
 Letters: B images, A anchors, C classes, K keypoints, D values of a keypoint, R distance bins, k detections of an image.
 """
@@ -62,7 +62,7 @@ class Decoder(ExactModule):
         return decode_sides(logits, dim=2)
 
     def decode(self, predictions: Predictions) -> Decoded:
-        """What the head says of every anchor.
+        """Decode the head's predictions at every anchor.
 
         Args:
             predictions: the head's raw output; maps that only the loss reads may be missing.
@@ -77,23 +77,23 @@ class Decoder(ExactModule):
         return Decoded(scores=logits.sigmoid(), **fields)
 
     def detect(self, predictions: Predictions, k: int = 300, *, mask_size: tuple[int, int] | None = None) -> Detections:
-        """The k best detections of every image, without suppression of doubles: all of what an end-to-end head needs.
+        """The k best detections of every image, without non-maximum suppression, which end-to-end heads do not need.
 
-        Detections are pairs of an anchor and a class, as in end-to-end YOLO heads, ordered by the class logit; equal
-        logits by anchor, then by class. So an anchor may be there several times, and every score that is not among
-        them is no higher than the last one.
+        Detections are pairs of an anchor and a class, as in end-to-end YOLO heads, ordered by the class logit, ties by
+        anchor, then by class. An anchor may therefore appear several times, and no score that is left out is higher
+        than the last one.
 
         Args:
             predictions: the head's raw output; maps that only the loss reads may be missing.
-            k: detections per image; where there are fewer, the rest is padding of score 0.
-            mask_size: (H, W) of the masks, which stand for the whole image; None is the prototypes' size.
+            k: detections per image; if there are fewer, the rest is padding with score 0.
+            mask_size: (H, W) of the masks, which cover the whole image; None means the prototypes' size.
 
         Returns:
-            `Detections(boxes, scores, labels, anchors, keypoints, masks)`, the same sizes whatever was found.
+            `Detections(boxes, scores, labels, anchors, keypoints, masks)`, of the same sizes whatever is found.
 
         Raises:
             ValueError: for a wrong rank, size, dtype or device, a k below 1, or a mask size that is not two positive
-                integers or has no masks to be of.
+                integers or is given without masks.
 
         Source: YOLOv10, arXiv 2405.14458.
         """
@@ -119,7 +119,7 @@ class Decoder(ExactModule):
         return Detections(scores=scores, labels=labels, anchors=anchors, masks=masks, **best)
 
     def _read(self, predictions: Predictions) -> tuple[dict[str, Any], Tensor]:
-        """Fields of `Decoded` but scores, and `[B, A, C]` logits, all finite; those of broken anchors are `NOTHING`."""
+        """Fields of `Decoded` except scores, and finite `[B, A, C]` logits, `NOTHING` at non-finite anchors."""
         read = [x for x in self.maps if not x.pixels and not x.optional]
         check_predictions(predictions, read, self.strides)
         anchors = anchors_of(predictions, self.strides)
@@ -134,14 +134,14 @@ class Decoder(ExactModule):
 
 
 def _best(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Scores, labels, anchors and whether there is a detection, all `[B, k]`, of the k best of logits `[B, A, C]`.
+    """Scores, labels, anchors and whether there is a detection, all `[B, k]`, for the k best of logits `[B, A, C]`.
 
-    In two steps: who has one of the k best pairs is one of the k anchors whose best class is highest. Padded, as an
-    exported graph cannot ask whether it has k anchors.
+    In two steps: the k best pairs belong to the k anchors whose best class scores highest. Padded, because an exported
+    graph cannot check whether it has k anchors.
     """
     classes = logits.shape[2]
     logits = F.pad(logits, (0, 0, 0, k), value=NOTHING)
-    # In order again, so that a pair's place among theirs tells which anchor and class comes first.
+    # Back in anchor order, so that a pair's position tells which anchor and class comes first.
     some = places_of_largest(logits.amax(2), k)
     image = torch.arange(logits.shape[0], device=logits.device)[:, None]
     pairs = logits[image, some].flatten(1)

@@ -35,32 +35,32 @@ from compiled_loss.types import Assignment, DenseAssignment, LossOutput, Predict
 
 
 class DenseLoss(Planner):
-    """The loss of a dense, anchor-free head, made of parts.
+    """The loss of a dense, anchor-free head, assembled from parts.
 
-    Candidates are paired with rows, an assigner makes some of them positives, and over these it sums the box term, the
-    distance term (`dfl` over bins, `l1` for `R = 1`) and the extras' terms, and over all anchors the class term. Each
-    is returned times its gain and times B.
+    Candidates are paired with rows and an assigner makes some of them positives. The box term, the distance term (`dfl`
+    over bins, `l1` for `R = 1`) and the extras' terms are summed over the positives, the class term over all anchors.
+    Each is returned multiplied by its gain and by B.
 
     Args:
         num_classes: C.
-        strides: pixels per grid unit of each level, finest first.
+        strides: pixels per grid unit of each level, finest level first.
         reg_max: distance bins R per side.
-        boxes: what boxes are.
-        assigner: makes positives of pairs; None is `TaskAligned()`.
-        pairing: how well candidates overlap rows.
-        box_term: error of predicted boxes.
-        classification: error of class logits; None is `BinaryCrossEntropy()`.
+        boxes: the kind of boxes, upright or oriented.
+        assigner: selects the positives among the pairs; None means `TaskAligned()`.
+        pairing: computes how well candidates overlap rows.
+        box_term: error of the predicted boxes.
+        classification: error of the class logits; None means `BinaryCrossEntropy()`.
         extras: further terms.
-        gains: factor of each term, in the order in which they are returned; for `R = 1` that of `dfl` is of `l1`.
-        distributed: average what sums are divided by over the ranks of the default process group.
-        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
-            the host, and warn once of a plan that is too small; traced code and devices are never asked. An attribute
-            of the same name turns it on and off.
-        per_image: tell what each image adds to every term, `LossOutput.per_image`.
-        arguments: what a loss of a task was made of, as it was given.
+        gains: factor of each term, in the order in which they are returned; for `R = 1` that of `dfl` applies to `l1`.
+        distributed: average the normaliser of the sums over the ranks of the default process group.
+        check_values: check the values of every batch's rows, as `Targets.validate` does, and warn once if a plan is too
+            small. This happens only in eager calls with rows on the host, never in traced code or on a device. The
+            attribute of the same name switches it on and off.
+        per_image: also return what each image contributes to every term, as `LossOutput.per_image`.
+        arguments: the arguments that a task's loss was constructed with, as given.
 
     Raises:
-        ValueError: for a non-positive size, or a negative gain.
+        ValueError: if a size is not positive or a gain is negative.
 
     Example:
         >>> from compiled_loss import OneMinus
@@ -127,7 +127,7 @@ class DenseLoss(Planner):
 
     @property
     def region(self) -> Region:
-        """Where candidates lie: what `plan` counts pages by."""
+        """Where candidates lie; `plan` counts pages from it."""
         return region_or(self.assigner.region, self.boxes.region)
 
     def forward(self, predictions: Predictions, targets: Targets | PaddedTargets) -> LossOutput:
@@ -135,28 +135,28 @@ class DenseLoss(Planner):
 
         Args:
             predictions: the head's raw output.
-            targets: the batch's objects, as flat rows or in slots of each image; padding counts nothing.
+            targets: the batch's objects, as flat rows or in per-image slots; padding does not contribute.
 
         Returns:
             `LossOutput(total, terms, num_positives, overflow, per_image)`.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
+            ValueError: for a wrong rank, size, dtype or device, or if `Targets.validate` finds a fault.
         """
         return self.evaluate(predictions, self._checked(predictions, targets), self.assigner)
 
     def assign(self, predictions: Predictions, targets: Targets | PaddedTargets) -> Assignment:
-        """The positives that the loss would train on, without a gradient.
+        """The positives that the loss would train on, computed without gradients.
 
         Args:
             predictions: the head's raw output.
             targets: the batch's objects, as for the loss; slot m of image b is row `b M + m`.
 
         Returns:
-            `Assignment` with `P = N * slots`, the assigner's slots of a row.
+            `Assignment` with `P = N * slots`, where `slots` is the assigner's number of slots per row.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
+            ValueError: for a wrong rank, size, dtype or device, or if `Targets.validate` finds a fault.
         """
         return self.positives(self.view(predictions, self._checked(predictions, targets)), self.assigner)
 
@@ -171,7 +171,7 @@ class DenseLoss(Planner):
             `DenseAssignment`, boxes in xyxy pixels.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
+            ValueError: for a wrong rank, size, dtype or device, or if `Targets.validate` finds a fault.
         """
         scene = self._checked(predictions, targets)
         batch, classes, anchors = predictions.scores.shape
@@ -179,10 +179,10 @@ class DenseLoss(Planner):
         return to_dense(flat, scene.targets.labels, scene.boxes, batch, anchors, classes)
 
     def with_assigner(self, assigner: Assigner) -> "DenseLoss":
-        """The same loss, its weights shared, with another assigner.
+        """The same loss with another assigner, sharing its weights.
 
         Raises:
-            ValueError: for what is no assigner.
+            ValueError: if the argument is not an assigner.
         """
         other = copy(self)
         other._modules = dict(self._modules)  # of which the copy is shallow
@@ -193,10 +193,10 @@ class DenseLoss(Planner):
         return other
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
-        """Check ranks, sizes, dtypes and devices; no value is read.
+        """Check ranks, sizes, dtypes and devices, without reading any values.
 
         Raises:
-            ValueError: naming the argument, what was expected and what came.
+            ValueError: naming the argument, what was expected and what was given.
         """
         check_inputs(predictions, targets, self.maps, self.strides)
         self.boxes.check(targets)
@@ -205,10 +205,10 @@ class DenseLoss(Planner):
         check_buffers(predictions, self)
 
     def place(self, predictions: Predictions, targets: Targets | PaddedTargets) -> Scene:
-        """Check both, and place what depends on the targets and the grid alone: anchors, rows in pixels, candidates.
+        """Check both and compute what depends only on targets and grid: anchors, rows in pixels, candidates.
 
         Raises:
-            ValueError: naming the argument, what was expected and what came.
+            ValueError: naming the argument, what was expected and what was given.
         """
         targets, dropped = to_rows(predictions, targets)
         self.check(predictions, targets)
@@ -216,23 +216,23 @@ class DenseLoss(Planner):
 
     @torch.no_grad()
     def view(self, predictions: Predictions, scene: Scene) -> View:
-        """The predictions in a scene, their distances and boxes decoded without a gradient."""
+        """The predictions in a scene, with distances and boxes decoded without gradients."""
         given = detached(predictions)  # forward-mode derivatives ignore `no_grad`
         sides = self.sides(given)
         return View(predictions, sides, self.boxes.predicted(given, sides, scene.anchors), scene)
 
     @torch.no_grad()
     def positives(self, view: View, assigner: Assigner) -> Assignment:
-        """What an assigner, this loss's own or another, makes positive."""
+        """The positives that an assigner, this loss's own or another, selects."""
         view = view._replace(predictions=detached(view.predictions))  # as in `view`
         scene, targets = view.scene, view.scene.targets
-        # An anchor with a broken number in a map that is read at positives is never picked, as one with a broken box.
+        # An anchor with a NaN or infinity in a map that is read at positives is never picked, like one with such a box.
         read = [getattr(view.predictions, x.name) for extra in self.extras for x in extra.maps if not x.pixels]
         read = [x for x in read if x is not None]
         overlap = where_sound(self.pairing(view, assigner), read)
         rows = objects_of(targets), targets.labels, scene.boxes, scene.pixels, scene.anchors.strides
 
-        def sound() -> Tensor:  # of an assigner that asks
+        def sound() -> Tensor:  # only computed if the assigner asks for it
             return sound_anchors([view.boxes.mT, *read])
 
         pairs = Pairs(view.predictions.scores, *rows, scene.candidates, overlap, sound)
@@ -240,7 +240,7 @@ class DenseLoss(Planner):
         beside = sum([extra.overflow(view, found, assigner.slots) for extra in self.extras])
         self.look_at_room(scene, beside)
         overflow = found.overflow + scene.dropped + scene.cut + beside
-        # Not by `_replace`: torch 2.11 cannot return what that makes from a graph.
+        # Not by `_replace`: torch 2.11 cannot return its result from a graph.
         return Assignment(*found[:5], overflow=overflow, weight=found.weight)
 
     def evaluate(self, predictions: Predictions, scene: Scene, assigner: Assigner) -> LossOutput:
@@ -263,10 +263,10 @@ class DenseLoss(Planner):
         return scene
 
     def _terms(self, slots: Positives) -> dict[str, Sums]:
-        """Every term times its gain."""
+        """Every term multiplied by its gain."""
         distances, error = self._distances(slots)
         reduction = reduction_of(slots, over_ranks=self.distributed, per_image=self.per_image)
-        # Rows of weight 0 are empty slots to a box term, which may keep a mean of all others.
+        # To a box term, which may keep a mean over the others, rows of weight 0 are empty slots.
         true = slots.boxes if reduction.weights is None else masked(slots.boxes, reduction.weights > 0)
         box = self.box_term(self.boxes.read(slots, distances), true, slots.strides)
         check_shape("box_term(...)", box, ["P"], "see parts.BoxTerm")  # a mean would be spread over the positives
@@ -278,7 +278,7 @@ class DenseLoss(Planner):
         return {**reduced, "cls": reduction.of_classes(self.classification, self.gains["cls"])}
 
     def _distances(self, slots: Positives) -> tuple[Tensor, dict[str, Term]]:
-        """`[P, 4]` distances, grid units, and their `[P]` error: `dfl` over the bins, `l1` without."""
+        """`[P, 4]` distances, grid units, and their `[P]` error: `dfl` with bins, `l1` without."""
         view, assignment = slots.view, slots.assignment
         true = self.boxes.distances(slots.points, slots.boxes)
         if self.reg_max > 1:

@@ -16,34 +16,34 @@ from compiled_loss.losses.parts import BoxOverlap, BoxTerm, ClassTerm, Extra
 
 
 class DetectionLoss(DenseLoss):
-    """Boxes and classes of a dense, anchor-free head, task-aligned, as one graph.
+    """Task-aligned loss for the boxes and classes of a dense, anchor-free head, as one graph.
 
-    With target scores t of the positives and `S = max(1, sum t)`:
+    With t the target scores of the positives and `S = max(1, sum t)`:
     `cls = sum BCE(score, one-hot t) / S`, `box = sum t (1 - CIoU) / S`, and over the distance bins
     `dfl = sum t mean over sides of cross-entropy / S` (`R = 1`: `l1`, the distance error as a fraction of the
-    image). Each term is returned times its gain and times B. Computed in float32 at least.
+    image). Each term is returned multiplied by its gain and by B. Computation is in float32 or wider.
 
     Args:
         num_classes: C.
-        strides: pixels per grid unit of each level, finest first.
+        strides: pixels per grid unit of each level, finest level first.
         reg_max: distance bins R per side.
-        assigner: which anchors learn which row, a `parts.Assigner`; None is `TaskAligned()`.
-        overlap: of predicted and true boxes `[..., 4]`, xyxy, for the assigner and, without a `box_term`, for that.
-        box_term: error of predicted boxes, a `parts.BoxTerm`; None is `OneMinus(overlap)`.
-        classification: error of class logits, a `parts.ClassTerm`; None is `BinaryCrossEntropy()`.
+        assigner: matches anchors to target rows, a `parts.Assigner`; None means `TaskAligned()`.
+        overlap: overlap of predicted and true boxes `[..., 4]`, xyxy, for the assigner and the default box term.
+        box_term: error of the predicted boxes, a `parts.BoxTerm`; None means `OneMinus(overlap)`.
+        classification: error of the class logits, a `parts.ClassTerm`; None means `BinaryCrossEntropy()`.
         box_gain: factor of the box term.
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
-        distributed: average what sums are divided by over the ranks of the default process group.
-        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
-            the host, and warn once of a plan that is too small; traced code and devices are never asked. An attribute
-            of the same name turns it on and off.
-        per_image: tell what each image adds to every term, `LossOutput.per_image`.
-        extras: terms of your own beside the task's, each a `parts.Extra`.
+        distributed: average the normaliser of the sums over the ranks of the default process group.
+        check_values: check the values of every batch's rows, as `Targets.validate` does, and warn once if a plan is too
+            small. This happens only in eager calls with rows on the host, never in traced code or on a device. The
+            attribute of the same name switches it on and off.
+        per_image: also return what each image contributes to every term, as `LossOutput.per_image`.
+        extras: terms of your own in addition to the task's, each a `parts.Extra`.
 
     Raises:
-        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
-            rank, size, dtype or device.
+        ValueError: if a size is not positive, a number is negative or not finite, or an argument has the wrong rank,
+            size, dtype or device.
 
     Source: TOOD (arXiv 2108.07755), CIoU (arXiv 1911.08287), Generalized Focal Loss (arXiv 2006.04388).
 

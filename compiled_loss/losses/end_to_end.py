@@ -24,23 +24,23 @@ _FIRST, _LAST = 0.8, 0.1  # share of the one-to-many branch
 
 
 class EndToEndLoss(ExactModule):
-    """A one-to-many and a one-to-one branch under the same loss, as one graph.
+    """A one-to-many and a one-to-one branch trained with the same loss, as one graph.
 
-    `o L_many + (1 - o) L_one`. In the one-to-many branch a row selects the anchors that the loss's own assigner gives
-    it, 10 by default; in the one-to-one branch it selects 7 and keeps the best, so that a model needs no suppression of
-    doubles. The share `o` falls over the training, `o(u) = 0.1 + 0.7 max(0, 1 - u / max(E - 1, 1))` after u of E
-    epochs. It is a tensor, changed in place by `set_progress`, so that a schedule compiles nothing anew; a state dict
-    holds it. Anchors,
-    targets in pixels and candidates are found once for both branches.
+    `o L_many + (1 - o) L_one`. In the one-to-many branch each row selects anchors as the loss's own assigner does, 10
+    by default. In the one-to-one branch it selects 7 and keeps the best, so that the model needs no non-maximum
+    suppression. The share `o` decreases during training, `o(u) = 0.1 + 0.7 max(0, 1 - u / max(E - 1, 1))` after u of E
+    epochs. It is a buffer that `set_progress` changes in place, so the schedule triggers no recompilation and the state
+    dict includes it. Anchors, targets in pixels and candidates are computed once for both branches.
 
     Args:
         loss: the task's loss, such as `DetectionLoss(80)`.
-        one_to_one: assigner of the one-to-one branch, with the same candidates as the loss's; None is the loss's, which
-            must be `TaskAligned`, with `top_k=7, keep=1`, or with a plain sum `top_k=1`.
-        plain_sum: the rule of YOLOv10: the total is `L_many + L_one`.
+        one_to_one: assigner of the one-to-one branch, with the same candidates as the loss's. None takes the loss's own
+            assigner, which must be `TaskAligned`, with `top_k=7, keep=1`, or with `top_k=1` for a plain sum.
+        plain_sum: use YOLOv10's rule: the total is `L_many + L_one`.
 
     Raises:
-        ValueError: for what is no loss, or an assigner of the loss's that tells nothing of a one-to-one branch.
+        ValueError: if `loss` is not a loss, if `one_to_one` is needed because the loss's assigner is not `TaskAligned`,
+            or if its candidates differ from the loss's.
 
     Source: YOLOv10, arXiv 2405.14458.
 
@@ -74,7 +74,7 @@ class EndToEndLoss(ExactModule):
 
     @property
     def check_values(self) -> bool:
-        """Whether eager calls look at the values of the rows."""
+        """Whether eager calls check the values of the rows."""
         return self.loss.check_values
 
     @check_values.setter
@@ -83,23 +83,23 @@ class EndToEndLoss(ExactModule):
 
     @property
     def many(self) -> DenseLoss:
-        """The loss of the one-to-many branch alone."""
+        """The loss of the one-to-many branch on its own."""
         return self.loss
 
     @property
     def one(self) -> DenseLoss:
-        """The loss of the one-to-one branch alone."""
+        """The loss of the one-to-one branch on its own."""
         return self.loss.with_assigner(self.one_to_one)
 
     def set_progress(self, epoch: float, epochs: float) -> None:
         """Set the share of the one-to-many branch; call it before each epoch, outside the compiled step.
 
         Args:
-            epoch: epochs done, 0 before the first.
-            epochs: epochs in all.
+            epoch: number of epochs completed, 0 before the first.
+            epochs: total number of epochs.
 
         Raises:
-            ValueError: for a negative number, or one that is not finite.
+            ValueError: if a number is negative or not finite.
         """
         epoch, epochs = finite_number("epoch", epoch), finite_number("epochs", epochs)
         self.share.fill_(_LAST + (_FIRST - _LAST) * max(0.0, 1 - epoch / max(epochs - 1, 1)))
@@ -113,25 +113,25 @@ class EndToEndLoss(ExactModule):
         margin: float = 0.0,
         power_of_two: bool = False,
     ) -> TargetPlan:
-        """A plan of the batches that both branches read, as `DenseLoss.plan` makes it.
+        """A plan for the batches that both branches read, as made by `DenseLoss.plan`.
 
         Args:
             image_size: (height, width) in pixels of the images that the head sees.
-            dataset: the Targets of each image, for one shape for all batches; None plans each batch for itself.
-            batch_size: images in a batch, with a `dataset`.
-            margin: room for augmentation, with a `dataset`.
+            dataset: the Targets of each image, to give all batches one shape; None plans each batch individually.
+            batch_size: images in a batch; with a `dataset`.
+            margin: extra room for augmentation; with a `dataset`.
             power_of_two: round rows, pages and tiles up to powers of two.
 
         Returns:
             `TargetPlan`, whose `apply` prepares the rows of a batch.
 
         Raises:
-            ValueError: what `DenseLoss.plan` raises.
+            ValueError: as `DenseLoss.plan` does.
         """
         return self.loss.plan(image_size, dataset, batch_size=batch_size, margin=margin, power_of_two=power_of_two)
 
     def decode(self, one: Predictions) -> Decoded:
-        """What the one-to-one branch says of every anchor.
+        """Decode the one-to-one branch's predictions at every anchor.
 
         Args:
             one: raw output of the one-to-one branch.
@@ -145,12 +145,12 @@ class EndToEndLoss(ExactModule):
         return self.loss.decode(one)
 
     def detect(self, one: Predictions, k: int = 300, *, mask_size: tuple[int, int] | None = None) -> Detections:
-        """The k best detections of every image: those of the one-to-one branch, which gives every object once.
+        """The k best detections of every image from the one-to-one branch, which detects each object once.
 
         Args:
             one: raw output of the one-to-one branch.
-            k: detections per image; where there are fewer, the rest is padding of score 0.
-            mask_size: (H, W) of the masks, which stand for the whole image; None is the prototypes' size.
+            k: detections per image; if there are fewer, the rest is padding with score 0.
+            mask_size: (H, W) of the masks, which cover the whole image; None means the prototypes' size.
 
         Returns:
             `Detections(boxes, scores, labels, anchors, keypoints, masks)`.
@@ -166,13 +166,13 @@ class EndToEndLoss(ExactModule):
         Args:
             many: raw output of the one-to-many branch.
             one: raw output of the one-to-one branch.
-            targets: the batch's objects, as flat rows or in slots of each image; padding counts nothing.
+            targets: the batch's objects, as flat rows or in per-image slots; padding does not contribute.
 
         Returns:
             `EndToEndOutput(total, terms, items, num_positives, overflow, per_image)`.
 
         Raises:
-            ValueError: for a wrong rank, size, dtype or device, or what `Targets.validate` finds.
+            ValueError: for a wrong rank, size, dtype or device, or if `Targets.validate` finds a fault.
         """
         loss = self.loss
         scene = loss.place(many, targets)
@@ -192,11 +192,11 @@ class EndToEndLoss(ExactModule):
         terms, images = together
         total = torch.stack(list(terms.values())).sum()
         items = terms if self.plain_sum else second.terms
-        # The same rows are cut in both branches; planned mask tiles may suffice for one of them alone.
+        # The same rows are cut short in both branches, but planned mask tiles may be enough for only one of them.
         overflow = torch.maximum(first.overflow, second.overflow)
         return EndToEndOutput(total, terms, items, second.num_positives, overflow, images or None)
 
 
 def main_loss(loss: DenseLoss | EndToEndLoss) -> DenseLoss:
-    """The loss of the task, of an end-to-end loss that of its branches."""
+    """The task's loss; for an end-to-end loss, the loss of its branches."""
     return loss.loss if isinstance(loss, EndToEndLoss) else loss

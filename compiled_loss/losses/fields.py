@@ -1,4 +1,4 @@
-"""The fields of predictions and targets that parts read, as they tell: what inputs are checked and files made by.
+"""The fields of predictions and targets that parts declare to read: inputs are checked and files written by them.
 
 Letters: B images, N rows, A anchors, H and W pixels.
 """
@@ -13,13 +13,13 @@ class Map(NamedTuple):
     """A field of `Predictions` that a part reads.
 
     Args:
-        name: of the field.
-        channels: its channels; a letter where the loss leaves them open.
+        name: name of the field.
+        channels: number of channels; a letter if the loss leaves it open.
         meaning: what it holds, with its unit.
-        pixels: 0 for one column an anchor `[B, channels, A]`; else one value a pixel `[B, channels, H, W]`, each so
-            many mask pixels wide.
-        optional: whether a head may lack it.
-        why: which arguments of the loss its channels follow from, for a message.
+        pixels: 0 for one column per anchor `[B, channels, A]`; otherwise one value per pixel `[B, channels, H, W]`,
+            each pixel being this many mask pixels wide.
+        optional: whether a head may omit it.
+        why: which arguments of the loss determine the channels, for error messages.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Map(NamedTuple):
         """Check the field's rank, sizes and dtype.
 
         Raises:
-            ValueError: naming the field, what was expected and what came.
+            ValueError: naming the field, what was expected and what was given.
         """
         argument, x = f"predictions.{self.name}", getattr(predictions, self.name)
         if x is None and self.optional:
@@ -48,11 +48,11 @@ class Field(NamedTuple):
     """A field of `Targets` that a part reads.
 
     Args:
-        name: of the field.
-        shape: sizes after N rows, or with "H", "W" those of a map of each image.
+        name: name of the field.
+        shape: sizes after the N rows; with "H", "W", the sizes of a map for each image.
         dtype: as in torch.
         meaning: what it holds, with its unit.
-        optional: whether targets may lack it.
+        optional: whether targets may omit it.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Field(NamedTuple):
     optional: bool = False
 
 
-# What every loss reads of targets.
+# The fields of targets that every loss reads.
 ROWS = (
     Field("batch_idx", (), "int64", "image of the row; outside [0, B) the row is padding"),
     Field("labels", (), "int64", "class of the row, in [0, C)"),

@@ -1,4 +1,4 @@
-"""Checks of a loss's two arguments, and of what it is made of.
+"""Checks of a loss's two arguments, and of its parts.
 
 Letters: B images, A anchors.
 """
@@ -14,12 +14,12 @@ from compiled_loss.losses.fields import Map
 from compiled_loss.losses.parts import Extra, Term
 from compiled_loss.types import Predictions
 
-# Gains whose arguments are not called as their terms.
+# Gains whose arguments have other names than their terms.
 _ARGUMENTS = {"seg": "mask", "sem": "semantic"}
 
 
 def check_extra(argument: str, value: Extra) -> None:
-    """Check that an argument gives further terms, and is not a class of such.
+    """Check that an argument is an extra, and not a class of extras.
 
     Raises:
         ValueError: for anything else.
@@ -30,7 +30,7 @@ def check_extra(argument: str, value: Extra) -> None:
 
 
 def check_terms(argument: str, value: dict[str, Term]) -> dict[str, Term]:
-    """What an extra returned, if that is terms by name.
+    """Check that an extra returned terms by name, and return them.
 
     Raises:
         ValueError: for anything else.
@@ -40,10 +40,10 @@ def check_terms(argument: str, value: dict[str, Term]) -> dict[str, Term]:
 
 
 def checked_gains(gains: Mapping[str, float], extras: Sequence[Extra], bins: int) -> dict[str, float]:
-    """The factor of each term by name: those of a loss's arguments, then those that extras bring.
+    """The factor of each term by name: those from a loss's arguments, then those from its extras.
 
     Raises:
-        ValueError: for a factor that is not a finite number of 0 or more, or two terms of one name.
+        ValueError: if a factor is not a finite number of 0 or more, or two terms have the same name.
     """
     side = "l1" if bins == 1 else "dfl"
     own = {name: finite_number(f"{_ARGUMENTS.get(name, name)}_gain", gain) for name, gain in gains.items()}
@@ -56,7 +56,7 @@ def checked_gains(gains: Mapping[str, float], extras: Sequence[Extra], bins: int
 
 
 def check_inputs(predictions: Predictions, targets: Targets, maps: Sequence[Map], strides: tuple[int, ...]) -> None:
-    """Check ranks, sizes, dtypes and devices of predictions and targets; no value is read.
+    """Check ranks, sizes, dtypes and devices of predictions and targets, without reading values.
 
     Args:
         predictions: the head's raw output.
@@ -65,7 +65,7 @@ def check_inputs(predictions: Predictions, targets: Targets, maps: Sequence[Map]
         strides: pixels per grid unit of each level.
 
     Raises:
-        ValueError: naming the argument, what was expected and what came.
+        ValueError: naming the argument, what was expected and what was given.
     """
     check_predictions(predictions, maps, strides)
     check_kind(targets, "targets", "Targets or PaddedTargets")
@@ -74,7 +74,7 @@ def check_inputs(predictions: Predictions, targets: Targets, maps: Sequence[Map]
 
 
 def check_predictions(predictions: Predictions, maps: Sequence[Map], strides: tuple[int, ...]) -> None:
-    """Check ranks, sizes, dtypes and devices of predictions; no value is read.
+    """Check ranks, sizes, dtypes and devices of predictions, without reading values.
 
     Args:
         predictions: the head's raw output.
@@ -82,7 +82,7 @@ def check_predictions(predictions: Predictions, maps: Sequence[Map], strides: tu
         strides: pixels per grid unit of each level.
 
     Raises:
-        ValueError: naming the argument, what was expected and what came.
+        ValueError: naming the argument, what was expected and what was given.
     """
     require(isinstance(predictions, Predictions), "predictions", "Predictions", type(predictions).__name__)
     boxes, scores, *others = maps
@@ -99,7 +99,7 @@ def check_predictions(predictions: Predictions, maps: Sequence[Map], strides: tu
 
 
 def check_buffers(predictions: Predictions, loss: nn.Module) -> None:
-    """Check that a loss's own numbers are where the predictions are.
+    """Check that a loss's buffers are on the device of the predictions.
 
     Raises:
         ValueError: naming the buffer.
@@ -119,11 +119,11 @@ def _check_grids(grid_sizes: object, anchors: int, strides: tuple[int, ...]) -> 
         expected = f"{len(strides)} levels, one for each of strides={strides}"
         require(False, argument, expected, f"{len(grid_sizes)}: {grid_sizes}")
     cells = sum([height * width for height, width in grid_sizes])
-    if cells != anchors:  # no text of sizes, which a graph may leave open, before
+    if cells != anchors:  # only then format sizes, which a graph may leave open
         expected = f"as many cells as predictions.boxes has anchors, {anchors}"
         require(False, argument, expected, f"{cells}: {grid_sizes}")
     for size, stride in zip(grid_sizes, strides, strict=True):
-        # Every level covers the image, rounded up to its stride. Inequalities, which leave image sizes dynamic.
+        # Every level covers the image, rounded up to its stride. Inequalities keep image sizes dynamic.
         covers = all(
             abs(n * stride - first * strides[0]) < stride for n, first in zip(size, grid_sizes[0], strict=True)
         )

@@ -25,39 +25,39 @@ _FLOOR = 0.01
 
 
 class OrientedLoss(DenseLoss):
-    """Oriented boxes and classes of a dense, anchor-free head, task-aligned, as one graph.
+    """Task-aligned loss for the oriented boxes and classes of a dense, anchor-free head, as one graph.
 
-    As `DetectionLoss`, with `box = sum t (1 - ProbIoU) / S`, distances along the target's own axes, and
+    Like `DetectionLoss`, but with `box = sum t (1 - ProbIoU) / S`, distances along the target's own axes, and
     `angle = sum t exp(-ln(w / h)^2 / 9) sin^2(2 (predicted - true)) / S`. Candidates are the anchors inside the
-    oriented box or on its sides, and the assigner compares by ProbIoU. A row with a side below 2 pixels counts nothing.
+    oriented box or on its sides, and the assigner uses ProbIoU. Rows with a side below 2 pixels do not contribute.
 
-    Targets' angles should lie in the range of the head's, which often is `[-pi/4, 3 pi/4)`. A half turn more changes
-    neither a box nor the box and angle terms, but swaps its left with its right and its top with its bottom: the
-    distances that the `dfl` term teaches would not be those that the head needs for its own angle.
+    Target angles should lie in the same range as the head's, often `[-pi/4, 3 pi/4)`. Adding half a turn changes
+    neither the box nor the box and angle terms, but it swaps left with right and top with bottom: the `dfl` term would
+    then teach distances that do not belong to the angle that the head predicts.
 
     Args:
         num_classes: C.
-        strides: pixels per grid unit of each level, finest first.
+        strides: pixels per grid unit of each level, finest level first.
         reg_max: distance bins R per side.
-        assigner: which anchors learn which row, a `parts.Assigner`; None is `TaskAligned()`.
-        overlap: of predicted and true boxes `[..., 5]` (cx, cy, w, h, angle), for the assigner and, without a
-            `box_term`, for that; None is ProbIoU, in the box term with variances of at least 0.01.
-        box_term: error of predicted boxes, a `parts.BoxTerm`; None is `OneMinus(overlap)`.
-        classification: error of class logits, a `parts.ClassTerm`; None is `BinaryCrossEntropy()`.
+        assigner: matches anchors to target rows, a `parts.Assigner`; None means `TaskAligned()`.
+        overlap: overlap of predicted and true boxes `[..., 5]` (cx, cy, w, h, angle), for the assigner and the default
+            box term; None means ProbIoU, with variances of at least 0.01 in the box term.
+        box_term: error of the predicted boxes, a `parts.BoxTerm`; None means `OneMinus(overlap)`.
+        classification: error of the class logits, a `parts.ClassTerm`; None means `BinaryCrossEntropy()`.
         box_gain: factor of the box term.
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
         angle_gain: factor of the angle term.
-        distributed: average what sums are divided by over the ranks of the default process group.
-        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
-            the host, and warn once of a plan that is too small; traced code and devices are never asked. An attribute
-            of the same name turns it on and off.
-        per_image: tell what each image adds to every term, `LossOutput.per_image`.
-        extras: terms of your own beside the task's, each a `parts.Extra`.
+        distributed: average the normaliser of the sums over the ranks of the default process group.
+        check_values: check the values of every batch's rows, as `Targets.validate` does, and warn once if a plan is too
+            small. This happens only in eager calls with rows on the host, never in traced code or on a device. The
+            attribute of the same name switches it on and off.
+        per_image: also return what each image contributes to every term, as `LossOutput.per_image`.
+        extras: terms of your own in addition to the task's, each a `parts.Extra`.
 
     Raises:
-        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
-            rank, size, dtype or device.
+        ValueError: if a size is not positive, a number is negative or not finite, or an argument has the wrong rank,
+            size, dtype or device.
 
     Source: ProbIoU (arXiv 2106.06072), TOOD (arXiv 2108.07755), Generalized Focal Loss (arXiv 2006.04388).
 
@@ -112,21 +112,21 @@ class OrientedLoss(DenseLoss):
 
 
 class AngleTerm(nn.Module):
-    """`angle`, the error of the angles of positives."""
+    """`angle`, the angle error of the positives."""
 
     maps: Sequence[Map] = ()
     fields: Sequence[Field] = ()
     gains: Mapping[str, float] = {}  # the loss's
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
-        """Boxes have been looked at."""
+        """Nothing to check beyond the boxes."""
 
     def overflow(self, view: View, assignment: Assignment, slots: int) -> int:
-        """Nothing is planned."""
+        """Always 0: the term has no planned capacity."""
         return 0
 
     def decoded(self, predictions: Predictions, anchors: Anchors) -> dict[str, Tensor]:
-        """Boxes have their angles."""
+        """Nothing to add: decoded boxes already have their angles."""
         return {}
 
     def forward(self, positives: Positives) -> dict[str, Term]:

@@ -1,4 +1,4 @@
-"""The parts that a loss is made of, as types: write one of your own and hand it to a loss.
+"""The parts of a loss, as types: write your own and pass it to a loss.
 
 Letters: B images, N rows, A anchors, C classes, P positive slots.
 """
@@ -19,15 +19,15 @@ from compiled_loss.types import Assignment, Predictions
 
 
 class BoxOverlap(Protocol):
-    """How well two boxes overlap: a function, or an object that is called like one. Any of `compiled_loss.overlaps`.
+    """How well two boxes overlap: a function or callable object, such as any of `compiled_loss.overlaps`.
 
     Args:
-        boxes1: `[..., 4]` xyxy; of oriented boxes `[..., 5]` (cx, cy, w, h, angle). In any one unit, so an overlap is
-            the same for boxes that are twice as large; one that is not has an attribute `in_pixels` that is True.
+        boxes1: `[..., 4]` xyxy; oriented boxes are `[..., 5]` (cx, cy, w, h, angle). The unit is arbitrary, so the
+            overlap should not depend on scale. If it does, it must have an attribute `in_pixels` that is True.
         boxes2: the same; both broadcast against each other.
 
     Returns:
-        `[...]` at most 1, differentiable. What is not above 0 is no overlap to an assigner.
+        `[...]` at most 1, differentiable. An assigner treats values that are not above 0 as no overlap.
 
     Example:
         >>> from compiled_loss import DetectionLoss, overlaps
@@ -40,17 +40,17 @@ class BoxOverlap(Protocol):
 
 
 class BoxTerm(Protocol):
-    """What a predicted box costs: a function, or an object that is called like one; a module may keep buffers.
+    """The error of predicted boxes: a function or callable object; a module may keep buffers.
 
     Args:
-        predicted: `[P, 4]` boxes of the positives, xyxy in units of their anchor's stride; of oriented boxes `[P, 5]`
+        predicted: `[P, 4]` boxes of the positives, xyxy in units of their anchor's stride; oriented boxes are `[P, 5]`
             (cx, cy, w, h, angle).
-        true: the boxes of their rows, likewise. All zeros in an empty slot, and for a row that weighs nothing: what is
-            returned there is not counted, but must be finite.
-        strides: `[P]` pixels of such a unit.
+        true: the boxes of their rows, in the same form. All zeros for empty slots and rows of weight 0, where the
+            result is not counted but must be finite.
+        strides: `[P]` pixels per unit.
 
     Returns:
-        `[P]` errors, differentiable; the loss weighs, sums and normalises them.
+        `[P]` errors, differentiable; the loss weights, sums and normalises them.
 
     Example:
         >>> from compiled_loss import DetectionLoss
@@ -63,14 +63,14 @@ class BoxTerm(Protocol):
 
 
 class ClassTerm(Protocol):
-    """What class logits cost: a function, or an object that is called like one.
+    """The error of class logits: a function or callable object.
 
     Rows with weights, ignore rows and `per_image` need a `WeightedClassTerm` instead.
 
     Args:
         scores: `[B, C, A]` logits of all anchors.
-        assignment: the positives: logit `scores[image, label, anchor]` of slot p has the target `score` where `valid`
-            holds, all others have 0. Empty slots have `score` 0.
+        assignment: the positives. For each slot with `valid` True, the target of `scores[image, label, anchor]` is
+            `score`; all other targets are 0. Empty slots have `score` 0.
         labels: `[N]` class of each row: `label = labels[assignment.row]`.
 
     Returns:
@@ -109,26 +109,26 @@ class MeanWhere(NamedTuple):
 
 
 class OfImages(NamedTuple):
-    """Mean over the images and the trailing dimension; rows' weights do not reach it."""
+    """Mean over the images and the trailing dimension; row weights do not affect it."""
 
     errors: Tensor  # [B, K]
 
 
-# A term that is reduced like one of these, or a scalar that is already: rows' weights do not reach that, and it cannot
-# be told for each image.
+# A term that is reduced in one of these ways, or a scalar already reduced, which row weights do not affect and which
+# cannot be returned per image.
 Term = Weighted | Mean | MeanWhere | OfImages | Tensor
 
 
 class WeightedClassTerm(Protocol):
-    """A class term that also weighs anchors, and tells what each image adds.
+    """A class term that also weights anchors and returns each image's contribution.
 
     With an error e of every logit and `weights` v of anchors, `sum over images, anchors a of v_a sum over classes e_a`.
-    They are 1 in the background, 0 at ignored anchors, whose logits may hold anything and have a gradient of exactly 0,
-    and at a positive the weight of its row. Without weights, or with weights of 1, it is the plain class term.
+    The weight is 1 for background, the row's weight for positives, and 0 for ignored anchors, whose logits may hold any
+    value and must get a gradient of exactly 0. Without weights, or if all are 1, it is the plain class term.
     """
 
     def __call__(self, scores: Tensor, assignment: Assignment, labels: Tensor) -> Tensor:
-        """The sum without weights, as any `ClassTerm`."""
+        """The sum without weights, like any `ClassTerm`."""
         ...
 
     def sums(
@@ -139,31 +139,31 @@ class WeightedClassTerm(Protocol):
 
 
 class BoxKind(Protocol):
-    """What the boxes of a task are: how true ones are placed, and predicted ones read."""
+    """The kind of boxes of a task: how true boxes are placed and predicted ones are read."""
 
     @property
     def values(self) -> int:
-        """Of a box: 4, or 5 with an angle."""
+        """Number of values of a box: 4, or 5 with an angle."""
         ...
 
     @property
     def maps(self) -> Sequence[Map]:
-        """What a head predicts besides distances."""
+        """The maps that a head predicts besides distances."""
         ...
 
     @property
     def fields(self) -> Sequence[Field]:
-        """What targets hold besides labels and boxes."""
+        """The fields that targets need besides labels and boxes."""
         ...
 
     @property
     def region(self) -> Region:
-        """Where candidates come from, of an assigner whose own region is None."""
+        """Where candidates come from if the assigner's own region is None."""
         ...
 
     @property
     def inside(self) -> Region:
-        """All that a box holds: what an ignore row keeps out of the class term, wherever candidates come from."""
+        """All anchors inside a box: those that an ignore row excludes from the class term."""
         ...
 
     def check(self, targets: Targets) -> None:
@@ -175,19 +175,19 @@ class BoxKind(Protocol):
         ...
 
     def predicted(self, predictions: Predictions, sides: Sides, anchors: Anchors) -> Tensor:
-        """`[B, A, values]` boxes of all anchors, float32 pixels, of their decoded distances."""
+        """`[B, A, values]` boxes of all anchors, float32 pixels, from their decoded distances."""
         ...
 
     def scaled(self, boxes: Tensor, strides: Tensor) -> Tensor:
-        """Boxes `[P, values]` in pixels, in units of strides `[P]`."""
+        """Convert boxes `[P, values]` from pixels to units of strides `[P]`."""
         ...
 
     def distances(self, points: Tensor, boxes: Tensor) -> Tensor:
-        """`[P, 4]` distances from points to the sides of boxes, one unit."""
+        """`[P, 4]` distances from points to the sides of boxes, in their common unit."""
         ...
 
     def read(self, positives: Positives, distances: Tensor) -> Tensor:
-        """`[P, values]` predicted boxes of the positives, grid units, of predicted distances."""
+        """`[P, values]` predicted boxes of the positives, grid units, from predicted distances."""
         ...
 
 
@@ -195,15 +195,15 @@ class Pairing(Protocol):
     """How well candidates overlap their rows."""
 
     def __call__(self, view: View, assigner: Assigner) -> Overlap:
-        """A function of candidates and their logits that tells `[G, S]` overlaps."""
+        """Return a function of candidates and their logits that computes `[G, S]` overlaps."""
         ...
 
 
 class Extra(Protocol):
-    """Further terms of a task: of what a head tells and rows hold besides boxes and classes. Derive from it.
+    """Base class for further terms, on predictions and target fields other than boxes and classes.
 
-    The least that one says is `maps`, `fields`, `gains` and `__call__`. `Predictions.attributes` and
-    `Targets.attributes` are there for what has no field of its own, such as a depth of every object.
+    A subclass defines at least `maps`, `fields`, `gains` and `__call__`. `Predictions.attributes` and
+    `Targets.attributes` are meant for data without a field of its own, such as a depth for every object.
 
     Args:
         maps: fields of `Predictions` that it reads.
@@ -229,7 +229,7 @@ class Extra(Protocol):
     gains: Mapping[str, float] = {}
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
-        """Check that the targets hold what the terms need; the maps are checked already. As `fields` say, if derived.
+        """Check that targets hold what the terms need (maps are checked already); by default, the shapes in `fields`.
 
         Raises:
             ValueError: naming the field.
@@ -241,13 +241,13 @@ class Extra(Protocol):
                 check_shape(f"targets.{x.name}", given(f"targets.{x.name}", value), [rows, *x.shape])
 
     def overflow(self, view: View, assignment: Assignment, slots: int) -> Tensor | int:
-        """How often what was planned on the host did not suffice. Nothing is planned, if derived."""
+        """How often the capacity planned on the host was exceeded; 0 by default."""
         return 0
 
     def decoded(self, predictions: Predictions, anchors: Anchors) -> dict[str, Tensor]:
-        """What they tell of all anchors, as fields `[B, A, ...]` of `Decoded`. Nothing, if derived."""
+        """Further fields `[B, A, ...]` of `Decoded`, for all anchors; none by default."""
         return {}
 
     def __call__(self, positives: Positives) -> dict[str, Term]:
-        """The terms by name, not yet times their gains; nothing in them may depend on how many slots are filled."""
+        """The terms by name, without their gains; nothing in them may depend on the number of filled slots."""
         ...

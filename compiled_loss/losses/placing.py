@@ -22,15 +22,15 @@ def placed(
     region: Region,
     dropped: Tensor | int = 0,
 ) -> Scene:
-    """What depends on the targets and the grid alone: anchors, rows in pixels, candidates, ignored anchors.
+    """Compute what depends only on targets and grid: anchors, rows in pixels, candidates, ignored anchors.
 
     Args:
-        predictions: whose grid and precision it is.
+        predictions: predictions whose grid and precision are used.
         targets: N rows.
         strides: pixels per grid unit of each level, finest first.
-        kind: what boxes are.
-        region: where candidates are.
-        dropped: objects that are no rows, as there was no slot for them.
+        kind: the kind of boxes.
+        region: where candidates lie.
+        dropped: number of objects without a row, because there was no slot for them.
 
     Returns:
         `Scene`.
@@ -42,7 +42,7 @@ def placed(
     real = real_rows(predictions, targets)
     image = torch.where(real, targets.batch_idx, 0).long()
     rows, ignored, cut, grid = real & fits, None, 0, (image, pixels, grid_sizes, strides, targets.pages)
-    if targets.ignore is not None:  # wherever the assigner looks, a crowd is what its box holds
+    if targets.ignore is not None:  # a crowd is everything in its box, whatever the assigner's region
         crowds = candidates_in(kind.inside, boxes, rows & targets.ignore, *grid)
         rows, ignored = rows & ~targets.ignore, covered_anchors(crowds, predictions.scores.shape[0], pixels.shape[0])
         cut = (~crowds.layout.fits).sum()

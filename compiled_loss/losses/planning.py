@@ -1,4 +1,4 @@
-"""What a loss needs of the host: a plan of its own, and, in eager calls, a look at what it was given.
+"""The host side of a loss: its plan and, in eager calls, checks of its inputs.
 
 Letters: B images, N rows, C classes.
 """
@@ -22,14 +22,14 @@ from compiled_loss.types import Predictions
 
 
 class Planner(Decoder):
-    """The half of a loss that knows what the host has to count for it."""
+    """The half of a loss that knows what the host has to plan and check."""
 
     check_values: bool
-    _said = False  # that a plan is too small; read in eager calls alone
+    _said = False  # whether a warning of a small plan was given; only read in eager calls
 
     @property
     def region(self) -> Region:
-        """Where candidates lie: what `plan` counts pages by."""
+        """Where candidates lie; `plan` counts pages from it."""
         raise NotImplementedError
 
     def plan(
@@ -41,21 +41,21 @@ class Planner(Decoder):
         margin: float = 0.0,
         power_of_two: bool = False,
     ) -> TargetPlan:
-        """A plan of the batches that this loss reads: its strides, its classes, the candidates of its assigner.
+        """A plan for the batches that this loss reads, with its strides, classes and candidate region.
 
         Args:
             image_size: (height, width) in pixels of the images that the head sees.
-            dataset: the Targets of each image, for one shape for all batches; None plans each batch for itself.
-            batch_size: images in a batch, with a `dataset`.
-            margin: room for augmentation, with a `dataset`, as in `TargetPlan.from_dataset`.
+            dataset: the Targets of each image, to give all batches one shape; None plans each batch individually.
+            batch_size: images in a batch; with a `dataset`.
+            margin: extra room for augmentation, as in `TargetPlan.from_dataset`; with a `dataset`.
             power_of_two: round rows, pages and tiles up to powers of two.
 
         Returns:
             `TargetPlan`, whose `apply` prepares the rows of a batch.
 
         Raises:
-            ValueError: for an image size that the finest stride does not divide, a data set without a batch size, or
-                what only a data set needs without one.
+            ValueError: if the finest stride does not divide the image size, if a data set comes without a batch size,
+                or a batch size or margin without a data set.
 
         Example:
             >>> from compiled_loss import DetectionLoss, SimOTA
@@ -88,21 +88,21 @@ class Planner(Decoder):
         )
 
     def look_at_rows(self, predictions: Predictions, targets: Targets) -> None:
-        """Check the values of rows on the host in eager calls, unless told not to.
+        """Check the values of rows on the host in eager calls, unless `check_values` is off.
 
         Raises:
-            ValueError: what `Targets.validate` finds.
+            ValueError: if `Targets.validate` finds a fault.
         """
         # In this order, so that a graph does not depend on the attribute.
         if not torch.compiler.is_compiling() and self.check_values:
             check_row_values(targets, predictions.scores.shape[0], self.num_classes)
 
     def look_at_room(self, scene: Scene, tiles: Tensor | int) -> None:
-        """Warn, once, where the host planned too little; in eager calls with rows on the host, unless told not to.
+        """Warn once if the host planned too little; in eager calls with rows on the host, if `check_values` is on.
 
         Args:
-            scene: with the candidates that found room.
-            tiles: how often a row's positives found none in what an extra term plans, tiles of mask pixels.
+            scene: the batch, with the candidates for which there was room.
+            tiles: how often a row's positives did not fit into the capacity of an extra term, such as mask tiles.
         """
         if torch.compiler.is_compiling() or not self.check_values or self._said:
             return

@@ -27,38 +27,38 @@ from compiled_loss.types import Assignment, Predictions
 
 
 class PoseLoss(DenseLoss):
-    """Detection plus keypoint location and visibility, as one graph.
+    """Detection loss plus keypoint location and visibility, as one graph.
 
     Over positives and keypoints: `pose = mean of K / visible (1 - exp(-e))` on visible keypoints, with
     `e = d^2 / ((2 sigma)^2 area 2)`, and `kobj = mean of BCE(visibility logit, visible)`, 0 for heads without a
-    visibility output. A keypoint is visible when its flag is not 0; without flags all are.
+    visibility output. A keypoint is visible if its flag is not 0; without flags all keypoints are visible.
 
     Args:
         num_classes: C.
         num_keypoints: K.
-        keypoint_dims: values per keypoint D of the head's output: 2, or 3 with a visibility logit.
-        strides: pixels per grid unit of each level, finest first.
+        keypoint_dims: values D per keypoint in the head's output: 2, or 3 with a visibility logit.
+        strides: pixels per grid unit of each level, finest level first.
         reg_max: distance bins R per side.
-        sigmas: `[K]` per-keypoint spread, or None: COCO's for 17 keypoints with visibility, else 1/K.
-        assigner: which anchors learn which row, a `parts.Assigner`; None is `TaskAligned()`.
-        overlap: of predicted and true boxes `[..., 4]`, xyxy, for the assigner and, without a `box_term`, for that.
-        box_term: error of predicted boxes, a `parts.BoxTerm`; None is `OneMinus(overlap)`.
-        classification: error of class logits, a `parts.ClassTerm`; None is `BinaryCrossEntropy()`.
+        sigmas: `[K]` spread of each keypoint; None means COCO's for 17 keypoints with visibility, otherwise 1/K.
+        assigner: matches anchors to target rows, a `parts.Assigner`; None means `TaskAligned()`.
+        overlap: overlap of predicted and true boxes `[..., 4]`, xyxy, for the assigner and the default box term.
+        box_term: error of the predicted boxes, a `parts.BoxTerm`; None means `OneMinus(overlap)`.
+        classification: error of the class logits, a `parts.ClassTerm`; None means `BinaryCrossEntropy()`.
         box_gain: factor of the box term.
         pose_gain: factor of the location term.
         kobj_gain: factor of the visibility term.
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
-        distributed: average what sums are divided by over the ranks of the default process group.
-        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
-            the host, and warn once of a plan that is too small; traced code and devices are never asked. An attribute
-            of the same name turns it on and off.
-        per_image: tell what each image adds to every term, `LossOutput.per_image`.
-        extras: terms of your own beside the task's, each a `parts.Extra`.
+        distributed: average the normaliser of the sums over the ranks of the default process group.
+        check_values: check the values of every batch's rows, as `Targets.validate` does, and warn once if a plan is too
+            small. This happens only in eager calls with rows on the host, never in traced code or on a device. The
+            attribute of the same name switches it on and off.
+        per_image: also return what each image contributes to every term, as `LossOutput.per_image`.
+        extras: terms of your own in addition to the task's, each a `parts.Extra`.
 
     Raises:
-        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
-            rank, size, dtype or device.
+        ValueError: if a size is not positive, a number is negative or not finite, or an argument has the wrong rank,
+            size, dtype or device.
 
     Source: YOLO-Pose, arXiv 2204.06806; COCO keypoint evaluation.
 
@@ -116,13 +116,13 @@ class PoseLoss(DenseLoss):
 
 
 class KeypointTerms(ExactModule):
-    """`pose` and `kobj`, the errors of the keypoints of positives.
+    """`pose` and `kobj`, the keypoint errors of the positives.
 
     Args:
         num_keypoints: K.
         keypoint_dims: values per keypoint D.
         sigmas: as for `PoseLoss`.
-        offsets: keypoints are `raw + anchor` instead of `2 raw + anchor - 0.5`.
+        offsets: decode keypoints as `raw + anchor` instead of `2 raw + anchor - 0.5`.
     """
 
     sigmas: Tensor
@@ -153,15 +153,15 @@ class KeypointTerms(ExactModule):
         self.fields: Sequence[Field] = [Field("keypoints", (self.num_keypoints, 3), "float32", meaning)]
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
-        """Rows have keypoints, as many as the head."""
+        """Check that the rows have as many keypoints as the head."""
         check_shape("targets.keypoints", keypoints_of(targets), ["N", self.num_keypoints, "2 or 3"])
 
     def overflow(self, view: View, assignment: Assignment, slots: int) -> int:
-        """Nothing is planned."""
+        """Always 0: the term has no planned capacity."""
         return 0
 
     def decoded(self, predictions: Predictions, anchors: Anchors) -> dict[str, Tensor]:
-        """Positions in pixels and, where the head tells it, the probability to be visible."""
+        """Positions in pixels and, if the head predicts it, the probability of being visible."""
         raw = at_least_float32(given("predictions.keypoints", predictions.keypoints))
         raw = raw.unflatten(1, (self.num_keypoints, self.keypoint_dims)).permute(0, 3, 1, 2)  # [B, A, K, D]
         points, strides = anchors
@@ -200,7 +200,7 @@ class KeypointTerms(ExactModule):
 
 
 def keypoints_of(targets: Targets) -> Tensor:
-    """`[N, K, 2 or 3]`."""
+    """`[N, K, 2 or 3]` keypoints of the rows."""
     return given("targets.keypoints", targets.keypoints)
 
 

@@ -1,4 +1,4 @@
-"""How the terms of a loss are reduced, over the batch and for each image.
+"""How the terms of a loss are reduced, over the batch and per image.
 
 Letters: B images, A anchors, P positive slots.
 """
@@ -18,16 +18,16 @@ from compiled_loss.reduce import Sums, normaliser, sum_over_ranks, sums
 
 
 class Reduction(NamedTuple):
-    """What all terms of a batch are reduced with.
+    """The weights and divisors with which all terms of a batch are reduced.
 
     Args:
         positives: the positives.
-        weights: `[P]` weights of their rows, 0 in empty slots; None: each counts 1.
-        normaliser: what sums of errors times scores (or the assigner's weights) are divided by, without rows' weights.
-        number: what sums over positives are divided by, how many there are.
-        batch: what sums over images are divided by, B; both, like the normaliser, averaged over ranks where asked for.
-        images: B, to be told what each image adds; None where nobody asked.
-        over_ranks: whether counts that a term brings are averaged too.
+        weights: `[P]` weights of their rows, 0 in empty slots; None means all 1.
+        normaliser: divisor for sums of errors times scores (or the assigner's weights), without row weights.
+        number: divisor for sums over positives, their number.
+        batch: divisor for sums over images, B. All three are averaged over ranks if requested.
+        images: B, to return each image's contribution; None if not requested.
+        over_ranks: whether a term's own counts are averaged over ranks too.
     """
 
     positives: Positives
@@ -39,10 +39,10 @@ class Reduction(NamedTuple):
     over_ranks: bool
 
     def of_term(self, name: str, term: Term, gain: float) -> Sums:
-        """A term, times its gain.
+        """A term, multiplied by its gain.
 
         Raises:
-            ValueError: for a scalar, which cannot be told for each image where that is asked for.
+            ValueError: for a scalar if contributions per image are requested.
         """
         assignment = self.positives.assignment
         image = assignment.image
@@ -59,7 +59,7 @@ class Reduction(NamedTuple):
         if isinstance(term, MeanWhere):
             found = sums(masked(self._counted(term.errors), term.mask), image, self.images)
             whole, count = found.batch.detach(), term.mask.sum()
-            if self.over_ranks:  # the sum too: it is the joined batch's that is at least 0
+            if self.over_ranks:  # the sum too: the joined batch's is clamped at 0
                 whole, joined = sum_over_ranks(torch.stack([whole, count.to(whole.dtype)])).unbind()
                 count = joined.clamp(min=1) / dist.get_world_size()
             else:
@@ -75,10 +75,10 @@ class Reduction(NamedTuple):
         return Sums(gain * term, None)
 
     def of_classes(self, term: ClassTerm, gain: float) -> Sums:
-        """The class term, times its gain.
+        """The class term, multiplied by its gain.
 
         Raises:
-            ValueError: for a plain function where anchors are weighted or images told apart.
+            ValueError: for a plain function if anchors are weighted or contributions per image are requested.
         """
         (predictions, *_, scene), assignment, *_ = self.positives
         given = at_least_float32(predictions.scores), assignment, scene.targets.labels
@@ -97,7 +97,7 @@ class Reduction(NamedTuple):
         return found.map(lambda x: gain * x / self.normaliser)
 
     def _counted(self, errors: Tensor) -> Tensor:
-        """`[P, ...]` errors times the weights of their rows; those of weight 0 and of empty slots may be anything."""
+        """`[P, ...]` errors times row weights; errors of weight 0 and in empty slots may have any value."""
         valid = self.positives.assignment.valid
         if self.weights is None:
             return masked(errors, valid)
@@ -106,12 +106,12 @@ class Reduction(NamedTuple):
 
 
 def reduction_of(positives: Positives, *, over_ranks: bool, per_image: bool) -> Reduction:
-    """What the terms of these positives are reduced with.
+    """The reduction for the terms of these positives.
 
     Args:
         positives: the positives.
-        over_ranks: average what sums are divided by over the ranks of the default process group.
-        per_image: tell what each image adds.
+        over_ranks: average divisors over the ranks of the default process group.
+        per_image: also return each image's contribution.
     """
     assignment, batch = positives.assignment, positives.view.predictions.scores.shape[0]
     scores, count = total(assignment.weights()), assignment.valid.sum()

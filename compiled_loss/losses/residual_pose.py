@@ -31,46 +31,46 @@ _COCO_WEIGHTS = (*(1.0,) * 7, 1.2, 1.2, 1.5, 1.5, 1.0, 1.0, 1.2, 1.2, 1.5, 1.5)
 
 
 class ResidualPoseLoss(DenseLoss):
-    """Pose with residual log-likelihood, keypoints as plain offsets, and an assigner that compares keypoints.
+    """Pose loss with residual log-likelihood, keypoints as plain offsets, and assignment by keypoint similarity.
 
-    As `PoseLoss`, with `keypoint = raw + anchor`, and over visible keypoints
+    Like `PoseLoss`, but with `keypoint = raw + anchor`, and over visible keypoints
     `rle = max(0, mean of weight (sum over x, y of (log s + log 2 s + |err|) - 2 log phi(err)))`,
     `err = (predicted - true) / s`, s the predicted spread. Rows with a visible keypoint (flag above 0) are compared
-    by OKS instead of CIoU, over 0.53 of the box's area. A row is a candidate only on levels whose stride fits
-    it, `2 s <= sqrt(w h) <= 12 s`, or on all if none of these has an anchor inside.
+    by OKS instead of CIoU, over 0.53 of the box's area. A row has candidates only on levels whose stride s fits it,
+    `2 s <= sqrt(w h) <= 12 s`, or on all levels if none of these has an anchor inside the box.
 
     Args:
         num_classes: C.
         num_keypoints: K.
-        keypoint_dims: values per keypoint of the head's output: 2, or 3 with a visibility logit.
-        flow: `log phi` of a normalising flow, from `[n, 2]` errors to `[n]`, such as its method `log_prob`; None, or
-            predictions without `keypoint_sigmas`, make the rle term 0.
-        strides: pixels per grid unit of each level, finest first.
+        keypoint_dims: values per keypoint in the head's output: 2, or 3 with a visibility logit.
+        flow: `log phi` of a normalising flow, from `[n, 2]` errors to `[n]`, such as its method `log_prob`. With None,
+            or with predictions without `keypoint_sigmas`, the rle term is 0.
+        strides: pixels per grid unit of each level, finest level first.
         reg_max: distance bins R per side.
         sigmas: as for `PoseLoss`.
-        keypoint_weights: `[K]` factor of each keypoint's likelihood, or None: 1, save that for 17 keypoints with
-            visibility elbows and knees count 1.2, wrists and ankles 1.5.
-        assigner: which anchors learn which row, a `parts.Assigner`; None is `TaskAligned()`. One with a region of its
-            own, such as `InBox()`, looks on all levels.
-        overlap: of predicted and true boxes, for rows without a visible keypoint and, without a `box_term`, for that.
-        box_term: error of predicted boxes, a `parts.BoxTerm`; None is `OneMinus(overlap)`.
-        classification: error of class logits, a `parts.ClassTerm`; None is `BinaryCrossEntropy()`.
+        keypoint_weights: `[K]` factor of each keypoint's likelihood. None means 1, except that for 17 keypoints with
+            visibility elbows and knees get 1.2, wrists and ankles 1.5.
+        assigner: matches anchors to target rows, a `parts.Assigner`; None means `TaskAligned()`. One with a region of
+            its own, such as `InBox()`, searches all levels.
+        overlap: overlap of predicted and true boxes, for rows without a visible keypoint and the default box term.
+        box_term: error of the predicted boxes, a `parts.BoxTerm`; None means `OneMinus(overlap)`.
+        classification: error of the class logits, a `parts.ClassTerm`; None means `BinaryCrossEntropy()`.
         box_gain: factor of the box term.
         pose_gain: factor of the location term.
         kobj_gain: factor of the visibility term.
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
         rle_gain: factor of the likelihood term.
-        distributed: average what sums are divided by over the ranks of the default process group.
-        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
-            the host, and warn once of a plan that is too small; traced code and devices are never asked. An attribute
-            of the same name turns it on and off.
-        per_image: tell what each image adds to every term, `LossOutput.per_image`.
-        extras: terms of your own beside the task's, each a `parts.Extra`.
+        distributed: average the normaliser of the sums over the ranks of the default process group.
+        check_values: check the values of every batch's rows, as `Targets.validate` does, and warn once if a plan is too
+            small. This happens only in eager calls with rows on the host, never in traced code or on a device. The
+            attribute of the same name switches it on and off.
+        per_image: also return what each image contributes to every term, as `LossOutput.per_image`.
+        extras: terms of your own in addition to the task's, each a `parts.Extra`.
 
     Raises:
-        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
-            rank, size, dtype or device.
+        ValueError: if a size is not positive, a number is negative or not finite, or an argument has the wrong rank,
+            size, dtype or device.
 
     Source: residual log-likelihood estimation, arXiv 2107.11291; YOLO-Pose, arXiv 2204.06806.
 
@@ -188,7 +188,7 @@ class ResidualKeypointTerms(KeypointTerms):
 
 
 class CompareKeypoints:
-    """Keypoint similarity for rows with a visible keypoint, the boxes' overlap for others.
+    """Keypoint similarity for rows with a visible keypoint, box overlap for the others.
 
     Args:
         keypoints: how keypoints are read.
@@ -200,7 +200,7 @@ class CompareKeypoints:
         self.boxes = boxes
 
     def __call__(self, view: View, assigner: Assigner) -> Overlap:
-        """Of every candidate."""
+        """The overlap of every candidate with its row."""
         scene, sigmas = view.scene, self.keypoints.sigmas
         points, strides = scene.anchors
         raw = at_least_float32(given("predictions.keypoints", view.predictions.keypoints))
@@ -210,8 +210,8 @@ class CompareKeypoints:
         keypoints = keypoints_of(scene.targets)
         true, visible = keypoints_in_pixels(keypoints, scene.image_size), visible_of(scene.targets)
         if keypoints.shape[-1] == 3:
-            visible = keypoints[..., 2] > 0  # the assigner's meaning; the terms count flags other than 0
-        # Rows are compared by keypoints alone, but an anchor whose box is broken must not be picked either.
+            visible = keypoints[..., 2] > 0  # as the assigner defines it; the terms count all flags other than 0
+        # Rows are compared only by keypoints, but an anchor with a non-finite box must not be picked either.
         sound = view.sides.distances.isfinite().all(1)
         area = _FIGURE * xyxy_to_cxcywh(scene.boxes)[:, 2:].prod(-1)
         of_boxes = self.boxes(view, assigner)

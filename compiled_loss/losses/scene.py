@@ -1,4 +1,4 @@
-"""What the parts of a loss see of a batch, and how they read it.
+"""A batch as the parts of a loss see it, and how they read it.
 
 Letters: B images, N rows, A anchors, P positive slots.
 """
@@ -21,18 +21,18 @@ from compiled_loss.types import Assignment, Predictions
 
 
 class Scene(NamedTuple):
-    """Anchors and targets of one batch, on the image's own scale: what the branches of a head share.
+    """Anchors and targets of one batch in pixels, shared by the branches of a head.
 
     Args:
         targets: the batch's rows.
         anchors: points and strides of all levels.
         pixels: `[A, 2]` the points, float32 pixels.
-        boxes: `[N, 4]` target boxes, xyxy float32 pixels; of oriented boxes `[N, 5]` (cx, cy, w, h, angle).
+        boxes: `[N, 4]` target boxes, xyxy float32 pixels; oriented boxes are `[N, 5]` (cx, cy, w, h, angle).
         image_size: (height, width) in pixels.
         candidates: candidate anchors of every row.
-        dropped: objects that are no rows, as there was no slot for them.
+        dropped: number of objects without a row, because there was no slot for them.
         ignored: `[B, A]` bool, anchors inside an ignore row; None without such rows.
-        cut: ignore rows that lack candidates, for want of pages.
+        cut: number of ignore rows that lack candidates because there were too few pages.
     """
 
     targets: Targets
@@ -47,10 +47,10 @@ class Scene(NamedTuple):
 
 
 def to_rows(predictions: Predictions, targets: Targets | PaddedTargets) -> tuple[Targets, Tensor | int]:
-    """Targets of either form as flat rows, and how many objects have none, as there was no slot for them.
+    """Targets of either form as flat rows, and how many objects have no row because there was no slot for them.
 
     Raises:
-        ValueError: for padded targets of another number of images than the predictions', or of sizes that do not fit.
+        ValueError: if padded targets have another number of images than the predictions, or sizes that do not fit.
     """
     if not isinstance(targets, PaddedTargets):
         return targets, 0
@@ -65,8 +65,8 @@ class View(NamedTuple):
 
     Args:
         predictions: the head's raw output.
-        sides: `[B, 4, A]` decoded distances, grid units; without a gradient.
-        boxes: `[B, A, 4 or 5]` the boxes that they and the angles mean, float32 pixels; without a gradient.
+        sides: `[B, 4, A]` decoded distances, grid units; without gradients.
+        boxes: `[B, A, 4 or 5]` boxes decoded from these and the angles, float32 pixels; without gradients.
         scene: anchors and targets.
     """
 
@@ -77,12 +77,12 @@ class View(NamedTuple):
 
 
 class Positives(NamedTuple):
-    """The positives of a branch, one slot each, most of them empty.
+    """The positives of a branch, one slot each; most slots are empty.
 
     Args:
         view: the predictions in their scene.
         assignment: which anchor belongs to which row.
-        slots: of each row, so that `P = N * slots`.
+        slots: number of slots of each row, so that `P = N * slots`.
         points: `[P, 2]` anchor points, grid units.
         strides: `[P]` pixels per grid unit.
         boxes: `[P, 4 or 5]` true boxes, grid units; 0 in empty slots.
@@ -96,29 +96,29 @@ class Positives(NamedTuple):
     boxes: Tensor
 
     def read(self, x: Tensor) -> Tensor:
-        """`[P, channels]` of a `[B, channels, A]` map; 0, in value and gradient, in empty slots."""
+        """Read a `[B, channels, A]` map at the positives, `[P, channels]`; value and gradient are 0 in empty slots."""
         found = x[self.assignment.image, :, self.assignment.anchor]
         return masked(at_least_float32(found), self.assignment.valid)
 
     def of_rows(self, x: Tensor) -> Tensor:
-        """`[P, ...]` of a `[N, ...]` target field; 0 in empty slots."""
+        """Read a `[N, ...]` target field for the positives, `[P, ...]`; 0 in empty slots."""
         return masked(x[self.assignment.row], self.assignment.valid)
 
 
 def detached(predictions: Predictions) -> Predictions:
-    """The same values without a derivative."""
+    """The same values, detached."""
     maps = {name: x.detach() for name, x in predictions._asdict().items() if isinstance(x, Tensor)}
     return predictions._replace(**maps)
 
 
 def widened(predictions: Predictions, maps: Sequence[Map]) -> Predictions:
-    """Maps that several parts read, in float32 at least: their gradients are added up before they are rounded."""
+    """Convert maps that several parts read to float32 or wider, so that gradients are summed before rounding."""
     wide = {x.name: at_least_float32(given(f"predictions.{x.name}", getattr(predictions, x.name))) for x in maps}
     return predictions._replace(**wide)
 
 
 def anchors_of(predictions: Predictions, strides: tuple[int, ...]) -> Anchors:
-    """Anchors in the predictions' precision, float32 at least, and on their device."""
+    """Anchors in the predictions' precision, at least float32, on their device."""
     dtype = at_least_float32(predictions.boxes).dtype
     return make_anchors(predictions.grid_sizes, strides, dtype=dtype, device=predictions.boxes.device)
 
@@ -130,9 +130,9 @@ def image_size_of(predictions: Predictions, strides: tuple[int, ...]) -> tuple[i
 
 
 def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
-    """`[N]` bool: rows of an image of the batch, without the broken ones; the others are padding.
+    """`[N]` bool: valid rows of an image of the batch; the others are padding.
 
-    Where nobody looked at the values, a row with NaN, an infinite number or a negative size matches nothing.
+    Even if values are not checked, a row with NaN, an infinite number or a negative size matches nothing.
     """
     boxes, keypoints, masks, weights = targets.boxes, targets.keypoints, targets.masks, targets.weights
     real = (targets.batch_idx >= 0) & (targets.batch_idx < predictions.scores.shape[0])
@@ -140,7 +140,7 @@ def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
     if keypoints is not None:
         known = keypoints.isfinite().all(2)
         if keypoints.shape[2] == 3:
-            known = known | (keypoints[..., 2] == 0)  # what is not labelled may hold anything
+            known = known | (keypoints[..., 2] == 0)  # unlabelled keypoints may hold any value
         real = real & known.all(1)
     if targets.angles is not None:
         real = real & targets.angles.isfinite()
@@ -154,15 +154,15 @@ def real_rows(predictions: Predictions, targets: Targets) -> Tensor:
 
 
 def sums_are_finite(x: Tensor, dim: int) -> Tensor:
-    """Whether all entries along a dimension are finite, read once: a sum is NaN or infinite where an entry is.
+    """Whether all entries along a dimension are finite, in one pass: the sum is NaN or infinite if an entry is.
 
-    The same holds if they are so large that their sum is not finite.
+    Entries so large that their sum overflows also count as not finite.
     """
     return x.sum(dim, dtype=at_least_float32(x).dtype).isfinite()
 
 
 def where_sound(overlap: Overlap, maps: Sequence[Tensor]) -> Overlap:
-    """An overlap that is 0 at anchors with a broken number in one of some `[B, channels, A]` maps."""
+    """An overlap that is 0 at anchors with a non-finite value in any of the `[B, channels, A]` maps."""
     if not maps:
         return overlap
     sound = sound_anchors(maps)
@@ -170,17 +170,17 @@ def where_sound(overlap: Overlap, maps: Sequence[Tensor]) -> Overlap:
 
 
 def sound_anchors(maps: Sequence[Tensor]) -> Tensor:
-    """`[B, A]` bool: anchors without a broken number in some `[B, channels, A]` maps."""
+    """`[B, A]` bool: anchors whose values in all of the `[B, channels, A]` maps are finite."""
     return torch.stack([sums_are_finite(x, 1) for x in maps]).all(0)
 
 
 def to_pixels(normalised: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Float32; even coordinates times the image's width, odd ones times its height."""
+    """Convert to float32 pixels: even coordinates times the image's width, odd ones times its height."""
     height, width = image_size
     x, y = normalised.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([x * width, y * height], -1).flatten(-2)
 
 
 def keypoints_in_pixels(keypoints: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """`[N, K, 2]` float32 pixel positions of normalised keypoints; a third value is left aside."""
+    """`[N, K, 2]` float32 pixel positions of normalised keypoints; a third value is ignored."""
     return to_pixels(keypoints[..., :2], image_size)

@@ -30,39 +30,39 @@ from compiled_loss.types import Assignment, Predictions
 
 
 class SegmentationLoss(DenseLoss):
-    """Detection plus a mask for every object, as one graph.
+    """Detection loss plus a mask for every object, as one graph.
 
     Over positives, with mask logits `coefficients . prototypes`: `seg = mean of (sum of BCE over the pixels inside the
     true box / box area)`. Heads with semantic logits add `sem`, half cross-entropy and half Dice of every pixel's
-    class; it is 0 without such logits, and without a positive in the batch.
+    class; it is 0 without such logits, or if the batch has no positives.
 
-    With `mask_overlap` the assigner compares `(max(CIoU, 0) + mask IoU) / 2`, the mask IoU of each row's `3 top_k`
-    best-aligned candidates, 0 for the others.
+    With `mask_overlap` the assigner uses `(max(CIoU, 0) + mask IoU) / 2`, where the mask IoU is computed for each row's
+    `3 top_k` best-aligned candidates and is 0 for the others.
 
     Args:
         num_classes: C.
-        strides: pixels per grid unit of each level, finest first.
+        strides: pixels per grid unit of each level, finest level first.
         reg_max: distance bins R per side.
-        mask_overlap: let the assigner, which must be `TaskAligned`, see masks.
-        assigner: which anchors learn which row, a `parts.Assigner`; None is `TaskAligned()`.
-        overlap: of predicted and true boxes `[..., 4]`, xyxy, for the assigner and, without a `box_term`, for that.
-        box_term: error of predicted boxes, a `parts.BoxTerm`; None is `OneMinus(overlap)`.
-        classification: error of class logits, a `parts.ClassTerm`; None is `BinaryCrossEntropy()`.
+        mask_overlap: let the assigner, which must be `TaskAligned`, take masks into account.
+        assigner: matches anchors to target rows, a `parts.Assigner`; None means `TaskAligned()`.
+        overlap: overlap of predicted and true boxes `[..., 4]`, xyxy, for the assigner and the default box term.
+        box_term: error of the predicted boxes, a `parts.BoxTerm`; None means `OneMinus(overlap)`.
+        classification: error of the class logits, a `parts.ClassTerm`; None means `BinaryCrossEntropy()`.
         box_gain: factor of the box term.
-        mask_gain: factor of the mask term; None takes the box term's.
+        mask_gain: factor of the mask term; None means the same as `box_gain`.
         cls_gain: factor of the classification term.
         dfl_gain: factor of the distance term.
-        semantic_gain: factor of the semantic term; None takes the box term's.
-        distributed: average what sums are divided by over the ranks of the default process group.
-        check_values: look at the values of every batch's rows, as `Targets.validate` does, in eager calls with rows on
-            the host, and warn once of a plan that is too small; traced code and devices are never asked. An attribute
-            of the same name turns it on and off.
-        per_image: tell what each image adds to every term, `LossOutput.per_image`.
-        extras: terms of your own beside the task's, each a `parts.Extra`.
+        semantic_gain: factor of the semantic term; None means the same as `box_gain`.
+        distributed: average the normaliser of the sums over the ranks of the default process group.
+        check_values: check the values of every batch's rows, as `Targets.validate` does, and warn once if a plan is too
+            small. This happens only in eager calls with rows on the host, never in traced code or on a device. The
+            attribute of the same name switches it on and off.
+        per_image: also return what each image contributes to every term, as `LossOutput.per_image`.
+        extras: terms of your own in addition to the task's, each a `parts.Extra`.
 
     Raises:
-        ValueError: for a non-positive size, a negative number or one that is not finite, or an argument of the wrong
-            rank, size, dtype or device.
+        ValueError: if a size is not positive, a number is negative or not finite, or an argument has the wrong rank,
+            size, dtype or device.
 
     Source: YOLACT, arXiv 1904.02689.
 
@@ -124,7 +124,7 @@ class SegmentationLoss(DenseLoss):
 
 
 class MaskTerms(nn.Module):
-    """`seg` and `sem`, the errors of the masks of positives and of every pixel's class.
+    """`seg` and `sem`, the errors of the positives' masks and of every pixel's class.
 
     Args:
         num_classes: C.
@@ -153,7 +153,7 @@ class MaskTerms(nn.Module):
         ]
 
     def check(self, predictions: Predictions, targets: Targets) -> None:
-        """Rows have masks, and every pixel a class where the head tells one."""
+        """Check that rows have masks, and every pixel a class if the head predicts one."""
         batch = predictions.scores.shape[0]
         channels = given("predictions.coefficients", predictions.coefficients).shape[1]
         prototypes = given("predictions.prototypes", predictions.prototypes)
@@ -168,7 +168,7 @@ class MaskTerms(nn.Module):
         require(needed, "targets.class_map", "a tensor, for predictions.semantic", None)
 
     def overflow(self, view: View, assignment: Assignment, slots: int) -> Tensor:
-        """How often a row's positives found no room in the planned tiles."""
+        """How often a row's positives did not fit into the planned tiles."""
         targets, scene = view.scene.targets, view.scene
         size = mask_targets(targets).size
         boxes = in_mask_pixels(scene.boxes, scene, size)
@@ -202,7 +202,7 @@ class MaskTerms(nn.Module):
 
 
 class CompareMasks:
-    """Half the overlap of boxes plus half that of masks, for each row's best-aligned candidates.
+    """The mean of box overlap and mask overlap, for each row's best-aligned candidates.
 
     Args:
         boxes: how boxes are compared.
@@ -212,7 +212,7 @@ class CompareMasks:
         self.boxes = boxes
 
     def __call__(self, view: View, assigner: Assigner) -> Overlap:
-        """Of every candidate."""
+        """The overlap of every candidate with its row."""
         aligned_by = type(assigner).__name__
         require(isinstance(assigner, TaskAligned), "assigner", "TaskAligned, for mask_overlap", aligned_by)
         assert isinstance(assigner, TaskAligned)
@@ -227,11 +227,11 @@ class CompareMasks:
 
         def overlap(candidates: Candidates, logits: Tensor) -> Tensor:
             first = of_boxes(candidates, logits)
-            # A candidate whose box is broken must not be picked for its mask.
+            # A candidate with a non-finite box must not be picked for its mask.
             sound = candidates.inside & first.isfinite()
             first = torch.where(sound & (first > 0), first, 0.0)
             aligned = assigner.alignment(logits, first)
-            # Candidates without overlap come after the others, by their anchor, and before empty entries.
+            # Candidates without overlap rank after the others, in anchor order, and before empty entries.
             ranked = torch.where(sound, aligned.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
             best, entry = first_top_k(ranked, candidates.layout, 3 * assigner.top_k)
             page, valid, entry = entry.flatten() // PAGE, (best > 0).flatten(), entry.flatten()
@@ -245,7 +245,7 @@ class CompareMasks:
                 valid,
                 truth,
             )
-            # Entries without a candidate write into an extra place, which nobody reads.
+            # Entries without a candidate write into an extra slot that is never read.
             entry = torch.where(valid, entry, first.numel())
             shares = first.new_zeros(first.numel() + 1).scatter(0, entry, second.to(first.dtype))
             return (first + shares[:-1].view_as(first)) / 2
@@ -261,7 +261,7 @@ def mask_targets(targets: Targets) -> MaskTargets:
 
 
 def in_mask_pixels(boxes: Tensor, scene: Scene, size: tuple[int, int]) -> Tensor:
-    """Boxes `[..., 4]`, xyxy pixels, on a mask of another size."""
+    """Boxes `[..., 4]`, xyxy pixels, scaled to a mask of another size."""
     left, top, right, bottom = boxes.unbind(-1)
     (height, width), (rows, columns) = scene.image_size, size
     return torch.stack(

@@ -1,4 +1,4 @@
-"""Wise IoU, the box term whose weights follow how wrong the positives have been of late.
+"""Wise IoU, a box term whose weights depend on how wrong recent positives were.
 
 Letters: P positive slots.
 """
@@ -14,7 +14,7 @@ from compiled_loss.geometry.boxes import comparable, diagonal, measure
 from compiled_loss.numerics import masked, total
 from compiled_loss.reduce import sum_over_ranks
 
-# Logarithm of the largest weight that is allowed.
+# Logarithm of the largest weight allowed.
 _MOST = 60.0
 
 
@@ -22,23 +22,23 @@ class WIoU(ExactModule):
     """The box term Wise IoU, `r exp(rho^2 / c^2) (1 - iou)`.
 
     rho is the centre distance and c the diagonal of the enclosing box, which carries no gradient. Version 1 has
-    `r = 1`. Version 3 weighs by how much of an outlier a positive is, `b = (1 - iou) / mean`, without a gradient:
-    `r = b / (delta alpha^(b - delta))`, largest at `b = 1 / ln alpha`, so that neither boxes that fit nor those that
-    are far off count most. `mean` is the running mean of `1 - iou` over the positives; each call in training first
-    moves it by `momentum` towards that of the batch, in the graph, unless the batch has none. Evaluation and exported
-    graphs leave it as it is, and so must `torch.func`: call `eval()` there.
+    `r = 1`. Version 3 weights each positive by how much of an outlier it is, `b = (1 - iou) / mean`, without gradient:
+    `r = b / (delta alpha^(b - delta))`, largest at `b = 1 / ln alpha`, so that the largest weights go neither to boxes
+    that fit well nor to boxes far off. `mean` is the running mean of `1 - iou` over the positives. In training, each
+    call first moves it by `momentum` towards the batch's mean, inside the graph, unless the batch has no positives.
+    Evaluation and exported graphs do not update it. `torch.func` must not either: call `eval()` first.
 
     Args:
         version: 1 or 3.
         alpha: base of the weights, above 1.
-        delta: the outlier that weighs 1, above 0.
-        momentum: step of the running mean, in `[0, 1]`; the source takes `1 - 0.05^(1 / n)`, n the steps until gains
-            slow down.
-        mean: where the running mean starts, above 0.
+        delta: the value of b whose weight is 1, above 0.
+        momentum: step of the running mean, in `[0, 1]`; the source uses `1 - 0.05^(1 / n)`, with n the number of steps
+            until improvement slows down.
+        mean: initial value of the running mean, above 0.
         distributed: take the batch's mean over the ranks of the default process group.
 
     Raises:
-        ValueError: for numbers outside these ranges, and for an alpha and a delta whose weights exceed float32.
+        ValueError: if a number is outside these ranges, or if alpha and delta lead to weights that float32 cannot hold.
 
     Source: arXiv 2301.10051.
 
@@ -82,8 +82,8 @@ class WIoU(ExactModule):
 
         Args:
             predicted: `[P, 4]` xyxy.
-            true: `[P, 4]` xyxy, same unit; a slot whose box is all zeros is empty, or its row weighs nothing.
-            strides: `[P]`, which makes no difference.
+            true: `[P, 4]` xyxy, same unit; all zeros for slots that are empty or whose row has weight 0.
+            strides: `[P]`, not used.
 
         Returns:
             `[P]`.
@@ -91,12 +91,12 @@ class WIoU(ExactModule):
         predicted, true = comparable(4, predicted=predicted, true=true)
         pair = measure(predicted, true)
         error = 1 - pair.iou
-        # At most 1, but of a predicted box that is inside out, whose corners enclose less.
+        # At most 1, except for a predicted box turned inside out, whose corners enclose less.
         attention = (pair.centre_distance / diagonal(pair).detach()).clamp(max=1).exp()
         if self.version == 1:
             return attention * error
         if self.training and not torch.compiler.is_exporting():
-            # What is broken must not stay in the mean.
+            # Non-finite errors must not enter the running mean.
             self._update(error.detach(), (true != 0).any(-1) & error.isfinite())
         return self._focus(error.detach()) * attention * error
 

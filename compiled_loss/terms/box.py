@@ -17,7 +17,7 @@ def distribution_focal(
     logits: Tensor,  # [P, 4, R]
     distances: Tensor,  # [P, 4] grid units
 ) -> Tensor:
-    """Cross-entropy of a distance split linearly over its two neighbouring bins, mean over the four sides.
+    """Cross-entropy of a distance split linearly between its two neighbouring bins, averaged over the four sides.
 
     `t` is clamped to `[0, R - 1.01]`; bin j has the weight `max(0, 1 - |t - j|)`.
 
@@ -37,7 +37,7 @@ def distribution_focal(
     bins = torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
     target = distances.clamp(0.0, logits.shape[-1] - 1 - 0.01)
     weight = (1 - (target[..., None] - bins).abs()).clamp(min=0)
-    # A bin of weight 0 may be impossible, and 0 times -inf is NaN.
+    # A bin of weight 0 may have probability 0, and 0 times -inf is NaN.
     return -torch.where(weight > 0, weight * logits.log_softmax(-1), 0.0).sum(-1).mean(-1)
 
 
@@ -47,14 +47,14 @@ def read_sides(
     assignment: Assignment,
     distances: Tensor,  # [P, 4] grid units
 ) -> tuple[Tensor, Tensor]:
-    """The positives' distances, and their `distribution_focal` error, from what all anchors' logits were decoded to.
+    """The positives' distances and their `distribution_focal` error, using the decoded sides of all anchors.
 
-    Of its `4 R` logits a positive reads the two a side that its true distance lies between; the others only when the
-    gradient is written.
+    Of its `4 R` logits, a positive reads only the two per side that its true distance lies between; the others are read
+    only when the gradient is written.
 
     Args:
         logits: `[B, 4*R, A]` side-distance logits, R at least 2.
-        sides: of all anchors, as from `decode_sides`, without a gradient.
+        sides: decoded sides of all anchors, as from `decode_sides`, without gradients.
         assignment: the positives.
         distances: `[P, 4]` true distances, grid units.
 
@@ -71,8 +71,8 @@ def read_sides(
         (tensor([[1.5000, 1.5000, 1.5000, 1.5000]]), tensor([1.3863]))
     """
     image, anchor, _, valid = assignment[:4]
-    # The tracer makes an instance of a function that needs no gradient, and torch warns of that; forward mode needs no
-    # such function. An export differentiates what is inside of one, here all anchors' decoding.
+    # If no gradient is needed, the tracer instantiates the function, of which torch warns; forward mode does not need
+    # it. An export differentiates what is inside the function, here the decoding of all anchors.
     plain = distances.requires_grad or torch.compiler.is_exporting()
     if torch.is_grad_enabled() and logits.requires_grad and not plain:
         return _ReadSides.apply(logits, *sides, image, anchor, valid, distances)
@@ -81,7 +81,7 @@ def read_sides(
 
 
 class _ReadSides(torch.autograd.Function):
-    """Inside, slots are the last dimension: those of a row lie side by side in memory, and so do their anchors."""
+    """Has slots as the last dimension inside: those of a row are adjacent in memory, and so are their anchors."""
 
     generate_vmap_rule = True
 
@@ -103,7 +103,7 @@ class _ReadSides(torch.autograd.Function):
         low = target.floor()
         share, channel = target - low, side * bins + low.long()
         below, above = [pick(logits, image, channel + i, anchor).to(mass.dtype) - peak for i in (0, 1)]
-        # A bin of weight 0 may be impossible, and 0 times -inf is NaN.
+        # A bin of weight 0 may have probability 0, and 0 times -inf is NaN.
         error = mass.log() - (1 - share) * below - torch.where(share > 0, share * above, 0.0)
         return torch.where(valid, decoded, 0.0).T, torch.where(valid, error.mean(0), 0.0)
 
@@ -119,18 +119,18 @@ class _ReadSides(torch.autograd.Function):
         )
         bins = logits.shape[1] // 4
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            # A second derivative goes through what the logits were decoded to.
+            # A second derivative also goes through the decoding.
             decoded, peaks, masses = decode_sides(at_least_float32(logits).unflatten(1, (4, bins)), 2)
         side = torch.arange(4, device=logits.device)[:, None]
         bin = torch.arange(bins, device=logits.device)[:, None]
         decoded, peak, mass = [pick(x, image, side, anchor) for x in (decoded, peaks, masses)]  # [4, P]
-        # Of bin j it is `softmax_j (slope j + base) - weight_j share`.
+        # The gradient of bin j is `softmax_j (slope j + base) - weight_j share`.
         share = (of_error / 4).expand_as(decoded)
         slope, target = of_distances.T / mass, _between_bins(distances, bins)
         base = share / mass - decoded * slope
         if torch.compiler.is_compiling():
-            # Every anchor's logits are read and written once more, in order: a compiled loop over them all takes no
-            # longer than some thousand positives that jump about, and that time does not grow with them.
+            # Every anchor's logits are read and written once more, in order: a compiled loop over all of them takes no
+            # longer than some thousand positives at scattered places, and its time does not grow with their number.
             place = torch.where(valid, (image * 4 + side) * logits.shape[2] + anchor, peaks.numel())
             slope, base, share, target = [
                 peaks.new_full((peaks.numel() + 1,), -1.0)
@@ -149,12 +149,12 @@ class _ReadSides(torch.autograd.Function):
 
 
 def _of_bins(shifted: Tensor, slope: Tensor, base: Tensor, share: Tensor, target: Tensor, bin: Tensor) -> Tensor:
-    """The gradient of bins' logits, less their peak."""
+    """The gradient of bins' logits, from the logits minus their peak."""
     return decay(shifted) * (slope * bin + base) - (1 - (target - bin).abs()).clamp(min=0) * share
 
 
 def _write(like: Tensor, image: Tensor, channel: Tensor, anchor: Tensor, valid: Tensor, values: Tensor) -> Tensor:
-    """`[B, C, A]` zeros with values at their places, those of empty slots 0."""
+    """`[B, C, A]` zeros with values at their places; values of empty slots must be 0."""
     if not like.is_contiguous():
         return torch.zeros_like(like).index_put((image, channel, anchor), values, accumulate=True)
     place = torch.where(valid, (image * like.shape[1] + channel) * like.shape[2] + anchor, like.numel())
@@ -162,7 +162,7 @@ def _write(like: Tensor, image: Tensor, channel: Tensor, anchor: Tensor, valid: 
 
 
 def _between_bins(distances: Tensor, bins: int) -> Tensor:
-    """`[4, P]` distances that lie between the first bin and the last."""
+    """`[4, P]` distances, clamped to lie between the first and the last bin."""
     return distances.T.clamp(0.0, bins - 1 - 0.01)
 
 
@@ -172,7 +172,7 @@ def scaled_l1(
     strides: Tensor,  # [P] pixels
     image_size: tuple[int, int],
 ) -> Tensor:
-    """`|predicted - true|` distance as a fraction of the image's width (left, right) or height, mean over sides.
+    """`|predicted - true|` distance as a fraction of the image's width (left, right) or height, averaged over sides.
 
     Args:
         predicted: `[P, 4]` left, top, right, bottom, grid units.

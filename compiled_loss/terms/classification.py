@@ -20,13 +20,13 @@ _GROUP = 16
 
 
 class WeightedClasses(ExactModule):
-    """A class term that sums over background and corrects at positives, with a weight for each class, or none.
+    """Base of class terms: a sum over background, corrected at positives, with optional class weights.
 
     Args:
-        class_weights: `[C]` factor of every logit's loss, or None.
+        class_weights: `[C]` factor of the loss of each class's logits, or None.
 
     Raises:
-        ValueError: for weights that are not finite numbers of 0 or more.
+        ValueError: if weights are not finite numbers of 0 or more.
     """
 
     class_weights: Tensor | None
@@ -38,21 +38,21 @@ class WeightedClasses(ExactModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def check(self, num_classes: int) -> None:
-        """Check that there is a weight for each class.
+        """Check that there is one weight per class.
 
         Raises:
-            ValueError: for another number of weights.
+            ValueError: if there is another number of weights.
         """
         if self.class_weights is not None:
             check_shape("class_weights", self.class_weights, [num_classes])
 
     def weighted(self, sums: Tensor, errors: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums `[B, C]`, and errors of classes `label`, times their classes' weights."""
+        """Sums `[B, C]`, and errors of classes `label`, multiplied by their class weights."""
         if self.class_weights is None:
             return sums, errors
         weights = self.class_weights.to(errors.dtype)
         of_errors = weights[label]
-        # What counts nothing may be infinite.
+        # An error of weight 0 may be infinite.
         return sums * weights, torch.where(of_errors > 0, errors * of_errors, 0.0)
 
     def forward(
@@ -81,14 +81,14 @@ class WeightedClasses(ExactModule):
         labels: Tensor,  # [N]
         weights: Tensor | None = None,  # [B, A]
     ) -> tuple[Tensor, Tensor]:
-        """The sum with anchors weighted, and what each image adds to it.
+        """The sum with anchors weighted, and each image's contribution to it.
 
         Args:
             scores: `[B, C, A]` class logits.
             assignment: the positives and their target scores t.
             labels: `[N]` class ids of the target rows.
-            weights: `[B, A]` factor of all C losses of an anchor: 1 in the background or 0, any of 0 or more at
-                positives; None: all 1.
+            weights: `[B, A]` factor of all C losses of an anchor: 1 or 0 for background, any number of 0 or more for
+                positives; None means all 1.
 
         Returns:
             `(scalar, [B])`.
@@ -101,22 +101,22 @@ class WeightedClasses(ExactModule):
     def _parts(
         self, scores: Tensor, assignment: Assignment, labels: Tensor, weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """`[B, C]` sums over anchors as background, and `[P]` or `[P, C]` what positives add to them."""
+        """`[B, C]` sums with all anchors as background, and `[P]` or `[P, C]` corrections at positives."""
         raise NotImplementedError
 
 
 class BinaryCrossEntropy(WeightedClasses):
-    """Binary cross-entropy summed over all `B*C*A` logits against one-hot times target score.
+    """Binary cross-entropy summed over all `B*C*A` logits, with one-hot times target score as target.
 
-    `sum softplus(x) - sum over positives of t x`: background needs no target, so none is built.
+    `sum softplus(x) - sum over positives of t x`: background needs no target, so no dense target is built.
 
     Args:
-        class_weights: `[C]` factor of every logit's loss, or None.
-        label_smoothing: share e of a positive's target that goes to all C classes alike: `t (1 - e) one-hot + t e / C`.
-            Background stays 0. Then a positive's logit of -inf, of any class, costs infinitely much.
+        class_weights: `[C]` factor of the loss of each class's logits, or None.
+        label_smoothing: share e of a positive's target spread evenly over all C classes: `t (1 - e) one-hot + t e / C`.
+            Background targets stay 0. With smoothing, a logit of -inf in any class of a positive has infinite loss.
 
     Raises:
-        ValueError: for weights that are not finite numbers of 0 or more, or a share that is not in `[0, 1]`.
+        ValueError: if weights are not finite numbers of 0 or more, or the share is not in `[0, 1]`.
 
     Source: label smoothing, arXiv 1512.00567.
 
@@ -134,7 +134,7 @@ class BinaryCrossEntropy(WeightedClasses):
     def _parts(
         self, scores: Tensor, assignment: Assignment, labels: Tensor, weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Sums of softplus over the anchors, and `-t x` of the positives, whose every class has one if smoothed."""
+        """Sums of softplus over the anchors, and `-t x` at the positives, for every class if smoothed."""
         image, anchor, row, valid, score = assignment[:5]
         label = torch.where(valid, labels.long()[row], 0)
         places = image, label, anchor
@@ -155,17 +155,17 @@ class BinaryCrossEntropy(WeightedClasses):
 
 
 def _times(score: Tensor, logit: Tensor) -> Tensor:
-    """`-t x`; a target of 0 wants nothing of a logit of -inf."""
+    """`-t x`; 0 for a target of 0, even if the logit is -inf."""
     return torch.where(score == 0, 0.0, -score.to(logit.dtype) * logit)
 
 
 def _weighted(
     scores: Tensor, assignment: Assignment, places: tuple[Tensor, Tensor, Tensor], weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`[B, C]` weighted sums of softplus, and the logits at places, 0 where they do not count, and their weights.
+    """`[B, C]` weighted sums of softplus, the logits at places, 0 where they do not count, and their weights.
 
-    Places are one of each positive, `[P]`, or one of each class of each, `[P, C]`. Anchors of weight 1 take the way
-    that they take without weights; -inf adds nothing to it. The others are positives, few, and are added one by one.
+    There is one place per positive, `[P]`, or one per class of each, `[P, C]`. Anchors of weight 1 are computed as
+    without weights, with the others set to -inf, which adds nothing. The others are few, positives, added one by one.
     """
     image, anchor, valid = assignment.image, assignment.anchor, assignment.valid
     ordinary = torch.where((weights == 1)[:, None], scores, -torch.inf)
@@ -182,7 +182,7 @@ def _weighted(
 
 
 class _SumsAndEntries(torch.autograd.Function):
-    """One gradient of the logits' size, written once; as two operations each would write one, to be added."""
+    """Writes one gradient of the logits' size; two separate operations would write two and add them."""
 
     generate_vmap_rule = True
 
@@ -203,7 +203,7 @@ class _SumsAndEntries(torch.autograd.Function):
 
 def _sums_and_entries(scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
     """`[B, C]` sums of `softplus` over the anchors, and `[P]` logits at places."""
-    # The tracer makes an instance of a function that needs no gradient, and torch warns of that. Export looks inside a
+    # If no gradient is needed, the tracer instantiates the function, of which torch warns. Export looks inside the
     # function and differentiates what it finds there.
     if torch.is_grad_enabled() and scores.requires_grad and not torch.compiler.is_exporting():
         return _SumsAndEntries.apply(scores, image, label, anchor)
@@ -213,9 +213,9 @@ def _sums_and_entries(scores: Tensor, image: Tensor, label: Tensor, anchor: Tens
 def softplus_sum(x: Tensor) -> Tensor:
     """Sum of `softplus(x) = ln(1 + e^x)` over the last dimension, with one logarithm for several entries.
 
-    `softplus(x) = max(x, 0) + ln(1 + e^-|x|)`, and the logarithms of a group are one of a product. That product less
-    one, `q`, is built from sums and products of positive numbers, `q <- q + e + q e`, so that small terms keep their
-    digits.
+    `softplus(x) = max(x, 0) + ln(1 + e^-|x|)`, and the logarithms of a group add up to the logarithm of a product. The
+    product minus one, `q`, is built from sums and products of positive numbers, `q <- q + e + q e`, so that small
+    terms keep their precision.
 
     Args:
         x: `[..., A]`, float32 or float64.
@@ -227,18 +227,18 @@ def softplus_sum(x: Tensor) -> Tensor:
         >>> softplus_sum(torch.zeros(1, 2, 3))
         tensor([[2.0794, 2.0794]])
     """
-    # The plain sum lends its gradient, which is the cheaper one; compiled, its own value is not computed.
+    # The plain sum provides the gradient, which is cheaper; when compiled, its own value is not computed.
     plain = F.softplus(x).sum(-1)
     with torch.no_grad():
         return plain.copy_(_grouped_softplus_sum(x))
 
 
 def _grouped_softplus_sum(x: Tensor) -> Tensor:
-    # Two entries or more are left over, whatever A: none or one would be a graph of its own, where sizes vary.
+    # At least two entries are left over for any A: with varying sizes, none or one would need a separate graph.
     groups = (x.shape[-1] - 2) // _GROUP
     if torch.compiler.is_exporting() and not isinstance(groups, int):
-        # No or one group, or entry of the rest, would be a graph of its own. Entries that add nothing leave two groups
-        # or more, and no rest.
+        # Zero or one group, or remaining entry, would need a separate graph. Padding with entries that add nothing
+        # leaves at least two groups and no rest.
         groups = groups + 2
         x = torch.cat([x, x.new_full((*x.shape[:-1], groups * _GROUP - x.shape[-1]), -torch.inf)], -1)
     elif isinstance(groups, int) and groups <= 0:
@@ -255,5 +255,5 @@ def _grouped_softplus_sum(x: Tensor) -> Tensor:
     exact = rounded == 1
     log = torch.where(exact, product, rounded.log() * (product / torch.where(exact, 1.0, rounded - 1)))
     sums = (log + above).sum(-1)
-    # Runtimes differ in what the sum of nothing is.
+    # Runtimes differ in the sum of an empty tensor.
     return sums if whole else sums + F.softplus(rest).sum(-1)

@@ -1,7 +1,7 @@
-"""Class terms that weigh every logit by how wrong it is: the focal family, without a dense target tensor.
+"""Class terms that weight every logit by how wrong it is: the focal family, without a dense target tensor.
 
-The members differ at positives alone. A background logit of probability `s = sigmoid(x)` costs `s^gamma softplus(x)`,
-times a factor: that is summed over all logits but the positives.
+The members differ only at positives. A background logit of probability `s = sigmoid(x)` costs `s^gamma softplus(x)`,
+times a factor; this is summed over all logits except the positives.
 
 Letters: B images, C classes, A anchors, P positive slots.
 """
@@ -20,12 +20,12 @@ from compiled_loss.types import Assignment
 
 
 class Modulated(WeightedClasses):
-    """What the members of the family share.
+    """Base of the focal family.
 
     Args:
         gamma: power of the probability of a background logit, 0 or more.
-        background: factor of all background.
-        class_weights: `[C]` factor of every logit's loss, or None.
+        background: factor of all background losses.
+        class_weights: `[C]` factor of the loss of each class's logits, or None.
     """
 
     def __init__(self, gamma: float, background: float, class_weights: Tensor | Sequence[float] | None) -> None:
@@ -33,13 +33,13 @@ class Modulated(WeightedClasses):
         self._power, self._background = gamma, background
 
     def positive(self, logit: Tensor, score: Tensor) -> Tensor:
-        """`[P]` errors of positives with logits and target scores `[P]`."""
+        """`[P]` errors of positives, from their logits and target scores `[P]`."""
         raise NotImplementedError
 
     def _parts(
         self, scores: Tensor, assignment: Assignment, labels: Tensor, weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Errors of positives come without what of them is in the sums over background."""
+        """Sums over background, and the positives' errors minus their share of these sums."""
         image, anchor, row, valid, score = assignment[:5]
         label = torch.where(valid, labels.long()[row], 0)
         factor = torch.ones_like(score) if weights is None else pick(weights.to(scores.dtype), image, anchor)
@@ -47,7 +47,7 @@ class Modulated(WeightedClasses):
             sums, logit, own = _sums_and_entries(scores, image, label, anchor, valid, self._power)
         else:
             ordinary, apart = valid & (factor == 1), valid & (factor != 1) & (factor > 0)
-            # As in `BinaryCrossEntropy`: anchors of weight 1 go the common way, the few others are added one by one.
+            # As in `BinaryCrossEntropy`: anchors of weight 1 are summed together, the few others added one by one.
             common = torch.where((weights == 1)[:, None], scores, -torch.inf)
             sums, logit, own = _sums_and_entries(common, image, label, anchor, ordinary, self._power)
             rows, mine = masked(scores[image, :, anchor], apart), torch.arange(scores.shape[1], device=scores.device)
@@ -56,24 +56,24 @@ class Modulated(WeightedClasses):
             sums = sums + torch.zeros_like(sums).scatter_add(0, image[:, None].expand_as(further), further)
             logit = torch.where(apart, rows.gather(1, label[:, None])[:, 0], logit)
             own, valid = masked(own, ordinary), ordinary | apart
-        # In the sums' precision, so that what is taken off is what was added.
+        # In the sums' precision, so that exactly what was added is subtracted.
         error = self.positive(logit, score.to(logit.dtype)).to(sums.dtype) - self._background * own.to(sums.dtype)
         error = masked(error, valid) * masked(factor, valid)
         return self.weighted(self._background * sums, error, label)
 
 
 class FocalLoss(Modulated):
-    """Focal loss summed over all `B*C*A` logits: with the probability p of what is true, `-a (1 - p)^gamma ln p`.
+    """Focal loss summed over all `B*C*A` logits: `-a (1 - p)^gamma ln p`, with p the probability of the true answer.
 
-    The factor a is alpha at the positives, whose target is 1 whatever their score, and `1 - alpha` elsewhere.
+    The factor a is alpha at positives, whose target is 1 regardless of their score, and `1 - alpha` elsewhere.
 
     Args:
-        alpha: weight of positives against background, in `[0, 1]`.
-        gamma: how little a logit counts that is right already; 0 or more.
-        class_weights: `[C]` factor of every logit's loss, or None.
+        alpha: weight of positives relative to background, in `[0, 1]`.
+        gamma: focusing power, 0 or more; larger values reduce the weight of logits that are already right.
+        class_weights: `[C]` factor of the loss of each class's logits, or None.
 
     Raises:
-        ValueError: for numbers outside these ranges.
+        ValueError: if a number is outside these ranges.
 
     Source: arXiv 1708.02002.
 
@@ -99,11 +99,11 @@ class QualityFocalLoss(Modulated):
     """Quality focal loss summed over all `B*C*A` logits: `|t - s|^beta` times the binary cross-entropy with target t.
 
     Args:
-        beta: how little a logit counts that is right already; 0, or 1 or more.
-        class_weights: `[C]` factor of every logit's loss, or None.
+        beta: focusing power, 0 or at least 1; larger values reduce the weight of logits that are already right.
+        class_weights: `[C]` factor of the loss of each class's logits, or None.
 
     Raises:
-        ValueError: for numbers outside these ranges.
+        ValueError: if a number is outside these ranges.
 
     Source: Generalized Focal Loss, arXiv 2006.04388.
 
@@ -115,31 +115,31 @@ class QualityFocalLoss(Modulated):
 
     def __init__(self, beta: float = 2.0, class_weights: Tensor | Sequence[float] | None = None) -> None:
         beta = finite_number("beta", beta)
-        # Between them the slope is infinite where a prediction is right.
+        # Between 0 and 1 the slope is infinite where a prediction is right.
         require(beta == 0 or beta >= 1, "beta", "0, or a number of 1 or more", beta)
         super().__init__(beta, 1.0, class_weights)
         self.beta = beta
 
     def positive(self, logit: Tensor, score: Tensor) -> Tensor:
         """`|t - s|^beta (t softplus(-x) + (1 - t) softplus(x))`."""
-        # In place of `t - s`, whose digits are lost where both are near 1.
+        # Instead of `t - s`, which loses precision where both are near 1.
         away = (score * (-logit).sigmoid() - (1 - score) * logit.sigmoid()).abs()
         return power(away, self.beta) * _cross_entropy(logit, score)
 
 
 class VarifocalLoss(Modulated):
-    """Varifocal loss summed over all `B*C*A` logits: positives count as much as their targets.
+    """Varifocal loss summed over all `B*C*A` logits: positives are weighted by their targets.
 
-    A positive with target score t costs t times the binary cross-entropy with target t, background costs
+    A positive with target score t costs t times the binary cross-entropy with target t, and background costs
     `alpha s^gamma softplus(x)`.
 
     Args:
         alpha: weight of background, 0 or more.
-        gamma: how little background counts that is right already; 0 or more.
-        class_weights: `[C]` factor of every logit's loss, or None.
+        gamma: focusing power for background, 0 or more; larger values reduce the weight of what is already right.
+        class_weights: `[C]` factor of the loss of each class's logits, or None.
 
     Raises:
-        ValueError: for numbers outside these ranges.
+        ValueError: if a number is outside these ranges.
 
     Source: VarifocalNet, arXiv 2008.13367.
 
@@ -157,13 +157,13 @@ class VarifocalLoss(Modulated):
         self.alpha, self.gamma = alpha, gamma
 
     def positive(self, logit: Tensor, score: Tensor) -> Tensor:
-        """`t (t softplus(-x) + (1 - t) softplus(x))`; a score of 0 is background."""
+        """`t (t softplus(-x) + (1 - t) softplus(x))`; a score of 0 counts as background."""
         background = self.alpha * _modulated(logit, self.gamma)
         return torch.where(score > 0, score * _cross_entropy(logit, score), background)
 
 
 class _SumsAndEntries(torch.autograd.Function):
-    """One gradient of the logits' size, with nothing of the sums at the positives."""
+    """Writes one gradient of the logits' size, in which the sums contribute nothing at the positives."""
 
     generate_vmap_rule = True
 
@@ -171,8 +171,8 @@ class _SumsAndEntries(torch.autograd.Function):
     def forward(
         scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor, valid: Tensor, gamma: float
     ) -> tuple[Tensor, Tensor]:
-        # An impossible class costs nothing. Taken off the sums instead, a positive that is nearly right would leave
-        # only the rounding of what it would cost as background.
+        # A class of probability 0 costs nothing. If subtracted from the sums instead, a positive that is nearly right
+        # would leave only the rounding error of its cost as background.
         hidden = torch.where(valid, -torch.inf, 0.0).to(scores.dtype)
         others = scores.index_put((image, label, anchor), hidden, accumulate=True)
         return _sums(others, gamma), scores[image, label, anchor]
@@ -188,8 +188,8 @@ class _SumsAndEntries(torch.autograd.Function):
         s = scores.sigmoid()
         slope = _probability(scores, ctx.gamma) * (ctx.gamma * (1 - s) * F.softplus(scores) + s)
         gradient = of_sums[..., None].to(scores.dtype) * slope
-        # Taken off first, which leaves exactly 0: a positive that is nearly right has a slope many times smaller than
-        # as background, and their difference would lose it.
+        # Subtracted first, which leaves exactly 0: the slope of a positive that is nearly right is many times smaller
+        # than as background, and would be lost in their difference.
         places = tuple(places)
         gradient = gradient.index_put(places, -masked(gradient[places], valid), accumulate=True)
         return gradient.index_put(places, of_entries, accumulate=True), None, None, None, None, None
@@ -198,13 +198,13 @@ class _SumsAndEntries(torch.autograd.Function):
 def _sums_and_entries(
     scores: Tensor, image: Tensor, label: Tensor, anchor: Tensor, valid: Tensor, gamma: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`[B, C]` sums of logits' errors as background, `[P]` logits at places, 0 in empty slots, and of these the errors
-    as background that are in the sums and must be taken off."""
-    # As in `terms.classification`: no function of its own where no gradient is asked for, nor in an export, where a
-    # scatter that adds loses terms.
+    """`[B, C]` sums of logits' errors as background, `[P]` logits at places, 0 in empty slots, and the background
+    errors of these that are in the sums and must be subtracted."""
+    # As in `terms.classification`: no autograd function if no gradient is needed, nor in an export, where a scatter
+    # that adds loses terms.
     if torch.is_grad_enabled() and scores.requires_grad and not torch.compiler.is_exporting():
-        # Read here first: of a number that a graph of open sizes first meets inside one function the tracer knows
-        # nothing in the next, that of another branch.
+        # Read here first: if a graph of open sizes first meets a number inside one autograd function, the tracer does
+        # not know it in the next one, that of another branch.
         gamma = gamma * 1
         sums, logit = _SumsAndEntries.apply(scores, image, label, anchor, valid, gamma)
         logit = masked(logit, valid)
@@ -214,7 +214,7 @@ def _sums_and_entries(
 
 
 def _sums(scores: Tensor, gamma: float) -> Tensor:
-    # In float64, so that what is taken off the sums at the positives leaves the rest its digits.
+    # In float64, so that subtracting the positives from the sums leaves the rest precise.
     dtype = torch.float64 if has_float64(scores.device) else scores.dtype
     return _modulated(scores, gamma).sum(-1, dtype=dtype)
 
@@ -225,12 +225,12 @@ def _modulated(logit: Tensor, gamma: float) -> Tensor:
 
 
 def _probability(logit: Tensor, exponent: float) -> Tensor:
-    """`s^exponent`; of a logit whose probability is rounded to 0 a power below 1 has no infinite slope."""
+    """`s^exponent`, without an infinite slope for a power below 1 at a probability rounded to 0."""
     if 0 < exponent < 1:
         return (-exponent * F.softplus(-logit)).exp()
     return power(logit.sigmoid(), exponent)
 
 
 def _cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
-    """Without the cancellation of `softplus(x) - t x`; a target of 0 wants nothing of a logit of -inf."""
+    """Cross-entropy without the cancellation of `softplus(x) - t x`; finite for a target of 0 and a logit of -inf."""
     return torch.where(target == 0, 0.0, target * F.softplus(-logit)) + (1 - target) * F.softplus(logit)

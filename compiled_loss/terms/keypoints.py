@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from compiled_loss.geometry.keypoints import keypoint_errors
 from compiled_loss.numerics import add_epsilon, masked
 
-# Farther off than this many sigmas an error counts as this many.
+# Errors are clamped to this many sigmas.
 _FARTHEST = 100.0
 
 
@@ -44,7 +44,7 @@ def keypoint_location(
         tensor([[0., 0.]])
     """
     visible, mask = visible.bool(), visible.to(predicted.dtype)
-    # What is not labelled may hold anything, NaN included.
+    # Unlabelled keypoints may hold any value, including NaN.
     predicted, target = masked(predicted, visible), masked(target, visible)
     factor = mask.shape[-1] / mask.sum(-1, keepdim=True).clamp(min=1)
     # Not expm1: its derivative, taken as result + 1, cancels where e is large.
@@ -69,7 +69,7 @@ def residual_log_likelihood(
         raw_sigmas: `[P, K, 2]` logits of the spread in x and in y.
         visible: `[P, K]` bool.
         flow: `log phi`, from `[P*K, 2]` errors to `[P*K]`. It sees every slot, so that its parameters always have a
-            gradient; what is not visible is 0.
+            gradient; errors of invisible keypoints are 0.
 
     Returns:
         `(loss [P, K], counted [P, K])`: the loss of the keypoints counted, which are those visible whose error is

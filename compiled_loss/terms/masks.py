@@ -29,7 +29,7 @@ def mask_cross_entropy(
 
     `sum over pixels in the box of BCE(coefficients . prototype, true) / box area`: the mean over all pixels, divided by
     the box's share of them. Memory is `64 T (D + S)` for T tiles, the pixels in the rows' boxes, whose prototypes a
-    row's positives read together. Where T is neither planned nor can be asked for, it is about `P H W`.
+    row's positives read together. If T is neither planned nor can be read, memory is about `P H W`.
 
     Args:
         coefficients: `[P, D]`, 0 in empty slots.
@@ -37,11 +37,11 @@ def mask_cross_entropy(
         assignment: the positives.
         boxes: `[N, 4]` true boxes, xyxy mask pixels.
         truth: the rows' true masks.
-        slots_per_row: positives S that read a row's pixels together; the rest of a row's read them again.
-        tiles: tiles of 64 pixels in all boxes T, as for `Targets.mask_tiles`.
+        slots_per_row: number S of positives that read a row's pixels together; further ones of the row read them again.
+        tiles: number T of tiles of 64 pixels in all boxes, as for `Targets.mask_tiles`.
 
     Returns:
-        `[P]`; 0 in empty slots and for a box that holds no pixel.
+        `[P]`; 0 in empty slots and for boxes without pixels.
 
     Source: YOLACT, arXiv 1904.02689.
 
@@ -75,13 +75,13 @@ def _over_tiles(
     tiles: Tiles,
     truth: MaskTargets,
 ) -> Tensor:
-    """`[P]` sums; a page is some of a row's positives, and the pixels of its box are listed once for it."""
+    """`[P]` sums; a page holds some of a row's positives, and the pixels of its box are listed once for it."""
     rows, (height, width) = truth.source.shape[0], truth.size
     row = pages.group[tiles.page]
     image = assignment.image.new_zeros(rows).scatter(0, assignment.row, assignment.image)[row]
 
     if prototypes.is_contiguous():
-        # Through one dimension, else their gradient would come transposed, and be copied entry by entry.
+        # Through one dimension; otherwise their gradient would be transposed, and copied entry by entry.
         prototypes = prototypes.flatten().view(prototypes.shape)
     flat = prototypes.flatten(2).transpose(1, 2).flatten(0, 1)  # [B*H*W, D]
     place = (image[:, None] * (height * width) + tiles.pixel).flatten()
@@ -101,11 +101,11 @@ def _over_images(
     boxes: Tensor,  # [N + 1, 4]
     truth: MaskTargets,
 ) -> Tensor:
-    """`[P]` sums; a page is some of an image's positives, and sees all of its pixels."""
+    """`[P]` sums; a page holds some of an image's positives, and covers all of its pixels."""
     images, (height, width) = prototypes.shape[0], truth.size
     pages = paginate(assignment.image, assignment.valid, images, SLOTS_OF_AN_IMAGE)
     image = pages.group.clamp(max=images - 1)
-    # The last row, a box without pixels, at places without a slot.
+    # Places without a slot get the last row, a box without pixels.
     row = boxes.shape[0] - 1 - pages.write(boxes.shape[0] - 1 - assignment.row)
     logits = product(pages.write(coefficients), prototypes.flatten(2)[image])  # [G, S, H*W]
     pixel = torch.arange(height * width, device=row.device)
@@ -122,7 +122,7 @@ def mask_overflow(
     slots_per_row: int = 10,
     tiles: Tensor | int | None = None,
 ) -> Tensor:
-    """How often a row's positives found no room for all pixels of their box in the planned tiles.
+    """How often the planned tiles had no room for all pixels of the box of a row's positives.
 
     Args:
         assignment: the positives.
@@ -148,7 +148,7 @@ def mask_overflow(
 
 
 def _entropy(logits: Tensor, true: Tensor, inside: Tensor) -> Tensor:
-    """Binary cross-entropy, 0 outside, in value and gradient."""
+    """Binary cross-entropy; value and gradient are 0 outside."""
     return torch.where(inside, binary_cross_entropy(torch.where(inside, logits, 0.0), true), 0.0)
 
 
@@ -157,10 +157,10 @@ def semantic_error(
     class_map: Tensor,  # [B, H, W]
     covered: Tensor,  # [B, H, W] bool
 ) -> Tensor:
-    """Half the mean cross-entropy of the pixels, plus half the Dice loss, of every image and class.
+    """Half the mean cross-entropy of the pixels plus half the Dice loss, for every image and class.
 
-    `BCE(x, t) / 2 + (1 - (2 sum s(x) t + 1) / (sum s(x) + sum t + 1)) / 2`, sums over an image's pixels. The targets t
-    are one-hot, 0 where no instance covers the pixel, and read at the nearest pixel, `floor(i in / out)`.
+    `BCE(x, t) / 2 + (1 - (2 sum s(x) t + 1) / (sum s(x) + sum t + 1)) / 2`, with sums over an image's pixels. The
+    targets t are one-hot, 0 where no instance covers the pixel, and read at the nearest pixel, `floor(i in / out)`.
 
     Args:
         logits: `[B, C, h, w]`.

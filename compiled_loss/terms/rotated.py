@@ -1,4 +1,4 @@
-"""The angle term and further box terms of oriented boxes.
+"""The angle term and further box terms for oriented boxes.
 
 Letters: P positive slots.
 """
@@ -20,9 +20,9 @@ def angle_error(
     width: Tensor,  # [P]
     height: Tensor,  # [P]
 ) -> Tensor:
-    """`exp(-ln(w / h)^2 / 9) sin^2(2 (predicted - true))`: squares count in full, long boxes little.
+    """`exp(-ln(w / h)^2 / 9) sin^2(2 (predicted - true))`: squares have full weight, elongated boxes little.
 
-    A quarter turn costs nothing: the box term tells a long box from the same one turned.
+    A quarter turn has no error; for an elongated box, the box term penalises it.
 
     Args:
         predicted: `[P]` predicted angle, radians.
@@ -43,16 +43,16 @@ def angle_error(
 
 @dataclass(frozen=True)
 class KFIoU:
-    """The box term `ln(1 + d' inv(C) d) + exp(1 - kfiou) - 1` of oriented boxes as Gaussians.
+    """The box term `ln(1 + d' inv(C) d) + exp(1 - kfiou) - 1` for oriented boxes, taken as Gaussians.
 
-    d is the difference of the centres and C the covariance of the true box; the second part compares shapes alone, and
-    leaves `exp(2/3) - 1` for equal boxes.
+    d is the difference of the centres and C the covariance of the true box. The second part compares only shapes, and
+    is `exp(2/3) - 1` for equal boxes.
 
     Args:
-        floor: least variance of a box, in grid units squared.
+        floor: smallest variance of a box, in grid units squared.
 
     Raises:
-        ValueError: for a floor that is not a finite number above 0.
+        ValueError: if the floor is not a finite number above 0.
 
     Source: arXiv 2201.12558.
 
@@ -76,14 +76,14 @@ class KFIoU:
 
 @dataclass(frozen=True)
 class KullbackLeibler:
-    """The box term `1 - 1 / (tau + ln(1 + D))`, D the Kullback-Leibler divergence of predicted from true boxes.
+    """The box term `1 - 1 / (tau + ln(1 + D))`, with D the Kullback-Leibler divergence of predicted from true boxes.
 
     Args:
-        tau: 1 or more; with 1 equal boxes cost nothing.
-        floor: least variance of a box, in grid units squared.
+        tau: 1 or more; with 1, equal boxes have error 0.
+        floor: smallest variance of a box, in grid units squared.
 
     Raises:
-        ValueError: for a tau below 1, or numbers that are not finite and above 0.
+        ValueError: if tau is below 1, or a number is not finite and above 0.
 
     Source: arXiv 2106.01883.
 

@@ -1,6 +1,6 @@
 """Run an exported file in a runtime over random and edge batches and compare it with eager torch, output by output.
 
-What to compare with comes from the file itself: its task, its constants and its tables of inputs and outputs.
+The reference is rebuilt from the file itself: its task, its constants and its tables of inputs and outputs.
 """
 
 import sys
@@ -18,12 +18,12 @@ from compiled_loss.exporting.verifying.runtimes import OF_ARCHIVES, RUNTIMES, Ru
 
 
 class Report(NamedTuple):
-    """What a runtime makes of a file.
+    """The result of running a file in a runtime.
 
     Args:
-        graph, task, end_to_end, setting, versions: of the file, from its metadata.
-        runtime, version: that ran it.
-        outputs: their names.
+        graph, task, end_to_end, setting, versions: from the file's metadata.
+        runtime, version: the runtime that ran it.
+        outputs: names of the outputs.
         verdicts: one for every batch.
     """
 
@@ -39,17 +39,17 @@ class Report(NamedTuple):
 
     @property
     def right(self) -> bool:
-        """Whether every batch is."""
+        """Whether the verdict on every batch is "right"."""
         return all(x.verdict == "right" for x in self.verdicts)
 
     def worst(self, output: str) -> tuple[float | None, str]:
-        """The largest error of an output, and the batch that showed it; None where no batch had outputs."""
+        """The largest error of an output, and the batch where it occurred; None if no batch had outputs."""
         errors = [(x.errors[output], x.batch) for x in self.verdicts if output in x.errors]
         error, batch = max(errors, default=(None, ""), key=lambda x: x[0])
         return error, batch if error else ""
 
     def plain(self) -> dict[str, Any]:
-        """The report as values that JSON has; infinite errors are the text "inf"."""
+        """The report as JSON-compatible values; infinite errors become the text "inf"."""
         verdicts = [
             {**x._asdict(), "errors": {name: _number(error) for name, error in x.errors.items()}} for x in self.verdicts
         ]
@@ -65,22 +65,22 @@ def verify(
     limit: float = 120.0,
     progress: Callable[[Verdict], None] | None = None,
 ) -> Report:
-    """Every batch through a runtime and through eager torch.
+    """Run every batch through a runtime and through eager torch, and compare the outputs.
 
     Args:
-        path: of an .onnx, .pt2 or .aoti.pt2 file.
-        runtime: one of `RUNTIMES`; None for ONNX Runtime, or for the latter two kinds torch.
-        python: interpreter of the environment that has the runtime, if that is one of Python.
-        modules: folder that has the node_modules with the runtime, if that is one of Node.js.
+        path: path of an .onnx, .pt2 or .aoti.pt2 file.
+        runtime: one of `RUNTIMES`; None means ONNX Runtime for .onnx files and torch for the others.
+        python: interpreter of the environment with the runtime, for Python runtimes.
+        modules: folder with the node_modules that hold the runtime, for Node.js runtimes.
         limit: seconds that loading, or a batch, may take.
         progress: called with every verdict.
 
     Returns:
-        The verdicts, and what was run in what.
+        `Report`, with the verdicts and what was run.
 
     Raises:
-        ValueError: for a file that cannot be read, whose loss cannot be made anew, or not meant for the runtime.
-        ImportError: where the runtime is not installed.
+        ValueError: if the file cannot be read, its loss cannot be rebuilt, or it is not meant for the runtime.
+        ImportError: if the runtime is not installed.
 
     Example:
         >>> verify("loss.pt2", "openvino")
@@ -119,10 +119,10 @@ def verify(
 
 
 def read_metadata(path: str) -> Metadata:
-    """What a file says about itself; of an ONNX file without a runtime.
+    """Read a file's metadata; for an ONNX file, no runtime is needed.
 
     Raises:
-        ValueError: for a file that cannot be read, or that no program of this package wrote.
+        ValueError: if the file cannot be read, or this package did not write it.
     """
     if suffix_of(path) != ".onnx":
         return load(path).metadata
