@@ -20,7 +20,7 @@ def test_a_stage_that_had_to_stop_gives_status_2_with_the_report(mine, capsys):
 
 def test_a_function_that_leaves_python_is_no_clean_function(mine, capsys):
     assert run(f"{mine}:leaves") == FAILED
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert "it ends the process (SystemExit: 0)" in out
     assert "INCOMPLETE" in out
 
