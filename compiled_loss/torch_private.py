@@ -22,6 +22,7 @@ _INTERFACES = {
     "user error": "torch._dynamo.exc:UserError",
     "tracing": "torch._guards:TracingContext.extract_stack",
     "callbacks": "torch._dynamo.callback:callback_handler",
+    "constant numbers": "torch._dynamo.config:specialize_float",
     "counters": "torch._dynamo.utils:counters",
     "equal sizes": "torch.fx.experimental._config:use_duck_shape",
     "fixed sizes": "torch.fx.experimental.symbolic_shapes:ShapeEnv._set_replacement",
@@ -195,18 +196,17 @@ def isolated_compile(function: Callable[..., Any], **options: Any) -> Callable[.
 
 
 @contextlib.contextmanager
-def equal_sizes_apart() -> Iterator[None]:
-    """Take no open size for another one because both are equal in the call that compiles.
+def each_size_for_itself() -> Iterator[None]:
+    """Compile with every open size on its own, and numbers that are no sizes as constants.
 
     By default torch makes one size of 4 images and the 4 sides of a box ("duck shaping"), and compiles anew once they
-    differ. Where it has no such switch nothing changes.
+    differ; and with `dynamic=True` it takes a loss's own numbers, such as a gain, for open too, and traces and compiles
+    everything twice to find that they are not. Where it has no such switch nothing changes.
     """
-    try:
-        probe("equal sizes")
-    except MissingInterfaceError:
-        yield
-        return
-    with replaced("equal sizes", lambda _: False):
+    with contextlib.ExitStack() as stack:
+        for name, value in (("equal sizes", False), ("constant numbers", True)):
+            with contextlib.suppress(MissingInterfaceError):
+                stack.enter_context(replaced(name, lambda _, value=value: value))
         yield
 
 

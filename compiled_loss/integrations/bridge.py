@@ -18,7 +18,7 @@ from compiled_loss.data.plan import TargetPlan
 from compiled_loss.data.rows import pad_rows
 from compiled_loss.data.targets import Targets
 from compiled_loss.losses.dense import DenseLoss
-from compiled_loss.torch_private import check_backend, equal_sizes_apart
+from compiled_loss.torch_private import check_backend, each_size_for_itself
 from compiled_loss.types import Predictions
 
 _ANNOUNCEMENT = "the first step compiles the loss, which may take a minute or more"
@@ -83,7 +83,7 @@ def call_compiled(compiled: Callable[..., Any], *given: Any) -> Any:
     if torch.compiler.is_compiling():  # part of another graph, whose settings are not ours
         return compiled(*given)
     announce_compilation()
-    with equal_sizes_apart():
+    with each_size_for_itself():
         return compiled(*given)
 
 

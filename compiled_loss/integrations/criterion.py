@@ -87,6 +87,9 @@ class Criterion:
             targets = plan_beside(branches[0], self.targets(batch), self.task.main, **options)
         elif compiled and not self._static:
             targets = targets.mark_dynamic()
+        if compiled:
+            # Sizes that are given twice are open twice, and the code that torch 2.13 generates then lacks one of them.
+            branches[1:] = [x._replace(grid_sizes=()) for x in branches[1:]]
         given = (*branches, targets)
         eager: Callable[..., Any] = self.loss.forward
         out = call_compiled(self.loss, *given) if compiled else eager(*given)

@@ -165,7 +165,7 @@ class EndToEndLoss(ExactModule):
 
         Args:
             many: raw output of the one-to-many branch.
-            one: raw output of the one-to-one branch.
+            one: raw output of the one-to-one branch; without `grid_sizes`, `()`, they are those of `many`.
             targets: the batch's objects, as flat rows or in per-image slots; padding does not contribute.
 
         Returns:
@@ -175,6 +175,8 @@ class EndToEndLoss(ExactModule):
             ValueError: for a wrong rank, size, dtype or device, or if `Targets.validate` finds a fault.
         """
         loss = self.loss
+        if not one.grid_sizes:
+            one = one._replace(grid_sizes=many.grid_sizes)
         scene = loss.place(many, targets)
         loss.check(one, scene.targets)
         loss.look_at_rows(many, scene.targets)

@@ -101,3 +101,16 @@ def test_compiled_an_end_to_end_mask_head_is_one_graph_whatever_the_epoch():
         compiled.update()
         eager.update()
     assert counter.frame_count == 1
+
+
+def test_an_end_to_end_head_of_open_sizes_is_one_graph_of_generated_code():
+    model = stand_in(2, 1, one2one_cv2=1)
+    counter = CompileCounterWithBackend("inductor")
+    eager, compiled = compiled_criterion(model), compiled_criterion(model, compile=True, backend=counter, dynamic=True)
+    torch._dynamo.reset()
+    for seed, (size, counts) in enumerate([((64, 96), (4, 0, 3)), ((96, 64), (1, 5))]):
+        batch = make_batch(seed, counts=counts, size=size, num_classes=2)
+        branches = [make_predictions(i, batch, reg_max=1, num_classes=2) for i in (seed, seed + 50)]
+        preds, rows = arguments(batch, Pair(*branches))
+        torch.testing.assert_close(compiled(preds, rows)[0], eager(preds, rows)[0])
+    assert counter.frame_count == 1
