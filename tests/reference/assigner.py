@@ -109,14 +109,16 @@ def assign_overlaps(
     alpha: float = 0.5,
     beta: float = 6.0,
     oracle_ties: bool = False,
+    keep_zeros: bool = False,
 ) -> list[Positive]:
     """Every positive of the batch, in order of image and anchor.
 
     A row picks its `top_k` anchors of largest `score^alpha * overlap^beta`, the lowest index first among equals and
     only those above 0. With `oracle_ties` it takes `torch.topk` over all anchors, zeros included, less those that
     are not candidates: what a dense implementation does. Of those it holds after conflicts, it keeps the best `keep`.
+    With `keep_zeros` it takes these too, but keeps the lowest index among equals.
     """
-    positives = []
+    positives, listed = [], oracle_ties or keep_zeros
     overlaps = np.where(inside, overlaps, 0)
     anchors = inside.shape[1]
     for image in range(len(scores)):
@@ -130,8 +132,8 @@ def assign_overlaps(
             score = np.nan_to_num(scores[image, :, labels[n]].double().numpy(), nan=0.0)
             alignment[i] = score**alpha * overlap[i] ** beta
             ranking[i] = ranking_of(score, overlap[i], alpha, beta)
-            best = best_of(ranking[i], top_k, oracle_ties=oracle_ties)
-            picked[i, best] = inside[n, best] if oracle_ties else ranking[i, best] > 0
+            best = best_of(ranking[i], top_k, oracle_ties=listed)
+            picked[i, best] = inside[n, best] if listed else ranking[i, best] > 0
         owner = np.full(anchors, -1)
         for anchor in np.flatnonzero(picked.any(0)):
             claims = np.flatnonzero(picked[:, anchor])
