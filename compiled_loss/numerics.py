@@ -185,7 +185,7 @@ def sigmoid(x: Tensor) -> Tensor:
 
 
 def decay(x: Tensor) -> Tensor:
-    """`e^x` for `x <= 0`, to `6e-8 |x|` of its value: where that is large, its value is small.
+    """`e^x` for `x <= 0`, to `7.3e-8 |x|` of its value; where that is large, its value is small.
 
     Compiled it is of base 2, which takes less time; what comes from `exp` and is read twice the CPU code generator
     writes out besides, and reads back.

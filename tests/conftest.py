@@ -3,7 +3,6 @@
 import datetime
 import random
 import time
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -25,18 +24,17 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return None if config.option.order is None else f"order: {config.option.order}"
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of several workers (`--dist loadgroup`) one gets all of a file, but tests that are `apart`.
 
     Where time is limited, each day begins with others, so that all are run in the end.
     """
     if config.option.order is not None:
         random.Random(config.option.order).shuffle(items)
-    for item in items:  # before xdist reads the marks, as a wrapper runs before all that is none
+    for item in items:  # before xdist reads the marks
         if item.get_closest_marker("apart") is None:
             item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
-    yield
 
 
 @pytest.fixture(autouse=True)

@@ -45,8 +45,8 @@ def test_each_block_of_a_page_runs(page, monkeypatch, capsys):
     compiled = torch.compile
 
     def traced(function: Any, *, mode: Any = None, **options: Any) -> Any:
-        """What becomes of the graphs is tested elsewhere."""
-        return compiled(function, **{"backend": "eager", **options})
+        """What C++ makes of these graphs is tested elsewhere."""
+        return compiled(function, **{"backend": "aot_eager", **options})
 
     monkeypatch.setattr(torch, "compile", traced)
     names: dict[str, object] = {"__name__": "page"}

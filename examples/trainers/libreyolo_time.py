@@ -93,11 +93,10 @@ def main() -> None:
     rows = sum(int((targets[..., 3] > 0).sum()) for _, targets in batches) // len(batches)
     print(f"{options.batch_size} pictures of {options.size}, {rows} rows, {torch.get_num_threads()} threads")
     steps = {name: step_of(name, len(source.info.classes), options.backend) for name in options.steps}
-    losses = {name: float(step(*batches[0]).detach()) for name, step in steps.items() if name in ("own", "ours")}
-    print("first loss: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()))
-    print("| step | ms | first, s |\n| --- | ---: | ---: |")
-    for name, (ms, first) in in_turn({k: whole(x) for k, x in steps.items()}, batches, options.rounds).items():
-        print(f"| {name} | {ms:.0f} | {first:.0f} |")
+    times = in_turn({name: whole(step) for name, step in steps.items()}, batches, options.rounds)
+    print("| step | ms | first, s | first loss |\n| --- | ---: | ---: | ---: |")
+    for name, (ms, first) in times.items():
+        print(f"| {name} | {ms:.0f} | {first:.0f} | {float(steps[name](*batches[0]).detach()):.4f} |")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One batch through two criteria: the errors, and whether ties or rounding explain a difference."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from compiled_loss.integrations.ultralytics import Criterion
 from compiled_loss.losses.end_to_end import EndToEndLoss
@@ -45,7 +45,7 @@ def ours(criterion: Criterion, batch: Batch, raw: Raw | Pair) -> Outcome:
 def reference(batch: Batch, raw: Raw | Pair, oracle: Oracle, *, oracle_ties: bool) -> ReferenceLoss:
     """The float64 loops' answer: the oracle's, or ours, whose masks are learnt by positives of alignment 0 too."""
     head = oracle.head
-    zeros: dict[str, bool] = {"keep_zeros": True} if head.masks else {}
+    zeros: dict[str, Any] = {"keep_zeros": True} if head.masks else {}
     return reference_loss(
         batch,
         raw,

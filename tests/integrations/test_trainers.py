@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,19 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "trainers"
-OTHERS = {
-    "claims",
-    "common",
-    "equal_ap",
-    "same_steps",
-    "libreyolo_time",
-    "processes",
-    "run",
-    "step_time",
-    "timed",
-    "ultralytics_ddp",
-}
-PROGRAMS = sorted(p for p in FOLDER.glob("*.py") if p.stem not in OTHERS)
+PROGRAMS = sorted(runpy.run_path(str(FOLDER / "run.py"))["programs"]().values())
 PAGE = (FOLDER / "README.md").read_text()
 
 
