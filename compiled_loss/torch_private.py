@@ -71,7 +71,9 @@ def probe(name: str) -> Any:
         for part in path.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError):
-        raise MissingInterfaceError(f"torch {torch.__version__} has no {module}.{path}, which this reads") from None
+        raise MissingInterfaceError(
+            f"torch {torch.__version__} has no {module}.{path}, which compiled_loss uses"
+        ) from None
     return found
 
 

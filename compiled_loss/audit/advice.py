@@ -36,15 +36,15 @@ _GRAPH_BREAKS = (
 )
 _RECOMPILES = (
     (
-        r"graphs of their own for 0 and 1",
+        r"separate graphs for 0 and 1",
         "no line is at fault: pad the rows on the host so that there are never 0 or 1, or warm up with that size",
     ),
     (
-        r"do not bring about",
+        r"to make a size dynamic",
         "no line is at fault: let the warm-up batches have two sizes of at least 2, or mark the dimension dynamic",
     ),
     (
-        r"takes the size for the number",
+        r"uses the size as the number",
         "keep the size out of loops, lists and Python numbers, or pad on the host to few sizes",
     ),
     (r"no earlier batch had reached", "remove the graph break before it, or let a warm-up batch take this path"),

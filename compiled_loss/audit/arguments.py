@@ -58,11 +58,11 @@ def check(
     __tracebackhide__ = True
     others = [x for x in stages if x != "eager"]
     if not callable(function) or inspect.iscoroutinefunction(function):
-        raise ValueError(f"function: expected something to call (no coroutine), got {function!r}")
+        raise ValueError(f"function: expected a callable, and no coroutine function, got {function!r}")
     if unknown := off - set(others):
         raise ValueError(f"skip: expected names among {', '.join(others)}, got {', '.join(sorted(unknown))}")
     if not {x for x in others if exportable or x != "export"} - off:
-        raise ValueError("skip: expected a stage that is left to run, got all of them")
+        raise ValueError("skip: expected at least one stage to run, got all of them")
     if warmup < 1:
         raise ValueError(f"warmup: expected at least 1, got {warmup}")
     check_backend(backend)

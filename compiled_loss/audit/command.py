@@ -23,8 +23,8 @@ CLEAN, FOUND, FAILED = 0, 1, 2  # exit statuses
 
 _NOT_THE_USERS = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<frozen")
 _EXAMPLE = """\
-FILE.py:FUNCTION names a function (or a module's instance) of a file, PACKAGE.MODULE:FUNCTION one that can be imported.
-Exit status: 0 nothing found, 1 findings, 2 the audit could not run or a stage of it had to stop."""
+FILE.py:FUNCTION names a function (or an instance of a module) in a file, PACKAGE.MODULE:FUNCTION one to import.
+Exit status: 0 nothing found, 1 findings, 2 the audit could not run, or one of its stages had to stop."""
 
 
 class CannotRunError(Exception):
@@ -58,7 +58,7 @@ def _audit(options: argparse.Namespace, progress: Callable[[str], None] | None) 
     if isinstance(function, type):
         raise CannotRunError(f"{options.target} is a class: name a function, or an instance made in the file")
     if not callable(function):
-        raise CannotRunError(f"{options.target} is {type(function).__name__}, expected something to call")
+        raise CannotRunError(f"{options.target} is {type(function).__name__}, expected a callable")
     batches = _batches(options.batches, module, home)
     allow = dict(x.split("=", 1) for x in options.allow)
     with warnings.catch_warnings():
@@ -227,26 +227,33 @@ def add_audit(commands: Any) -> None:
     """Add the command to the subcommands of a parser; `run` of what it parses gives the exit status."""
     command = commands.add_parser(
         "audit",
-        help="find graph breaks, recompiles and waits of any function, each at its line",
-        description="Find everything that keeps a function from being one graph without waits, at the line to blame.",
+        help="find graph breaks, recompiles and waits of any function, each with its line",
+        description="Find everything that keeps a function from being one graph without waits, with the line to blame.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add("target", metavar="FILE.py:FUNCTION", help="what to audit")
     add("--batches", metavar="NAME", default="batches", help="function that yields the batches, or OTHER.py:NAME")
-    add("--no-backward", dest="backward", action="store_false", help="do not differentiate")
-    add("--exportable", action="store_true", help="also torch.export and ONNX Runtime")
-    add("--warmup", type=int, default=2, metavar="N", help="leading batches that may compile (2)")
-    add("--backend", default="inductor", help="of torch.compile; aot_eager is faster")
+    add("--no-backward", dest="backward", action="store_false", help="audit only the forward pass")
+    add("--exportable", action="store_true", help="also check torch.export and ONNX Runtime")
+    add("--warmup", type=int, default=2, metavar="N", help="number of first batches that may compile (2)")
+    add("--backend", default="inductor", help="backend of torch.compile; aot_eager is faster")
     shapes = command.add_mutually_exclusive_group()
     shapes.add_argument("--dynamic", action="store_true", default=None, help="torch.compile(dynamic=True)")
     shapes.add_argument("--static", dest="dynamic", action="store_false", help="torch.compile(dynamic=False)")
     add("--tolerance", type=float, help="largest error of compiled numbers, relative to the largest entry")
-    add("--skip", action="append", default=[], choices=list(STAGES), metavar="STAGE", help=f"of {', '.join(STAGES)}")
-    add("--allow", action="append", default=[], type=_allowance, metavar="NAME=REASON", help="accept a finding")
-    add("--package", action="append", default=[], metavar="NAME", help="installed package that counts as yours")
+    add(
+        "--skip",
+        action="append",
+        default=[],
+        choices=list(STAGES),
+        metavar="STAGE",
+        help=f"leave out a stage: {', '.join(STAGES)}",
+    )
+    add("--allow", action="append", default=[], type=_allowance, metavar="NAME=REASON", help="let a finding pass")
+    add("--package", action="append", default=[], metavar="NAME", help="installed package that counts as your own")
     add("--html", metavar="FILE", help="write the report as a page")
     add("--json", metavar="FILE", help="write the report as JSON; - writes it to standard output, instead of the text")
-    add("--quiet", action="store_true", help="no progress")
+    add("--quiet", action="store_true", help="do not print progress")
     command.set_defaults(run=run)

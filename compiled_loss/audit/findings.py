@@ -7,11 +7,11 @@ KINDS: Mapping[str, str] = {
     "graph-break": "torch.compile stops tracing here and splits the graph",
     "recompile": "another graph is compiled after warm-up",
     "sync": "the host waits for a value of the device, reads a copy too early, or copies from its own memory to it",
-    "dynamic-size": "a size depends on values, so the host has to wait for it",
+    "dynamic-size": "a size depends on values, so the host has to wait for them",
     "device": "a tensor lives on the host while the inputs live on the device",
     "cudagraph": "CUDA graphs refuse this operator",
-    "mismatch": "the compiled function gives other numbers than the eager one",
-    "export": "torch.export or ONNX cannot take the function, or the exported graph gives other numbers",
+    "mismatch": "the compiled function gives different numbers from the eager one",
+    "export": "torch.export or ONNX cannot take the function, or the exported graph gives different numbers",
 }
 
 # The end of a graph break's message.

@@ -226,7 +226,7 @@ def _graphs(report: Audited) -> str:
 def _errors(report: Audited) -> str:
     return _table(
         "Largest errors",
-        {"Tensor": "", "Error, of the largest entry": "num"},
+        {"Tensor": "", "Error, relative to the largest entry": "num"},
         (
             f'<th scope="row"><code>{_text(name)}</code></th><td class="num">{error:.1e}</td>'
             for name, error in report.largest_errors.items()

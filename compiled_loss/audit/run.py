@@ -101,9 +101,9 @@ def audit(
     state = reachable(plain, _others(calls))
     finder = Finder(names_of(packages))
     with modules_called_plainly(state.modules) as compiled:
-        note = "compiled already: what is compiled was looked at" if plain is not function else ""
+        note = "already compiled: the function inside was audited" if plain is not function else ""
         if compiled:
-            note = f"compiled in place, but called plainly here: {', '.join({type(x).__name__ for x in compiled})}"
+            note = f"compiled in place, but called uncompiled here: {', '.join({type(x).__name__ for x in compiled})}"
         device = _device_of(calls, state)
         options = (backward, warmup, backend, dynamic, tolerance, note)
         subject = Subject(plain, calls, state, finder, *options, device=device)
@@ -131,7 +131,7 @@ def _run_stages(
             stages.append(Stage(name, "off", "turned off by the caller"))
             continue
         if name == "export" and not exportable:
-            stages.append(Stage(name, "skipped", "the function does not claim to export (exportable=False)"))
+            stages.append(Stage(name, "skipped", "not asked for (exportable=False)"))
             continue
         if stages and len(subject.expected) < len(subject.batches):
             stages.append(Stage(name, "incomplete", "the eager run had to stop"))

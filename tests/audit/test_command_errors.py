@@ -34,7 +34,7 @@ def test_a_function_that_leaves_python_is_no_clean_function(mine, capsys):
         ("{mine}:quite", (), "has no 'quite'; it has scaled, clean, quiet, breaks, raises"),
         ("{mine}:quiet.missing", (), "has no 'quiet.missing'"),
         ("{mine}:Scaled", (), "Scaled is a class: name a function, or an instance made in the file"),
-        ("{mine}:limit", (), "limit is int, expected something to call"),
+        ("{mine}:limit", (), "limit is int, expected a callable"),
         ("there/is/none.py:f", (), "there is no file there/is/none.py"),
         ("there_is_no_module:f", (), "cannot import there_is_no_module:\nModuleNotFoundError: No module named"),
         ("{mine}:quiet", ("--batches", "bathces"), "has no 'bathces'; it has scaled"),

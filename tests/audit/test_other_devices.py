@@ -91,7 +91,7 @@ def test_a_tensor_made_where_the_inputs_are_is_on_the_device():
 def test_a_tensor_made_on_another_device_is_not():
     made, found = call(SECOND, _aten.zeros.default, [3], device=torch.device("cuda:0"))
     assert not isinstance(made, SimulatedTensor)
-    assert found == [("device", "a tensor is put on cuda:0, the inputs live on cuda:1")]
+    assert found == [("device", "a tensor is put on cuda:0, but the inputs are on cuda:1")]
     _, found = call(SECOND, _aten.add.Tensor, to_device(torch.ones(3)), made)
     assert [kind for kind, _ in found] == ["device"]
 

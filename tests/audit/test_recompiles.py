@@ -36,7 +36,7 @@ def loops(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("sizes", [(7, 5, 0), (7, 5, 9, 1), (7, 7, 0), (1, 5, 6, 0)])
 def test_a_size_of_0_or_1_is_no_fault_of_a_line(sizes):
     (found,) = recompiles(clean, *sizes)
-    assert f"compiled again for a size of {sizes[-1]}, as torch makes graphs of their own" in found.message
+    assert f"compiled again for a size of {sizes[-1]}, because torch compiles separate graphs" in found.message
     assert found.advice.startswith("no line is at fault: pad the rows")
 
 
@@ -46,7 +46,7 @@ def test_a_size_of_0_or_1_that_warm_up_has_is_no_finding():
 
 def test_a_warm_up_that_ends_before_sizes_are_dynamic_is_told():
     (found,) = recompiles(clean, 7, 0, 5, 6)
-    assert "compiled again with a dynamic size, which sizes of 0 and 1 do not bring about" in found.message
+    assert "compiled again to make a size dynamic, which torch does not do for sizes of 0 and 1" in found.message
     assert found.advice.startswith("no line is at fault: let the warm-up batches have two sizes")
 
 
@@ -55,7 +55,7 @@ def test_a_line_that_fixes_a_size_is_at_fault_whatever_the_size(sizes):
     (found,) = recompiles(loops, *sizes)
     assert found.place is not None
     assert found.place.source == "for row in y:"
-    assert "this line takes the size for the number" in found.message
+    assert "this line uses the size as the number" in found.message
     assert found.advice.startswith("keep the size out of loops")
 
 

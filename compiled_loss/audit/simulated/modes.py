@@ -91,7 +91,7 @@ class Operators(TorchDispatchMode):
         moves = wanted is not None and torch.device(wanted).type == "cpu"
         later = arrives_later(func, args, kwargs)
         if not stays and not moves:
-            self.flights.report("device", f"a tensor is put on {wanted}, the inputs live on {self.home.device}")
+            self.flights.report("device", f"a tensor is put on {wanted}, but the inputs are on {self.home.device}")
         # A copy back to the device comes after the one from it, wherever the host is.
         queued = later and (bool(on_device) or (wanted is not None and stays))
         if on_host and not queued and reads_memory(func):

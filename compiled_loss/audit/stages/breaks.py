@@ -10,8 +10,8 @@ from compiled_loss.audit.state import call
 from compiled_loss.audit.watching import Break, collect_breaks
 from compiled_loss.torch_private import isolated_compile, own_compile_state
 
-_SKIPPED = "the rest of this function ran outside any graph and was not looked at for further breaks"
-_OPTIMIZER = "torch.optim breaks around every step() on purpose, which is not counted"
+_SKIPPED = "the rest of this function ran outside any graph and was not searched for further breaks"
+_OPTIMIZER = "torch.optim breaks the graph around every step() on purpose; these breaks are not counted"
 
 
 def find_breaks(subject: Subject) -> Result:

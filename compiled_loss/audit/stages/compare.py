@@ -45,7 +45,7 @@ def compare(
         for name, (x, y) in pairs.items():
             least = 1e-2 * largest if phase == "backward" and subject.tolerance is None else 0.0
             floor = (floors or {}).get(name, 0.0)
-            problem, error = ("there is none", 0.0) if x is None else _difference(x, y, subject.tolerance, floor, least)
+            problem, error = ("it is missing", 0.0) if x is None else _difference(x, y, subject.tolerance, floor, least)
             errors[f"{mode}: {name}"] = max(error, errors.get(f"{mode}: {name}", 0.0))
             if problem:
                 wrong[name] = problem
@@ -101,4 +101,4 @@ def _difference(
     error = torch.where(finite, (got.double() - expected.double()).abs(), zero).max().item()
     relative = error / scale if scale else error
     allowed = max(floor, tolerance_of(expected.dtype)) if tolerance is None else tolerance
-    return (f"off by {relative:.1e} of the largest entry" if relative > allowed else ""), relative
+    return (f"off by {relative:.1e}, relative to the largest entry" if relative > allowed else ""), relative

@@ -165,19 +165,21 @@ def find_recompiles(run: CompiledRun) -> Result:
     visible = run.subject.backend in VISIBLE
     if visible and not run.graphs and not run.broken and not run.stopped:
         # Torch leaves a function alone for good that did nothing when it was first traced.
-        return Result([], "nothing was compiled: the first batch leads to no operation on tensors")
+        return Result([], "nothing was compiled: with the first batch, the function runs no operation on tensors")
     skipped = ""
     if len(run.subject.batches) <= run.subject.warmup:
-        skipped = f"no batch after the {run.subject.warmup} of warm-up: give more batches, or a smaller warmup"
+        skipped = (
+            f"there is no batch after the first {run.subject.warmup} (warm-up): give more batches, or a smaller warmup"
+        )
     return Result(run.recompiles, run.stopped, skipped, note, tuple(run.graphs))
 
 
 def compare_numbers(run: CompiledRun) -> Result:
     """Compiled against eager outputs and gradients."""
     worst = max(run.errors.values(), default=0.0)
-    note = f"largest error {worst:.1e} of the largest entry" if run.errors else ""
+    note = f"largest error {worst:.1e}, relative to the largest entry" if run.errors else ""
     if run.raised and run.subject.tolerance is None:
-        note += f"; up to {run.raised:.0e} is allowed where a low precision is computed in"
+        note += f"; up to {run.raised:.0e} is allowed where the function computes in low precision"
     skipped = "" if run.errors or run.stopped or run.mismatches else "the function returns no tensor to compare"
     return Result(run.mismatches, run.stopped, skipped, note, errors=run.errors)
 
@@ -186,5 +188,5 @@ def find_cudagraph_refusals(run: CompiledRun) -> Result:
     """Operators that CUDA graphs refuse, among the compiled graphs' nodes."""
     if run.subject.backend not in VISIBLE:
         name = getattr(run.subject.backend, "__name__", run.subject.backend)
-        return Result([], skipped=f"the graphs of backend {name!r} are out of sight")
+        return Result([], skipped=f"the audit cannot see the graphs of backend {name!r}")
     return Result(run.refused, run.stopped)

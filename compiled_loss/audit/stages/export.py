@@ -95,7 +95,7 @@ def _compare(
             found.append(finding("export", message, where, i, detail=str(error)))
             continue
         different = compare(subject, got, i, "export", mode, errors)
-        found += [finding("export", f"other numbers in {x.message}", where, i) for x in different]
+        found += [finding("export", f"different numbers in {x.message}", where, i) for x in different]
     return found
 
 

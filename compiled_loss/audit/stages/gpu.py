@@ -40,7 +40,7 @@ def _confirm(subject: Subject) -> Result:
         with restored(subject.state):
             found += _syncs(subject, batch, i)
     if found:
-        return Result(found, note="not captured: a graph cannot hold a sync")
+        return Result(found, note="not captured: a CUDA graph cannot contain a sync")
     errors: dict[str, float] = {}
     forward = replace(subject, expected=[])
     for i, batch in enumerate(subject.batches):

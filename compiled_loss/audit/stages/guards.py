@@ -43,15 +43,17 @@ def cause_of(guards: tuple[str, ...], fixed: FixedSizes, small: Iterable[int], f
     mismatches = [found for x in guards if (found := _MISMATCH.search(x))]
     for x in mismatches if _MISMATCH.search(guards[0]) else ():
         if stack := _stack_of(x, fixed):
-            message = f"compiled again: {conditions}; this line takes the size for the number {x['old']}"
+            message = f"compiled again: {conditions}; this line uses the size as the number {x['old']}"
             return Cause(message, finder.locate(stack))
     new = {int(x["new"]) for x in mismatches} or set(small)
     if new & {0, 1} and all(_MISMATCH.search(x) or _SMALL in _condition(x) for x in guards):
         size = " or ".join(map(str, sorted(new & {0, 1})))
-        message = f"compiled again for a size of {size}, as torch makes graphs of their own for 0 and 1: {conditions}"
+        message = (
+            f"compiled again for a size of {size}, because torch compiles separate graphs for 0 and 1: {conditions}"
+        )
         return Cause(message, _line_of(guards, finder, file))
     if {int(x["old"]) for x in mismatches} & {0, 1} and len(mismatches) == len(guards):
-        message = f"compiled again with a dynamic size, which sizes of 0 and 1 do not bring about: {conditions}"
+        message = f"compiled again to make a size dynamic, which torch does not do for sizes of 0 and 1: {conditions}"
         return Cause(message, (None, ()))
     return Cause(f"compiled again: {conditions}", _line_of(guards, finder, file))
 
