@@ -40,10 +40,10 @@ class Compilation(NamedTuple):
         Example:
             >>> Compilation(mode="max-autotune").checked(compile=False)
             Traceback (most recent call last):
-            ValueError: backend, mode, dynamic: expected compile=True beside them, got False
+            ValueError: backend, mode, dynamic: expected compile=True with them, got False
         """
         wanted = True in [true_or_false(name, switch) for name, switch in switches.items()]  # every one is checked
-        expected = f"{' or '.join(f'{name}=True' for name in switches)} beside them"
+        expected = f"{' or '.join(f'{name}=True' for name in switches)} with them"
         require(wanted or self == Compilation(), "backend, mode, dynamic", expected, False)
         kinds = self.dynamic is None or isinstance(self.dynamic, bool)
         require(kinds, "dynamic", "True, False or None", self.dynamic)
@@ -106,7 +106,7 @@ def join_levels(maps: Sequence[Tensor], reg_max: int, num_classes: int, argument
         >>> join_levels([torch.zeros(2, 6, 4, 8), torch.zeros(2, 6, 2, 4)], reg_max=1, num_classes=2).scores.shape
         torch.Size([2, 2, 40])
     """
-    require(len(maps) > 0, argument, "a map of each level", "none")
+    require(len(maps) > 0, argument, "one map for each level", "none")
     channels = 4 * reg_max + num_classes
     why = f"{channels} = 4 * reg_max + num_classes, reg_max={reg_max}, num_classes={num_classes}"
     for i, x in enumerate(maps):

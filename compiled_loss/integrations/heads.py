@@ -169,7 +169,9 @@ def network_of(model: Any, argument: str = "model") -> Any:
         name = type(model).__name__
         expected = "a network whose model.model[-1] is its head"
         if hasattr(layers, "model"):
-            expected += ", not what trains one: train() builds another network. Before it, `from "
+            expected += (
+                ", not an object that trains it, because train() builds another network. Before train(), run `from "
+            )
             expected += "compiled_loss.integrations.ultralytics import install` and `install(model, compile=True)`;"
             expected += " in a loop of your own, `network = model.model` and "
             expected += "`network.criterion = compiled_criterion(network, compile=True)`"

@@ -95,7 +95,7 @@ class Installation(Stacked):
             return
         teacher = getattr(getattr(trainer, "args", None), "distill_model", None)
         distilled = bool(teacher) or type(trainer.model).__name__ == "DistillationModel"
-        why = "distillation has losses of its own, which install does not replace; uninstall() for such a run"
+        why = "distillation has its own losses, which install does not replace; call uninstall() before such a run"
         got = f"{teacher or kind_of(trainer.model)}: {why}"
         require(not distilled, "distill_model", "none while our criterion is installed", got)
         network = network_of(trainer.model)
@@ -137,6 +137,6 @@ def _network_inside(target: Any) -> Any:
     inner = getattr(target, "model", None)
     if callable(getattr(target, "train", None)) and callable(getattr(inner, METHOD, None)):
         return inner
-    expected = "a model of a configuration or of weights, not of an exported file"
+    expected = "a model made from a configuration or weights, not from an exported file"
     require(not isinstance(inner, str), "target", expected, inner)
     return network_of(target, "target")

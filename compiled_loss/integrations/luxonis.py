@@ -115,7 +115,7 @@ class Criterion(nn.Module):
         distributed: bool = False,
     ) -> None:
         super().__init__()
-        require(reg_max != 1, "reg_max", "2 or more: with one bin the trainer's own loss reads no distances", reg_max)
+        require(reg_max != 1, "reg_max", "2 or more, since with one bin the trainer's loss ignores distances", reg_max)
         region = AsTheyAre() if true_or_false("skip_stal", skip_stal) else GrowBelowFinest()
         weights = {"class": class_loss_weight, "iou": bbox_loss_weight, "dfl": dfl_loss_weight}
         self.weights = {name: float(weight) for name, weight in weights.items()}

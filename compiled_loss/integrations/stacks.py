@@ -54,7 +54,7 @@ a later one is in force)
     def __repr__(self) -> str:
         how = "eager" if self.how is None else f"compiled by {self.how}"
         made = f"{len(self.criteria)} criteri{'on' if len(self.criteria) == 1 else 'a'} made"
-        later = ", a later one is in force" if self in installations(self.kind) else ", uninstalled"
+        later = ", replaced by a later one" if self in installations(self.kind) else ", uninstalled"
         return f"Installation({self.kind.__name__}, {how}, {made}{'' if self.installed else later})"
 
     @property

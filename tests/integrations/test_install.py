@@ -143,7 +143,7 @@ def test_an_installation_tells_of_itself():
     for _ in range(2):
         kind().init_criterion()
     assert repr(second) == "Installation(Network, eager, 2 criteria made)"
-    assert repr(first).endswith("1 criterion made, a later one is in force)")
+    assert repr(first).endswith("1 criterion made, replaced by a later one)")
     second.uninstall()
     assert repr(second) == "Installation(Network, eager, 2 criteria made, uninstalled)"
     first.uninstall()

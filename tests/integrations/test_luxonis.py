@@ -90,7 +90,7 @@ def test_a_copy_is_still_compiled():
     ("change", "message"),
     [
         (lambda maps, rows: (maps, rows[:, :5]), r"target: expected shape \[N, 6\]"),
-        (lambda maps, rows: ([], rows), "features: expected a map of each level, got none"),
+        (lambda maps, rows: ([], rows), "features: expected one map for each level, got none"),
         (lambda maps, rows: ([x[:, 1:] for x in maps], rows), r"features\[0\]: expected"),
         (lambda maps, rows: (maps, rows + torch.tensor([0.5, 0, 0, 0, 0, 0])), r"target\[:, 0\]: expected whole"),
         (lambda maps, rows: (maps, rows + torch.tensor([3.0, 0, 0, 0, 0, 0])), r"batch_idx: expected .* got 3"),
