@@ -95,7 +95,7 @@ def made(argument: str, value: Any) -> Any:
     """
     if not isinstance(value, dict):
         return value
-    expected = "a part of compiled_loss, since no other can be made anew"
+    expected = "a part of compiled_loss, since only these can be rebuilt"
     name = value.get("part", value.get("function", ""))
     if "function" in value and name in _FUNCTIONS:
         return _FUNCTIONS[name]

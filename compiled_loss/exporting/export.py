@@ -122,6 +122,6 @@ def _written(
 ) -> Metadata:
     """Write a graph with its metadata."""
     if setting.for_onnx_runtime:
-        expected = "False, since it is about ONNX files alone"
+        expected = "False, since it applies only to ONNX files"
         require(suffix_of(path) == ".onnx", "for_onnx_runtime", expected, True)
     return write(export_program(graph), describe(loss, setting, kind, graph.inputs, graph.outputs), path)

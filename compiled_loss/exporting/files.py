@@ -188,9 +188,9 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
         for value, port in zip(values, ports, strict=True):
             _name_axes(value, port)
     foreign = {x.domain for x in (*model.graph.node, *model.opset_import)} - {"", "ai.onnx"}
-    require(not foreign and not model.functions, "loss", "operators of ONNX alone in its graph", sorted(foreign))
+    require(not foreign and not model.functions, "loss", "only operators of ONNX in its graph", sorted(foreign))
     racing = [node.name for node in model.graph.node if node.op_type == "ScatterND" and _reduces(node)]
-    require(not racing, "loss", "sums at repeated indices by tensors of whole numbers", racing)
+    require(not racing, "loss", "integer tensors as the indices of sums", racing)
     metadata = metadata._replace(needs=needs_of(model))
     onnx.helper.set_model_props(model, metadata.to_text())
     onnx.checker.check_model(model, full_check=True)

@@ -203,7 +203,7 @@ def check_inputs(ports: Sequence[Port], inputs: dict[str, Tensor]) -> dict[str, 
     """
     names = [port.name for port in ports]
     missing = [name for name in names if name not in inputs]
-    require(not missing, "inputs", f"the tensors {', '.join(names)}", f"none of {', '.join(missing)}")
+    require(not missing, "inputs", f"the tensors {', '.join(names)}", f"no {', '.join(missing)}")
     axes: dict[str, int] = {}
     for port in ports:
         x = inputs[port.name]

@@ -60,7 +60,7 @@ class Metadata(NamedTuple):
         """
         text = {"needs": "{}", **text}
         missing = [name for name in cls._fields if name not in text]
-        require(not missing, "file", "metadata of a graph of compiled_loss", f"none of {', '.join(missing)}")
+        require(not missing, "file", "metadata of a graph of compiled_loss", f"no {', '.join(missing)}")
         with _as_written("metadata"):
             fields = {name: json.loads(text[name]) for name in cls._fields}
             number = fields["interface_version"]
@@ -127,7 +127,7 @@ def _as_written(what: str) -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError) as error:
         got = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{what}: expected what a program of compiled_loss writes, got {got}") from error
+        raise ValueError(f"{what}: expected what compiled_loss writes, got {got}") from error
 
 
 def _version(package: str) -> str | None:

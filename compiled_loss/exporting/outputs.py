@@ -12,9 +12,7 @@ from compiled_loss.losses.pose import KeypointTerms
 GRADIENT = "grad_"
 # Target fields that the padded form has slots of, with what empty slots hold.
 SLOTTED = ("cls", "boxes", "keypoints", "angles")
-_OVERFLOW = (
-    "rows that the planned pages or tiles do not hold whole, and rows of a class outside [0, C), which match nothing"
-)
+_OVERFLOW = "rows cut short by the planned pages or tiles, plus rows with a class outside [0, C), which match nothing"
 
 
 def assignment_outputs(loss: DenseLoss, setting: Setting) -> list[Port]:
@@ -24,7 +22,7 @@ def assignment_outputs(loss: DenseLoss, setting: Setting) -> list[Port]:
         Port("image", ("P",), "int64", "image of the positive"),
         Port("anchor", ("P",), "int64", "its anchor, levels finest first, row by row within a level"),
         Port("row", ("P",), "int64", "target row that the anchor was given to"),
-        Port("valid", ("P",), "bool", "whether the slot holds a positive; the others are safe to gather with"),
+        Port("valid", ("P",), "bool", "whether the slot holds a positive; the indices in other slots are valid too"),
         Port("weight", ("P",), "float32", "target score of the positive; 0 in empty slots"),
         Port("overflow", (), "int64", _OVERFLOW),
         Port("dense_labels", ("B", anchors), "int64", "class of the anchor; C on background"),
@@ -42,8 +40,8 @@ def assignment_outputs(loss: DenseLoss, setting: Setting) -> list[Port]:
             ports.append(Port(f"slot_{port.name}", shape, port.dtype, f"{port.meaning}; 0 in empty slots"))
     return [
         *ports,
-        Port("slot_mask", ("B", slots), "bool", "whether a row stands in the slot"),
-        Port("dropped", ("B",), "int64", "rows beyond the slots of their image, which take no part"),
+        Port("slot_mask", ("B", slots), "bool", "whether the slot holds a row"),
+        Port("dropped", ("B",), "int64", "rows of the image beyond its slots, which are left out"),
         Port("slot", ("P",), "int64", "slot, within its image, of the row of the positive; 0 where not valid"),
         Port("dense_slot", ("B", anchors), "int64", "slot of the anchor's row; -1 on background"),
     ]
@@ -53,18 +51,19 @@ def decoding_outputs(loss: DenseLoss, setting: Setting, predictions: Sequence[Po
     """Of the k best detections, or of every anchor."""
     maps = {p.name: p.shape for p in predictions}
     each = ("B", _anchors(loss, setting) if setting.k is None else setting.k)
-    ports = [Port("boxes", (*each, loss.boxes.values), "float32", f"{_corners(loss)}, pixels; 0 where there is none")]
+    ports = [Port("boxes", (*each, loss.boxes.values), "float32", f"{_corners(loss)}, pixels; 0 if there is none")]
     if setting.k is None:
-        ports.append(Port("scores", (*each, loss.num_classes), "float32", "probability of each class; 0 where broken"))
+        meaning = "probability of each class; 0 for an anchor with a NaN or infinite prediction"
+        ports.append(Port("scores", (*each, loss.num_classes), "float32", meaning))
     else:
         ports += [
-            Port("scores", each, "float32", "probability of the class, best first; 0 where there is no more"),
+            Port("scores", each, "float32", "probability of the class, best first; 0 if there are fewer"),
             Port("cls", each, "int64", "class"),
             Port("anchor", each, "int64", "anchor that it comes from, levels finest first"),
         ]
     for x in loss.extras:
         if isinstance(x, KeypointTerms):
-            visible = ", probability to be visible" if x.keypoint_dims == 3 else ""
+            visible = ", probability that it is visible" if x.keypoint_dims == 3 else ""
             shape = (*each, x.num_keypoints, x.keypoint_dims)
             ports.append(Port("keypoints", shape, "float32", f"x and y in pixels{visible}"))
     if any(x.name == "coefficients" for x in loss.maps):
@@ -72,23 +71,25 @@ def decoding_outputs(loss: DenseLoss, setting: Setting, predictions: Sequence[Po
             ports.append(Port("coefficients", (*each, setting.prototypes), "float32", "one for each prototype"))
         else:
             size = setting.mask_size or maps["pred_prototypes"][2:]
-            ports.append(Port("masks", (*each, *size), "float32", "probability of every pixel; 0 outside of the box"))
+            ports.append(Port("masks", (*each, *size), "float32", "probability of every pixel; 0 outside the box"))
     return ports
 
 
 def loss_outputs(terms: Sequence[str]) -> list[Port]:
     """The loss and its terms, each times its gain and times B."""
     return [
-        Port("loss", (), "float32", "the sum of the terms: times their gains, times B"),
+        Port("loss", (), "float32", "sum of the terms, each times its gain, times B"),
         *(Port(f"loss_{name}", (), "float32", f"the {name} term, times its gain, times B") for name in terms),
-        Port("num_positives", (), "int64", "anchors given to a target"),
+        Port("num_positives", (), "int64", "number of positive anchors"),
         Port("overflow", (), "int64", _OVERFLOW),
     ]
 
 
 def gradient_outputs(predictions: Sequence[Port]) -> list[Port]:
     """The gradient of the loss by every prediction."""
-    return [Port(GRADIENT + p.name, p.shape, p.dtype, f"gradient of loss by {p.name}") for p in predictions]
+    return [
+        Port(GRADIENT + p.name, p.shape, p.dtype, f"gradient of loss with respect to {p.name}") for p in predictions
+    ]
 
 
 def _anchors(loss: DenseLoss, setting: Setting) -> int | str:

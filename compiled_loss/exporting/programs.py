@@ -28,7 +28,9 @@ def joint_interface() -> Callable[[ExportedProgram], ExportedProgram]:
     try:
         return probe("joint graph")
     except MissingInterfaceError as error:
-        raise ValueError(f"gradients: expected a torch that can make them a part of the graph, but {error}") from None
+        raise ValueError(
+            f"gradients: expected a version of torch that can put them into the graph, but {error}"
+        ) from None
 
 
 def export_program(graph: "Graph | JointGraph") -> ExportedProgram:

@@ -137,7 +137,7 @@ def test_scores_below_the_smallest_normal_number_come_up_scaled_alone():
 
 
 def test_the_form_for_onnx_runtime_is_of_onnx_files_alone(tmp_path):
-    with pytest.raises(ValueError, match="for_onnx_runtime: expected False, since it is about ONNX files alone"):
+    with pytest.raises(ValueError, match="for_onnx_runtime: expected False, since it applies only to ONNX files"):
         export_assignment(DetectionLoss(3), tmp_path / "a.pt2", SMALL._replace(for_onnx_runtime=True))
 
 

@@ -123,9 +123,8 @@ def test_the_assignment_of_two_branches_and_a_loss_over_processes_are_refused(tm
 
 def test_gradients_are_refused_where_torch_has_no_joint_graph(tmp_path, monkeypatch):
     monkeypatch.delattr("torch.export.experimental._export_forward_backward")
-    told = (
-        rf"gradients: expected a torch that can .* torch {torch.__version__} has no torch.export.experimental._export"
-    )
+    here = f"torch {torch.__version__} has no torch.export.experimental._export"
+    told = f"gradients: expected a version of torch that can .* {here}"
     with pytest.raises(ValueError, match=told.replace("+", r"\+")):
         export_loss(DetectionLoss(2), tmp_path / "loss.onnx", SMALL, gradients=True)
 
@@ -141,7 +140,9 @@ def test_files_that_are_not_graphs_of_this_package_are_refused(tmp_path):
         (tmp_path / name).write_bytes(b"nothing")
         with pytest.raises(ValueError, match=r"path: expected a readable"):
             load(tmp_path / name)
-    with pytest.raises(ValueError, match="file: expected metadata of a graph of compiled_loss, got none of"):
+    with pytest.raises(
+        ValueError, match="file: expected metadata of a graph of compiled_loss, got no interface_version"
+    ):
         Metadata.from_text({"author": "somebody"})
     text = describe(DetectionLoss(2), SMALL, "loss", [], []).to_text()
     with pytest.raises(ValueError, match="interface_version: expected 1, got 2"):

@@ -33,17 +33,17 @@ CLASSES = {"detect": 80, "pose": 1, "obb": 15, "segment": 80}  # of COCO, and DO
 def add_loss(parser: argparse.ArgumentParser, out: str, *, targets: bool = True) -> None:
     """The arguments that describe a loss and its graph; without targets none that only these have a meaning for."""
     add = parser.add_argument
-    add("--task", choices=TASKS, default="detect", help="what the head predicts")
+    add("--task", choices=TASKS, default="detect", help="task of the head")
     add("--out", default=out, help=".onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package)")
-    add("--image-size", nargs="+", default="640 640", metavar="PIXELS", help="HEIGHT WIDTH, or any")
-    add("--classes", type=int, help="number of classes; None: that of COCO, or for obb DOTA")
+    add("--image-size", nargs="+", default="640 640", metavar="PIXELS", help="HEIGHT WIDTH, or any for an open size")
+    add("--classes", type=int, help="number of classes; None: as in COCO, for obb as in DOTA")
     add("--reg-max", type=int, default=16, help="distance bins per side; 1 for heads without bins")
     add("--strides", type=int, nargs="+", default=[8, 16, 32], help="pixels per cell of each level, finest first")
-    add("--for-onnx-runtime", action="store_true", help="indices by GatherElements, of 64 bits")
+    add("--for-onnx-runtime", action="store_true", help="use GatherElements and 64-bit integers in an ONNX file")
     pose = parser.add_argument_group("pose")
-    pose.add_argument("--keypoints", type=int, default=17, help="keypoints of an object")
+    pose.add_argument("--keypoints", type=int, default=17, help="keypoints per object")
     pose.add_argument("--keypoint-dims", type=int, default=3, help="3 with a visibility logit, 2 without")
-    pose.add_argument("--residual", action="store_true", help="keypoints as offsets, compared in the assigner")
+    pose.add_argument("--residual", action="store_true", help="keypoints are offsets, and the assigner compares them")
     segment = parser.add_argument_group("segment")
     segment.add_argument("--prototypes", type=int, default=32, help="mask prototypes")
     segment.add_argument("--mask-stride", type=int, default=4, help="image pixels per mask pixel")
@@ -56,13 +56,13 @@ def add_loss(parser: argparse.ArgumentParser, out: str, *, targets: bool = True)
 def _add_learning(learning: Any, segment: Any) -> None:
     add = learning.add_argument
     add("--top-k", type=int, default=10, help="anchors that a target row selects")
-    add("--keep", type=int, help="anchors that it keeps; one-to-one branches have --top-k 7 --keep 1")
+    add("--keep", type=int, help="anchors that a row keeps; one-to-one branches have --top-k 7 --keep 1")
     add("--alpha", type=float, default=0.5, help="power of the class score in the alignment")
     add("--beta", type=float, default=6.0, help="power of the overlap in the alignment")
-    add("--pages", type=int, help="planned pages of 64 candidate anchors for all rows; None: room for all")
-    segment.add_argument("--mask-tiles", type=int, help="planned tiles of 64 mask pixels; None: all")
-    segment.add_argument("--mask-overlap", action="store_true", help="let the assigner see masks")
-    segment.add_argument("--semantic", action="store_true", help="the head tells the class of every pixel")
+    add("--pages", type=int, help="planned pages of 64 candidate anchors for all rows; None: room for every anchor")
+    segment.add_argument("--mask-tiles", type=int, help="planned tiles of 64 mask pixels; None: room for every pixel")
+    segment.add_argument("--mask-overlap", action="store_true", help="let the assigner compare masks")
+    segment.add_argument("--semantic", action="store_true", help="the head predicts the class of every pixel")
 
 
 def check_together(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
@@ -75,7 +75,7 @@ def check_together(parser: argparse.ArgumentParser, given: argparse.Namespace) -
 
     for task, names in ONLY.items():
         if task != given.task:
-            refuse(names, f"expected with --task {task} alone, got --task {given.task}")
+            refuse(names, f"expected only with --task {task}, got --task {given.task}")
     if getattr(given, "end_to_end", False):
         refuse(("top_k", "keep"), "expected without --end-to-end, which sets them for each branch")
 

@@ -15,10 +15,10 @@ from compiled_loss.exporting.verifying.runtimes import RUNTIMES
 from compiled_loss.exporting.verifying.verify import Report, verify
 
 _TEXT = """\
-Run an exported file in a runtime over random and edge batches, and compare every output with eager torch, made anew
-from what the file says about itself. The runtime has a process of its own. A batch is right, wrong, refused (the
-runtime raised an error) or ended (its process did, or took too long).
-Exit status: 0 all right, 1 not, 2 the file or the runtime cannot be had."""
+Run an exported file in a runtime over random and edge batches, and compare every output with that of eager torch,
+rebuilt from the metadata in the file. The runtime runs in a process of its own. A batch is right, wrong, refused (the
+runtime raised an error) or ended (its process died or took too long).
+Exit status: 0 all batches are right, 1 one is not, 2 the file cannot be read or the runtime is not installed."""
 
 
 def add_verification(commands: Any) -> None:
@@ -31,10 +31,10 @@ def add_verification(commands: Any) -> None:
     )
     add = parser.add_argument
     add("file", help=".onnx, .pt2 or .aoti.pt2")
-    add("--runtime", choices=RUNTIMES, help="what runs it (onnxruntime, or torch for the latter two kinds)")
-    add("--python", default=sys.executable, metavar="PATH", help="interpreter of the environment that has the runtime")
-    add("--node", default=".", metavar="FOLDER", help="that has the node_modules with the runtime, if it is of Node.js")
-    add("--limit", type=float, default=120.0, metavar="SECONDS", help="that loading, or a batch, may take (120)")
+    add("--runtime", choices=RUNTIMES, help="runtime to use; default: onnxruntime for .onnx files, else torch")
+    add("--python", default=sys.executable, metavar="PATH", help="interpreter of an environment that has the runtime")
+    add("--node", default=".", metavar="FOLDER", help="for a Node.js runtime, the folder with its node_modules")
+    add("--limit", type=float, default=120.0, metavar="SECONDS", help="limit for loading, and for a batch (120)")
     add(
         "--json",
         metavar="FILE",

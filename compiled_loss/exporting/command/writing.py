@@ -18,18 +18,18 @@ def add_writing(commands: Any) -> None:
     """Add the commands to the subcommands of a parser."""
     text = "write the target assignment of a task: predictions and targets in, positives and their dense view out"
     assignment = _command(commands, "assignment", text, _assignment).add_argument
-    assignment("--slots", type=int, help="padded form: also fill the rows into so many slots an image")
+    assignment("--slots", type=int, help="also put the rows into this many slots per image (padded form)")
 
-    text = "write a loss: predictions and targets in, the loss and its terms out, and on demand the gradients"
+    text = "write a loss: predictions and targets in, the loss and its terms out, and optionally the gradients"
     loss = _command(commands, "loss", text, _loss).add_argument
-    loss("--gradients", action="store_true", help="also the gradient for every prediction (experimental)")
-    loss("--end-to-end", action="store_true", help="two branches, with --top-k 10, and --top-k 7 --keep 1")
+    loss("--gradients", action="store_true", help="also write the gradient for every prediction (experimental)")
+    loss("--end-to-end", action="store_true", help="a loss of two branches, --top-k 10 and --top-k 7 --keep 1")
     loss("--gain", action="append", metavar="TERM=NUMBER", help="factor of a term, such as box=7.5; may be repeated")
 
     text = "write the decoding of a task: predictions in; boxes, keypoints, masks in pixels and their scores out"
     decode = _command(commands, "decode", text, _decoding, targets=False).add_argument
-    decode("--k", type=int, default=300, help="the best detections of an image; 0: every anchor instead")
-    size = "of the masks; None: that of the prototypes"
+    decode("--k", type=int, default=300, help="number of best detections per image; 0: decode every anchor instead")
+    size = "size of the masks; None: size of the prototypes"
     decode("--mask-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help=size)
 
 

@@ -33,7 +33,7 @@ class Runtime:
     Args:
         name: one of `RUNTIMES`.
         path: of the file.
-        python: interpreter of the environment that has the runtime and numpy.
+        python: interpreter of an environment that has the runtime and numpy.
         modules: folder that has the node_modules with one of `NODE`.
         limit: seconds that loading, or a batch, may take.
 
