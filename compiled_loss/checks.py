@@ -1,4 +1,4 @@
-"""Checks at the public edge, of static facts and settings of a constructor: none reads a value of a batch."""
+"""Checks of arguments, where they enter the package: settings, shapes, dtypes and devices, but no values of a batch."""
 
 import inspect
 import math
@@ -16,13 +16,13 @@ _T = TypeVar("_T")
 def require(condition: bool, argument: str, expected: str | Sequence[int | str], got: object) -> None:
     """Raise a ValueError that names the argument unless the condition holds.
 
-    The message is put together on failure only, since traced code cannot turn a dynamic size into text.
+    The message is built only on failure, since traced code cannot turn a dynamic size into text.
 
     Args:
         condition: what must hold.
         argument: name of the argument.
-        expected: in words, or as a shape.
-        got: what came.
+        expected: what was expected, in words or as a shape.
+        got: what was given.
 
     Raises:
         ValueError: when `condition` is False.
@@ -39,7 +39,7 @@ def require(condition: bool, argument: str, expected: str | Sequence[int | str],
 
 
 def given(argument: str, value: _T | None) -> _T:
-    """An optional value where it is needed.
+    """Return an optional value in a place where it is required.
 
     Raises:
         ValueError: for None.
@@ -55,7 +55,7 @@ def given(argument: str, value: _T | None) -> _T:
 
 
 def whole_number(argument: str, value: Any, least: int = 1) -> int:
-    """An argument as an int, where it is an integer of any kind (NumPy's included) that is not below `least`.
+    """Return an argument as an int, if it is an integer of any kind (NumPy's included) that is not below `least`.
 
     Raises:
         ValueError: for anything else.
@@ -74,7 +74,7 @@ def whole_number(argument: str, value: Any, least: int = 1) -> int:
 
 
 def finite_number(argument: str, value: Any, *, zero: bool = True) -> float:
-    """An argument as a float, where it is a real number of any kind (NumPy's included), finite and not negative.
+    """Return an argument as a float, if it is a real number of any kind (NumPy's included), finite and not negative.
 
     Args:
         argument: its name.
@@ -99,7 +99,7 @@ def finite_number(argument: str, value: Any, *, zero: bool = True) -> float:
 
 
 def share(argument: str, value: Any) -> float:
-    """An argument as a float, where it is a number from 0 to 1.
+    """Return an argument as a float, if it is a number from 0 to 1.
 
     Raises:
         ValueError: for anything else.
@@ -115,12 +115,12 @@ def share(argument: str, value: Any) -> float:
 
 
 def numbers_for_each(argument: str, values: Any, size: int | None = None, *, zero: bool = True) -> Tensor:
-    """An argument as a float32 tensor of its own, where it holds so many finite numbers, none negative.
+    """Return an argument as a new float32 tensor, if it holds `size` finite numbers, none negative.
 
     Args:
         argument: its name.
         values: a tensor or a sequence.
-        size: how many; None: any number.
+        size: how many numbers; None means any number of them.
         zero: whether 0 is allowed.
 
     Raises:
@@ -139,7 +139,7 @@ def numbers_for_each(argument: str, values: Any, size: int | None = None, *, zer
     require(real, argument, "numbers" if size is None else f"{size} numbers", values)
     assert given is not None
     check_shape(argument, given, ["C" if size is None else size])
-    require(not given.requires_grad, argument, "numbers that are not learnt", "a tensor that requires a gradient")
+    require(not given.requires_grad, argument, "numbers without a gradient", "a tensor that requires a gradient")
     found = given.detach().to(torch.float32, copy=True)
     if not found.is_meta:
         fits = ((found >= 0) if zero else (found > 0)) & found.isfinite()
@@ -148,10 +148,10 @@ def numbers_for_each(argument: str, values: Any, size: int | None = None, *, zer
 
 
 def true_or_false(argument: str, value: Any) -> bool:
-    """An argument that is True or False.
+    """Return an argument that is True or False.
 
     Raises:
-        ValueError: for anything else, such as a text, which would count as True.
+        ValueError: for anything else, such as a string, which would count as True.
 
     Example:
         >>> true_or_false("distributed", "no")
@@ -163,12 +163,12 @@ def true_or_false(argument: str, value: Any) -> bool:
 
 
 def shown(value: Any) -> Any:
-    """What came in place of a number, for a message: a text in quotes, which else would look like one."""
+    """A wrong value for a message: a string in quotes, since it might look like a number without them."""
     return repr(value) if isinstance(value, str) else value
 
 
 def kind_of(value: Any) -> str:
-    """What came in place of an object, for a message: "the class X", or the name of its class.
+    """The kind of a wrong value for a message: "the class X", or the name of its class.
 
     Example:
         >>> kind_of(dict), kind_of({})
@@ -178,26 +178,26 @@ def kind_of(value: Any) -> str:
 
 
 def check_part(argument: str, value: Any, *takes: str) -> None:
-    """Check that a part of a loss is a function, or an object that is called like one, and no class of such.
+    """Check that a part of a loss is a function or a callable instance, and not a class.
 
-    `takes` names what it is called with, where its signature can be looked at.
+    `takes` names the arguments that it is called with; they are compared with its signature where it has one.
 
     Raises:
-        ValueError: for anything else, or a function of something else.
+        ValueError: for anything else, or if it cannot be called with these arguments.
 
     Example:
         >>> check_part("box_term", dict)
         Traceback (most recent call last):
-        ValueError: box_term: expected a function, or an object that is called like one, got the class dict
+        ValueError: box_term: expected a function or a callable instance, got the class dict
     """
     is_class = isinstance(value, type)
     got = kind_of(value) if is_class else repr(value)
-    require(callable(value) and not is_class, argument, "a function, or an object that is called like one", got)
-    if not takes or torch.compiler.is_compiling():  # made within a graph: no tracer follows `inspect`
+    require(callable(value) and not is_class, argument, "a function or a callable instance", got)
+    if not takes or torch.compiler.is_compiling():  # in a loss made inside a graph: the tracer cannot follow `inspect`
         return
     try:
         signature = inspect.signature(value.forward if isinstance(value, torch.nn.Module) else value)
-    except (TypeError, ValueError):  # of what is written in C
+    except (TypeError, ValueError):  # functions written in C may have no signature
         return
     try:
         signature.bind(*takes)
@@ -207,10 +207,10 @@ def check_part(argument: str, value: Any, *takes: str) -> None:
 
 
 def whole_pair(argument: str, value: Any, expected: str) -> tuple[int, int]:
-    """An argument as two ints, such as a height and a width, where it is a pair of integers of at least 1.
+    """Return an argument as two ints, such as a height and a width, if it is a pair of integers of at least 1.
 
     Raises:
-        ValueError: for no pair, with what was expected in words, or for numbers that are not such integers.
+        ValueError: if it is not a pair, with `expected` as what was expected, or if its numbers are not such integers.
 
     Example:
         >>> whole_pair("image_size", 640, "(height, width) in pixels")
@@ -223,10 +223,10 @@ def whole_pair(argument: str, value: Any, expected: str) -> tuple[int, int]:
 
 
 def check_strides(strides: Any) -> tuple[int, ...]:
-    """Pixels per grid unit of each level, as ints, finest first.
+    """Return the pixels per grid unit of each level as ints, finest first.
 
     Raises:
-        ValueError: for no level, numbers that are not whole and positive, or levels out of order.
+        ValueError: if there is no level, a number is not whole and positive, or the levels are out of order.
 
     Example:
         >>> check_strides([8.0, 16.0]), check_strides(torch.tensor([8.0, 16.0]))
@@ -243,7 +243,7 @@ def check_strides(strides: Any) -> tuple[int, ...]:
 def check_shape(argument: str, x: Tensor, shape: Sequence[int | str], why: str = "") -> None:
     """Check the rank of `x`, and its size wherever `shape` gives a number (a letter stands for any size).
 
-    The message ends with `why`, where the numbers come from.
+    `why` is added to the end of the message, to explain where the numbers come from.
 
     Raises:
         ValueError: when the rank or one of the sizes differs.
@@ -260,7 +260,7 @@ def check_shape(argument: str, x: Tensor, shape: Sequence[int | str], why: str =
 
 
 def check_integer(argument: str, x: Tensor) -> None:
-    """Check that `x` holds 32- or 64-bit integers; sizes and flat indices overflow the smaller ones.
+    """Check that `x` holds 32- or 64-bit integers; sizes and flat indices would overflow smaller ones.
 
     Raises:
         ValueError: for any other dtype.
@@ -295,4 +295,4 @@ def check_same_device(**tensors: Tensor | None) -> None:
     given = [(name, x) for name, x in tensors.items() if x is not None]
     for name, x in given[1:]:
         first, reference = given[0]
-        require(x.device == reference.device, name, f"device {reference.device} as {first}", x.device)
+        require(x.device == reference.device, name, f"device {reference.device}, like {first}", x.device)

@@ -44,7 +44,7 @@ def test_what_fits_passes():
         (lambda: check_floating("x", torch.tensor([1])), "^x: expected a floating-point dtype, got torch.int64$"),
         (
             lambda: check_same_device(a=torch.zeros(1), b=None, c=torch.zeros(1, device="meta")),
-            "^c: expected device cpu as a, got meta$",
+            "^c: expected device cpu, like a, got meta$",
         ),
     ],
 )

@@ -145,7 +145,10 @@ def test_eager_compiled_exported_and_onnx_runtime_agree_to_the_bit(is_sorted):
         ((torch.ones(3), torch.tensor([0, 1]), 1, 1), "values: expected .*, got .*3"),
         ((torch.ones(2), torch.tensor([0, 1]), -1, 1), "batch_size: expected 0 or more, got -1"),
         ((torch.ones(2), torch.tensor([0, 1]), 1, -2), "capacity: expected 0 or more, got -2"),
-        ((torch.ones(2, device="meta"), torch.tensor([0, 1]), 1, 1), "values: expected device cpu as batch_idx, got"),
+        (
+            (torch.ones(2, device="meta"), torch.tensor([0, 1]), 1, 1),
+            "values: expected device cpu, like batch_idx, got",
+        ),
     ],
 )
 def test_fill_refuses_bad_input_and_says_why(arguments, message):
@@ -162,7 +165,10 @@ def test_fill_refuses_bad_input_and_says_why(arguments, message):
             (torch.ones(2, 3), torch.tensor([0.0]), 3),
             "batch_idx: expected an integer dtype, int32 or int64, got torch.float32",
         ),
-        ((torch.ones(2, 3), torch.tensor([0], device="meta"), 3), "batch_idx: expected device cpu as filled, got meta"),
+        (
+            (torch.ones(2, 3), torch.tensor([0], device="meta"), 3),
+            "batch_idx: expected device cpu, like filled, got meta",
+        ),
     ],
 )
 def test_unfill_refuses_bad_input_and_says_why(arguments, message):

@@ -113,7 +113,7 @@ class Nearest(Region):
     def reach(self, boxes: Tensor, strides: Sequence[int], grid_sizes: Sequence[tuple[int, int]]) -> Tensor:
         """`[L, N, 4]` boxes around all anchors that may be among the nearest."""
         fits = self.levels_of_head in (None, len(strides))
-        require(fits, "strides", f"{self.levels_of_head} levels, as the assigner has", len(strides))
+        require(fits, "strides", f"the assigner's {self.levels_of_head} levels", len(strides))
         centre = centre_of(boxes)
         squares = []
         for stride, grid in zip(strides, grid_sizes, strict=True):

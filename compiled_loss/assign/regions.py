@@ -281,4 +281,4 @@ def check_region(argument: str, value: Region | None) -> None:
         ValueError: for anything else, such as a region's class.
     """
     is_one = value is None or (hasattr(value, "reach") and not isinstance(value, type))
-    require(is_one, argument, "a region, such as a loss's", kind_of(value))
+    require(is_one, argument, "a region, such as loss.region", kind_of(value))

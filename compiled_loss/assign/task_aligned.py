@@ -76,7 +76,7 @@ class TaskAligned:
         check_region("region", self.region)
         true_or_false("keep_zeros", self.keep_zeros)
         true_or_false("at_least_one", self.at_least_one)
-        require(not (self.keep_zeros and self.at_least_one), "at_least_one", "False beside keep_zeros", True)
+        require(not (self.keep_zeros and self.at_least_one), "at_least_one", "False with keep_zeros=True", True)
 
     @property
     def slots(self) -> int:

@@ -107,7 +107,7 @@ class PaddedTargets(NamedTuple):
         counts = positions(batch_idx, batch_size, is_sorted=in_order)[1]
         if batch_idx.device.type == "cpu" and not torch.compiler.is_compiling():
             slots = _enough_slots(batch_idx, counts, slots)
-        require(slots is not None and slots >= 1, "slots", "at least 1, where counts cannot be read", slots)
+        require(slots is not None and slots >= 1, "slots", "at least 1, since the counts cannot be read here", slots)
         assert slots is not None
         fields: Any = {name: getattr(targets, name) for name in (*_SLOT_FIELDS, *IMAGE_FIELDS)}
         for name in _SLOT_FIELDS:

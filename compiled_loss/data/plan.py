@@ -203,7 +203,7 @@ class TargetPlan:
         size = mask_size(kept)
         pages, tiles = self._pages(kept), None if size is None else needed_tiles(kept.boxes, size)
         if padded:
-            require(batch_size is not None, "batch_size", "the number of images, for the padded form", None)
+            require(batch_size is not None, "batch_size", "the number of images, which the padded form needs", None)
             return self._padded(kept, whole_number("batch_size", batch_size), pages, tiles)
         room = {"pages": _empty_pages(self._room("pages", int(pages.sum())))}
         if tiles is not None:
@@ -271,9 +271,10 @@ def _warn_once(plan: TargetPlan, field: str, planned: int, count: int) -> None:
     if (plan, field) in _warned:
         return
     warnings.warn(
-        f"a batch needs {field}={count}, more than the {planned} of its TargetPlan. It is given a larger bucket, so no "
-        "target is lost, but the compiled step may meet a new shape. Make the plan larger: "
-        "TargetPlan.from_dataset(..., margin=0.5), or from targets augmented as in training. This is said once.",
+        f"a batch needs {field}={count}, more than the {planned} of its TargetPlan. It gets a larger size, so no "
+        "target is lost, but a compiled step may compile again for the new shape. Make a larger plan: "
+        "TargetPlan.from_dataset(..., margin=0.5), or one from targets augmented as in training. "
+        "This warning appears once.",
         stacklevel=4,
     )
     _warned.add((plan, field))

@@ -207,7 +207,7 @@ def read_dict(
         require(same, f"{name}[{key!r}]", f"a canvas_size {tuple(size)} as the image_sizes say", canvas)
     boxes = _centred(given["boxes"], f"{name}['boxes']")
     labels = whole_column(given["labels"], f"{name}['labels']")
-    require(len(labels) == len(boxes), name, f"{len(boxes)} labels as boxes", len(labels))
+    require(len(labels) == len(boxes), name, f"{len(boxes)} labels, one per box", len(labels))
     keypoints, masks = (
         tensor_of(given[key], f"{name}[{key!r}]") if key in given else None for key in ("keypoints", "masks")
     )
@@ -266,7 +266,7 @@ def warn_once(source: str, message: str, stacklevel: int) -> None:
     """Warn once of something that looks wrong but may be right; `stacklevel` as for `warnings.warn` called here."""
     if (source, message) not in _warned:
         _warned.add((source, message))
-        warnings.warn(f"{source}: {message}. This is said once.", stacklevel=stacklevel)
+        warnings.warn(f"{source}: {message}. This warning appears once.", stacklevel=stacklevel)
 
 
 _warned: set[tuple[str, str]] = set()

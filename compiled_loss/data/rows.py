@@ -103,10 +103,12 @@ def join_images(images: Sequence[Targets], argument: str) -> Targets:
         name = f"{argument}[{i}]"
         check_kind(image, name, "Targets")
         check_structure(image, name)
-        require(not image.batch_idx.any(), name, "one image's rows (batch_idx 0), no padding", image.batch_idx.tolist())
+        given = image.batch_idx
+        require(not given.any(), name, "rows of one image (batch_idx 0) without padding", given.tolist())
         for field in _OPTIONAL:
             got, expected = _shape(image, field), _shape(images[0], field)
-            require(got == expected, f"{name}.{field}", f"{expected} as in the first (images without objects too)", got)
+            told = f"{expected} as in the first (also for images without objects)"
+            require(got == expected, f"{name}.{field}", told, got)
         for field in IMAGE_FIELDS:
             x = getattr(image, field)
             require(x is None or len(x) == 1, f"{name}.{field}", [1, "H", "W"], None if x is None else tuple(x.shape))

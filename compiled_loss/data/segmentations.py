@@ -111,7 +111,7 @@ def _polygons(segmentation: Any, image_size: tuple[int, int], name: str) -> list
         is_list(polygon) and len(polygon) >= 6 and len(polygon) % 2 == 0 and are_numbers(polygon)
         for polygon in polygons
     )
-    expected = "polygons, each numbers x, y of three points or more in one list, or a dict of run lengths"
+    expected = "polygons, each one list of x, y for three or more points, or a dict of run lengths"
     require(fits, name, expected, f"{type(segmentation).__name__} {segmentation!r:.80}")
     height, width = image_size
     pixels = len(polygons) == height and all(len(polygon) == width for polygon in polygons)

@@ -44,8 +44,8 @@ from compiled_loss.data.targets import Targets, out_of_order
 
 Crowds = Literal["skip", "keep", "ignore"]
 
-_CORNERS = "many boxes reach out of their image, and all would be sound as corners (x1, y1, x2, y2); they are read as"
-_FRACTIONS = "all boxes lie inside the first pixel of their image: are these fractions? Pixels are read"
+_CORNERS = "many boxes reach beyond their image, and all would be valid as corners (x1, y1, x2, y2); they are read as"
+_FRACTIONS = "all boxes lie inside the first pixel of their image: are these fractions? They are read as pixels"
 
 
 def from_yolo(batch: Mapping[str, Any], *, index_maps: bool = True) -> Targets:
@@ -145,7 +145,7 @@ def from_torchvision(
         >>> from_torchvision([image], (64, 64)).boxes
         tensor([[0.2500, 0.1250, 0.5000, 0.2500]])
     """
-    require(is_list(targets), "targets", "a list of dicts, one an image", type(targets).__name__)
+    require(is_list(targets), "targets", "a list of dicts, one per image", type(targets).__name__)
     sizes, mask_size = sizes_of(image_sizes, len(targets)), mask_size_of(mask_size)
     check_crowds(crowds)
     tables, masks, ignored = [], [], []
@@ -163,10 +163,10 @@ def from_torchvision(
         return done
     for i, (mask, (name, labels, *_)) in enumerate(zip(masks, tables, strict=True)):
         if mask is None:
-            require(len(labels) == 0, name, "masks, as other images have them", f"none for {len(labels)} boxes")
+            require(len(labels) == 0, name, "masks, since other images have them", f"none for {len(labels)} boxes")
             masks[i] = torch.zeros(0, *size, dtype=torch.uint8, device=labels.device)
         else:
-            expected = f"masks of one size for all images, {list(size)}; mask_size=(H, W) brings them there"
+            expected = f"masks of one size for all images, {list(size)}; mask_size=(H, W) resizes them"
             require(mask.shape[1:] == tuple(size), f"{name}['masks']", expected, list(mask.shape[1:]))
     return done._replace(masks=torch.cat(masks)).validate()
 

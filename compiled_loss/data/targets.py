@@ -202,7 +202,7 @@ def check_structure(targets: "Targets", argument: str) -> None:
 def _check_masks(targets: "Targets", argument: str) -> None:
     masks, index_map, class_map = targets.masks, targets.index_map, targets.class_map
     if masks is not None:
-        require(index_map is None, f"{argument}.index_map", "None beside masks", "a tensor")
+        require(index_map is None, f"{argument}.index_map", "None if masks are given", "a tensor")
         check_shape(f"{argument}.masks", masks, [targets.batch_idx.shape[0], "H", "W"])
         fits = masks.is_floating_point() or masks.dtype in (torch.bool, torch.uint8)
         require(fits, f"{argument}.masks", "bool, uint8 or a floating-point dtype", masks.dtype)
@@ -214,10 +214,10 @@ def _check_masks(targets: "Targets", argument: str) -> None:
             require(x.dtype in kinds, f"{argument}.{name}", "an integer dtype, uint8 or signed", x.dtype)
     if class_map is not None:
         size = masks if index_map is None else index_map
-        require(size is not None, f"{argument}.class_map", "None without masks and index_map", "a tensor")
+        require(size is not None, f"{argument}.class_map", "None if neither masks nor index_map is given", "a tensor")
         assert size is not None
         fits = class_map.shape[1:] == size.shape[1:] and (index_map is None or class_map.shape[0] == index_map.shape[0])
-        require(fits, f"{argument}.class_map", "images and pixels as in the masks", tuple(class_map.shape))
+        require(fits, f"{argument}.class_map", "the same images and pixels as the masks", tuple(class_map.shape))
 
 
 def _check_values(targets: "Targets", batch_size: int | None, num_classes: int | None) -> None:
@@ -226,7 +226,7 @@ def _check_values(targets: "Targets", batch_size: int | None, num_classes: int |
     real = batch_idx >= 0
     made = len(batch_idx) if targets.rows is None else int(targets.rows)
     expected = (
-        f"the {made} rows that the batch was made with (was it sliced by image? collate(..., padded=True) can be)"
+        f"the {made} rows that the batch was made with (was it sliced by image? use collate(..., padded=True) for that)"
     )
     require(made == len(batch_idx), "Targets.batch_idx", expected, len(batch_idx))
 

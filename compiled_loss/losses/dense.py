@@ -273,7 +273,7 @@ class DenseLoss(Planner):
         terms: dict[str, Term] = {"box": Weighted(box), **error}
         for i, extra in enumerate(self.extras):
             terms |= check_terms(f"extras[{i}](...)", extra(slots))
-        require({*terms} <= {*self.gains}, "extras", "terms that their gains name", [*terms])
+        require({*terms} <= {*self.gains}, "extras", "only terms that their gains name", [*terms])
         reduced = {name: reduction.of_term(name, term, self.gains[name]) for name, term in terms.items()}
         return {**reduced, "cls": reduction.of_classes(self.classification, self.gains["cls"])}
 

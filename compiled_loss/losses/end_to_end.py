@@ -61,12 +61,13 @@ class EndToEndLoss(ExactModule):
         super().__init__()
         require(isinstance(loss, DenseLoss), "loss", "a loss, such as DetectionLoss(num_classes)", kind_of(loss))
         if one_to_one is None:
-            many, expected = loss.assigner, "an assigner, beside a loss whose own is not TaskAligned"
+            many, expected = loss.assigner, "an assigner, since the loss's own is not TaskAligned"
             require(isinstance(many, TaskAligned), "one_to_one", expected, None)
             assert isinstance(many, TaskAligned)
             one_to_one = replace(many, top_k=1) if plain_sum else replace(many, top_k=7, keep=1)
         region = region_or(check_assigner("one_to_one", one_to_one).region, loss.boxes.region)
-        require(region == loss.region, "one_to_one", f"candidates as the loss's assigner has, {loss.region}", region)
+        expected = f"the same candidates as the loss's assigner, {loss.region}"
+        require(region == loss.region, "one_to_one", expected, region)
         self.loss = loss
         self.one_to_one = one_to_one
         self.plain_sum = true_or_false("plain_sum", plain_sum)
@@ -181,7 +182,7 @@ class EndToEndLoss(ExactModule):
         loss.check(one, scene.targets)
         loss.look_at_rows(many, scene.targets)
         images, others = many.scores.shape[0], one.scores.shape[0]
-        require(images == others, "one.scores", "as many images as many.scores", others)
+        require(images == others, "one.scores", "the number of images in many.scores", others)
         same = tuple(map(tuple, many.grid_sizes)) == tuple(map(tuple, one.grid_sizes))
         require(same, "one.grid_sizes", "those of many", one.grid_sizes)
         check_same_device(many=many.scores, one=one.scores, share=self.share)

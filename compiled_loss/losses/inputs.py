@@ -50,7 +50,7 @@ def checked_gains(gains: Mapping[str, float], extras: Sequence[Extra], bins: int
     found = {side if name == "dfl" else name: gain for name, gain in own.items()}
     for i, extra in enumerate(extras):
         for name, gain in extra.gains.items():
-            require(name not in found, f"extras[{i}].gains", f"other names than those of {[*found]}", name)
+            require(name not in found, f"extras[{i}].gains", f"a name not among {[*found]}", name)
             found[name] = finite_number(f"extras[{i}].gains['{name}']", gain)
     return found
 

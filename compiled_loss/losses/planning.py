@@ -64,7 +64,7 @@ class Planner(Decoder):
             ((8, 16, 32), 80, NearCentre(radius=1.5, or_inside=False))
         """
         if dataset is None:
-            wanted = "a dataset beside it"
+            wanted = "a dataset with it"
             require(batch_size is None, "batch_size", wanted, batch_size)
             require(margin == 0, "margin", wanted, margin)
             return TargetPlan(
@@ -74,7 +74,7 @@ class Planner(Decoder):
                 num_classes=self.num_classes,
                 region=self.region,
             )
-        require(batch_size is not None, "batch_size", "the number of images in a batch, beside a dataset", None)
+        require(batch_size is not None, "batch_size", "the number of images in a batch, to go with the dataset", None)
         assert batch_size is not None
         return TargetPlan.from_dataset(
             dataset,
@@ -114,9 +114,9 @@ class Planner(Decoder):
         found = [*of_pages, *_short_of_slots(scene), *_short_of_tiles(scene, tiles)]
         height, width = scene.image_size
         warnings.warn(
-            f"{type(self).__name__}: {'; '.join(found)}. What finds no room takes no part in the loss, and is "
-            f"counted in LossOutput.overflow. Plan for this loss and images: criterion.plan(({height}, {width})). "
-            "This is said once for each loss; check_values=False turns it off.",
+            f"{type(self).__name__}: {'; '.join(found)}. What does not fit is left out of the loss and counted "
+            f"in LossOutput.overflow. Make a plan for this loss and these images: criterion.plan(({height}, {width})). "
+            "This warning appears once for each loss; check_values=False turns it off.",
             stacklevel=2,
         )
 
@@ -130,8 +130,8 @@ def _short_of_pages(scene: Scene, strides: tuple[int, ...], region: Region) -> l
     needed = int(needed_pages(targets, scene.image_size, strides, region=region).sum())
     whose = f"{objects} objects" + (f" and {crowds} ignore rows" if crowds else "")
     return [
-        f"{whose} lose candidate anchors, as the targets were planned with {pages} pages of {PAGE} anchors "
-        f"and need up to {needed} at {height}x{width} pixels with {region}"
+        f"{whose} lose candidate anchors, because the targets were planned with {pages} pages of {PAGE} "
+        f"anchors and need up to {needed} at {height}x{width} pixels with {region}"
     ]
 
 
@@ -143,5 +143,5 @@ def _short_of_tiles(scene: Scene, tiles: Tensor | int) -> list[str]:
     if int(tiles) == 0:
         return []
     if scene.targets.mask_tiles is None:
-        return [f"an extra term counts an overflow of {int(tiles)}"]
-    return [f"{int(tiles)} times the positives of an object found no room for their mask pixels in mask_tiles"]
+        return [f"an extra term reports an overflow of {int(tiles)}"]
+    return [f"mask_tiles had no room for the mask pixels of an object's positives, {int(tiles)} times"]

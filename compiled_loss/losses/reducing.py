@@ -70,7 +70,7 @@ class Reduction(NamedTuple):
             count = self.batch * term.errors.shape[1]
             return sums(term.errors, every, self.images).map(lambda x: gain * (x / count))
         check_shape(f"term {name!r}", term, [], "or Weighted, Mean, MeanWhere or OfImages, see parts.Extra")
-        expected = "terms that tell their images: Weighted, Mean, MeanWhere or OfImages"
+        expected = "terms that know their images: Weighted, Mean, MeanWhere or OfImages"
         require(self.images is None, "per_image", expected, f"a scalar for {name!r}")
         return Sums(gain * term, None)
 
@@ -89,7 +89,7 @@ class Reduction(NamedTuple):
             found = Sums(summed, None)
         else:
             weighted = getattr(term, "sums", None)
-            expected = "a term with a method `sums` (WeightedClassTerm), for rows' weights, ignore rows or per_image"
+            expected = "a term with a method `sums` (WeightedClassTerm), as weights, ignore rows and per_image need it"
             require(weighted is not None, "classification", expected, type(term).__name__)
             assert weighted is not None
             batch, images = weighted(*given, anchors)

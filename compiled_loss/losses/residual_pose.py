@@ -156,7 +156,7 @@ class ResidualKeypointTerms(KeypointTerms):
         keypoint_weights: Tensor | Sequence[float] | None,
     ) -> None:
         super().__init__(num_keypoints, keypoint_dims, sigmas, offsets=True)
-        require(flow is None or callable(flow), "flow", "a function of errors, or None", type(flow).__name__)
+        require(flow is None or callable(flow), "flow", "a function of the errors, or None", type(flow).__name__)
         if keypoint_weights is None:
             coco = self.num_keypoints == len(_COCO_WEIGHTS) and self.keypoint_dims == 3
             keypoint_weights = _COCO_WEIGHTS if coco else [1.0] * self.num_keypoints

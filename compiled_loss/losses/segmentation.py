@@ -159,13 +159,13 @@ class MaskTerms(nn.Module):
         prototypes = given("predictions.prototypes", predictions.prototypes)
         check_shape("predictions.prototypes", prototypes, [batch, channels, "H", "W"])
         some = targets.masks is not None or targets.index_map is not None
-        require(some, "targets.masks, targets.index_map", "one of them", "neither")
+        require(some, "targets.masks, targets.index_map", "one of the two", "neither")
         for name in ("index_map", "class_map"):
             x = getattr(targets, name)
             if x is not None:
                 check_shape(f"targets.{name}", x, [batch, "H", "W"])
         needed = predictions.semantic is None or targets.class_map is not None
-        require(needed, "targets.class_map", "a tensor, for predictions.semantic", None)
+        require(needed, "targets.class_map", "a tensor, which predictions.semantic needs", None)
 
     def overflow(self, view: View, assignment: Assignment, slots: int) -> Tensor:
         """How often a row's positives did not fit into the planned tiles."""
@@ -214,7 +214,7 @@ class CompareMasks:
     def __call__(self, view: View, assigner: Assigner) -> Overlap:
         """The overlap of every candidate with its row."""
         aligned_by = type(assigner).__name__
-        require(isinstance(assigner, TaskAligned), "assigner", "TaskAligned, for mask_overlap", aligned_by)
+        require(isinstance(assigner, TaskAligned), "assigner", "TaskAligned, which mask_overlap needs", aligned_by)
         assert isinstance(assigner, TaskAligned)
         predictions, *_, scene = view
         of_boxes = self.boxes(view, assigner)

@@ -70,11 +70,11 @@ class WIoU(ExactModule):
         # The largest weight, of b = 1 / ln alpha, and alpha^delta, of b = 0, are factors of float32 numbers.
         steepness = max(self.delta * math.log(self.alpha), 1e-300)
         fits = steepness < _MOST and steepness - math.log(steepness) - 1 < _MOST
-        require(fits, "alpha, delta", "weights that float32 holds, alpha^delta below 10^26", (alpha, delta))
+        require(fits, "alpha, delta", "weights that float32 can hold, alpha^delta below 10^26", (alpha, delta))
         self.momentum = share("momentum", momentum)
         self.distributed = true_or_false("distributed", distributed)
         start = torch.tensor(finite_number("mean", mean, zero=False))
-        require(bool(0 < start < torch.inf), "mean", "a number above 0 that float32 holds", mean)
+        require(bool(0 < start < torch.inf), "mean", "a number above 0 that float32 can hold", mean)
         self.register_buffer("mean", start)
 
     def forward(self, predicted: Tensor, true: Tensor, strides: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ def test_positives_of_float64_predictions_are_those_of_the_same_float32_ones(nam
 
 def test_atss_asks_for_its_number_of_levels_and_upright_boxes():
     scene = make_scene(1, strides=(8, 16), size=(64, 64), counts=(2,))
-    with pytest.raises(ValueError, match="strides: expected 3 levels, as the assigner has, got 2"):
+    with pytest.raises(ValueError, match="strides: expected the assigner's 3 levels, got 2"):
         assign(*scene, assigner=ATSS(), overlap=iou)
     with pytest.raises(ValueError, match=r"looks at centres: expected shape \[N, 4\], got \(2, 5\)"):
         NearCentre().reach(torch.zeros(2, 5), [8], [(4, 4)])

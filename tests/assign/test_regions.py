@@ -99,7 +99,7 @@ def test_plans_of_a_data_set_follow_the_region():
     wide = TargetPlan.from_dataset([one] * 200, **options)
     small = TargetPlan.from_dataset([one] * 200, region=SimOTA().region, margin=0.25, **options)
     assert (wide.pages, small.pages) == (22528, 256)
-    with pytest.raises(ValueError, match="region: expected a region, such as a loss's, got str"):
+    with pytest.raises(ValueError, match=r"region: expected a region, such as loss\.region, got str"):
         TargetPlan((64, 64), region="centre")  # type: ignore[arg-type]
 
 

@@ -133,7 +133,7 @@ def test_pinning_rebuilds_the_same_targets(monkeypatch):
         ),
         (
             [(torch.zeros(3, 32, 64), objects(1)._replace(batch_idx=torch.ones(1).long()))],
-            r"samples\[0\]: expected one image's rows .* got \[1\]",
+            r"samples\[0\]: expected rows of one image .* got \[1\]",
         ),
         (
             [Samples()[0], (torch.zeros(3, 32, 64), objects(0, keypoints=None))],

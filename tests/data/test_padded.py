@@ -105,7 +105,7 @@ def test_nothing_is_cut_in_silence_on_the_host():
         PaddedTargets.from_rows(rows_of([0, 2]), 2)
     with raises("slots: expected an integer of at least 1, got 0"):
         PaddedTargets.from_rows(rows_of([-1]), 1, 0)
-    with raises("slots: expected at least 1, where counts cannot be read, got None"):
+    with raises("slots: expected at least 1, since the counts cannot be read here, got None"):
         PaddedTargets.from_rows(rows_of([0]).to("meta"), 1)
 
 
@@ -167,7 +167,7 @@ def test_a_plan_counts_slots_pages_and_tiles_of_the_image_that_needs_most():
     # 60 tiles, and a quarter more for positives that other rows lose: 75, in steps of 8.
     assert shapes == ((3, 16), (3, 20), (3, 80))
     assert TargetPlan(SIZE, power_of_two=True).apply(both, 3, padded=True).pages.shape == (3, 32)  # type: ignore[union-attr]
-    with raises("batch_size: expected the number of images, for the padded form, got None"):
+    with raises("batch_size: expected the number of images, which the padded form needs, got None"):
         TargetPlan(SIZE).apply(both, padded=True)  # type: ignore[call-overload]
 
 

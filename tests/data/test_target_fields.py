@@ -70,7 +70,10 @@ def test_joined_images_stack_their_maps_and_masks():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"angles": None}, r"images[1].angles: expected [N] as in the first (images without objects too), got None"),
+        (
+            {"angles": None},
+            r"images[1].angles: expected [N] as in the first (also for images without objects), got None",
+        ),
         ({"weights": None}, "images[1].weights: expected [N] as in the first"),
         ({"ignore": None}, "images[1].ignore: expected [N] as in the first"),
         ({"masks": torch.zeros(2, 3, 3)}, "images[1].masks: expected [N, 6, 4] as in the first"),
@@ -110,7 +113,7 @@ MAP = index_map(2)
         ({"masks": torch.zeros(2, 6, 4)}, "Targets.masks: expected shape [3, H, W], got (2, 6, 4)"),
         ({"masks": torch.zeros(3, 6, 4).long()}, "Targets.masks: expected bool, uint8 or a floating-point dtype"),
         ({"masks": torch.full((3, 6, 4), 255, dtype=torch.uint8)}, "Targets.masks: expected values from 0 to 1, got ["),
-        ({"index_map": MAP}, "Targets.index_map: expected None beside masks, got a tensor"),
+        ({"index_map": MAP}, "Targets.index_map: expected None if masks are given, got a tensor"),
         (
             {"masks": None, "index_map": MAP.float()},
             "Targets.index_map: expected an integer dtype, uint8 or signed, got torch.float32",
@@ -118,8 +121,11 @@ MAP = index_map(2)
         ({"masks": None, "index_map": MAP[0]}, "Targets.index_map: expected shape [B, H, W], got (6, 4)"),
         ({"masks": None, "index_map": MAP[:1]}, "Targets.index_map: expected shape [2, H, W], got (1, 6, 4)"),
         ({"masks": None, "index_map": MAP - 1}, "Targets.index_map: expected ids of 0 (no object) or more"),
-        ({"masks": None, "class_map": MAP}, "Targets.class_map: expected None without masks and index_map"),
-        ({"class_map": MAP[:, :3]}, "Targets.class_map: expected images and pixels as in the masks, got (2, 3, 4)"),
+        ({"masks": None, "class_map": MAP}, "Targets.class_map: expected None if neither masks nor index_map is given"),
+        (
+            {"class_map": MAP[:, :3]},
+            "Targets.class_map: expected the same images and pixels as the masks, got (2, 3, 4)",
+        ),
         ({"class_map": MAP.to("meta")}, "Targets.class_map: expected device cpu"),
         ({"weights": torch.ones(2)}, "Targets.weights: expected shape [3], got (2,)"),
         ({"weights": torch.ones(3).int()}, "Targets.weights: expected a floating-point dtype, got torch.int32"),

@@ -119,7 +119,7 @@ def test_torchvision_masks_are_joined_and_read_at_one_size():
     masks = from_torchvision([*images, image(0)], [*sizes, (4, 4)], mask_size=(2, 2)).masks
     assert masks is not None
     assert masks.tolist() == [[[False, True]] * 2, [[True] * 2] * 2, [[True] * 2] * 2]
-    with raises("targets[1]", "masks, as other images have them", "none for 2 boxes"):
+    with raises("targets[1]", "masks, since other images have them", "none for 2 boxes"):
         from_torchvision([images[0], image(2)], [(4, 8), (64, 64)])
     with raises("targets[0]['masks']", "[1, 8, 4]", "(1, 4, 8)"):
         from_torchvision([image(1, masks=wide)], (8, 4))

@@ -83,7 +83,10 @@ def test_crowds_areas_and_grey_pictures_are_read(given):
         ),
         ("Pictures(image=torch.full((3, 64, 96), 255.0))", "item 0: its picture .* got 'numbers from 255 to 255'"),
         ('Pictures(image=Image.new("F", (96, 64)))', "item 0: its picture should be .* got 'F'"),
-        ('Pictures(target={"labels": torch.tensor([1, 2])})', "item 0: its dict: expected 1 labels as boxes, got 2"),
+        (
+            'Pictures(target={"labels": torch.tensor([1, 2])})',
+            "item 0: its dict: expected 1 labels, one per box, got 2",
+        ),
         (
             'Pictures(target={"boxes": torch.tensor([[70.0, 10, 30, 40]])})',
             "item 0: object 0: bbox .* negative",

@@ -110,7 +110,7 @@ def test_strides_may_be_a_tensor_as_models_hold_them(make):
 
 @pytest.mark.parametrize("make", [torch.nn.Parameter, lambda x: x.requires_grad_()])
 def test_numbers_to_be_learnt_are_refused_where_they_are_copied(make):
-    message = "expected numbers that are not learnt, got a tensor that requires a gradient"
+    message = "expected numbers without a gradient, got a tensor that requires a gradient"
     with pytest.raises(ValueError, match=f"^class_weights: {message}"):
         BinaryCrossEntropy(make(torch.ones(3)))
     with pytest.raises(ValueError, match=f"^sigmas: {message}"):
@@ -144,7 +144,7 @@ def test_a_misspelt_keyword_is_named_with_the_class_that_was_called(kind):
 
 
 def test_a_flow_is_a_function():
-    with pytest.raises(ValueError, match=r"^flow: expected a function of errors, or None, got int"):
+    with pytest.raises(ValueError, match=r"^flow: expected a function of the errors, or None, got int"):
         ResidualPoseLoss(3, 5, flow=3)  # type: ignore[arg-type]
 
 

@@ -77,8 +77,8 @@ DETECTION = [
     ({"t_labels": torch.zeros(3).long()}, r"targets.labels: expected shape \[4\], got \(3,\)"),
     ({"t_boxes": torch.zeros(4, 5)}, r"targets.boxes: expected shape \[4, 4\], got \(4, 5\)"),
     ({"t_boxes": torch.zeros(4, 4).int()}, "targets.boxes: expected a floating-point dtype, got torch.int32"),
-    ({"t_boxes": torch.zeros(4, 4, device="meta")}, "targets.boxes: expected device cpu as .*, got meta"),
-    ({"p_scores": torch.zeros(2, 3, 20, device="meta")}, "scores: expected device cpu as boxes, got meta"),
+    ({"t_boxes": torch.zeros(4, 4, device="meta")}, "targets.boxes: expected device cpu, like .*, got meta"),
+    ({"p_scores": torch.zeros(2, 3, 20, device="meta")}, "scores: expected device cpu, like boxes, got meta"),
     ({"t_batch_idx": [0, 0, 0, 0]}, r"targets.batch_idx: expected shape \[N\], got list"),
 ]
 POSE = [
@@ -93,7 +93,7 @@ POSE = [
     ({"t_keypoints": torch.rand(4, 15)}, r"targets.keypoints: expected shape \[4, K >= 1, 2 or 3\], got \(4, 15\)"),
     ({"t_keypoints": torch.rand(4, 5, 4)}, r"targets.keypoints: expected shape \[4, K >= 1, 2 or 3\], got \(4, 5, 4\)"),
     ({"t_keypoints": torch.ones(4, 5, 3).int()}, "targets.keypoints: expected a floating-point dtype, got torch.int32"),
-    ({"t_keypoints": torch.rand(4, 5, 3, device="meta")}, "targets.keypoints: expected device cpu as .*, got meta"),
+    ({"t_keypoints": torch.rand(4, 5, 3, device="meta")}, "targets.keypoints: expected device cpu, like .*, got meta"),
 ]
 
 
@@ -137,7 +137,7 @@ def test_arguments_of_another_type_are_named(changed, message):
 def test_a_criterion_left_on_another_device_is_named(criterion, buffer):
     maps = torch.zeros(1, 64, 20), torch.zeros(1, 3, 20), GRIDS, torch.zeros(1, 15, 20)
     rows = torch.zeros(2).long(), torch.zeros(2).long(), torch.rand(2, 4), torch.rand(2, 5, 3)
-    with pytest.raises(ValueError, match=f"{buffer}: expected device cpu as .*, got meta"):
+    with pytest.raises(ValueError, match=f"{buffer}: expected device cpu, like .*, got meta"):
         criterion.to("meta")(Predictions(*maps), Targets(*rows))
 
 

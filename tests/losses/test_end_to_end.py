@@ -166,7 +166,7 @@ def test_branches_that_do_not_belong_together_are_named():
     fewer = branch._replace(boxes=branch.boxes[:1], scores=branch.scores[:1])
     other = branch._replace(boxes=torch.zeros(2, 64, 10), scores=torch.zeros(2, 3, 10), grid_sizes=((4, 2), (2, 1)))
     for one, message in (
-        (fewer, "one.scores: expected as many images as many.scores, got 1"),
+        (fewer, "one.scores: expected the number of images in many.scores, got 1"),
         (other, r"one.grid_sizes: expected those of many, got \(\(4, 2\), \(2, 1\)\)"),
         (branch._replace(scores=torch.zeros(2, 4, 20)), r"predictions.scores: expected shape \[2, 3, 20\]"),
     ):
@@ -182,7 +182,10 @@ def test_what_no_pair_can_be_made_of_is_named():
             lambda: EndToEndLoss(kind),
             r"loss: expected a loss, such as DetectionLoss.num_classes., got the class",
         ),
-        (lambda: EndToEndLoss(DetectionLoss(3, assigner=SimOTA())), "one_to_one: expected an assigner, beside a loss"),
+        (
+            lambda: EndToEndLoss(DetectionLoss(3, assigner=SimOTA())),
+            "one_to_one: expected an assigner, since the loss's own",
+        ),
         (lambda: EndToEndLoss(DetectionLoss(3), one_to_one=one_level), "one_to_one: expected candidates as the loss's"),
     ):
         with pytest.raises(ValueError, match=message):

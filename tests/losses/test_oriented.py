@@ -136,7 +136,7 @@ def test_what_an_oriented_head_lacks_is_named():
             r"predictions.angles: expected shape \[1, 1, 20\], got \(1, 2, 20\)",
         ),
         ({"angles": torch.zeros(1, 1, 20).int()}, turned, "predictions.angles: expected a floating-point dtype"),
-        ({"angles": torch.zeros(1, 1, 20, device="meta")}, turned, "angles: expected device cpu as boxes, got meta"),
+        ({"angles": torch.zeros(1, 1, 20, device="meta")}, turned, "angles: expected device cpu, like boxes, got meta"),
     ]
     for p, t, message in cases:
         with pytest.raises(ValueError, match=message):

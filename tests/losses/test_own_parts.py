@@ -198,7 +198,7 @@ def test_what_does_not_fit_is_named():
     for extra, message in (
         (Seen, r"extras\[0\]: expected an object whose class derives from parts.Extra, got the class Seen"),
         (corners, r"extras\[0\]: expected an object whose class derives from parts.Extra, got function"),
-        (Taken(), r"extras\[0\].gains: expected other names than those of \['box', 'cls', 'dfl'\], got box"),
+        (Taken(), r"extras\[0\].gains: expected a name not among \['box', 'cls', 'dfl'\], got box"),
         (Negative(), r"extras\[0\].gains\['view'\]: expected a finite number of 0 or more, got -1.0"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_named():
     ):
         with pytest.raises(ValueError, match=message):
             criterion(given, rows)
-    with pytest.raises(ValueError, match=r"extras: expected terms that their gains name, got .*'depth'"):
+    with pytest.raises(ValueError, match=r"extras: expected only terms that their gains name, got .*'depth'"):
         own_loss(extras=[Misnamed()])(predictions, targets)
 
 
@@ -225,5 +225,5 @@ def test_an_assigner_of_ones_own_may_be_changed_for_the_other_branch():
     pair = EndToEndLoss(DetectionLoss(2, assigner=own), one_to_one=replace(own, slots=1))
     predictions, targets = batch(5)
     assert 0 < pair(predictions, predictions, targets).num_positives <= 5
-    with pytest.raises(ValueError, match="one_to_one: expected candidates as the loss's assigner has"):
+    with pytest.raises(ValueError, match="one_to_one: expected the same candidates as the loss's assigner"):
         EndToEndLoss(DetectionLoss(2, assigner=own), one_to_one=TaskAligned(1))

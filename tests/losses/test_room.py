@@ -104,7 +104,7 @@ class Counts(Extra):
 
 
 def test_what_an_extra_term_counts_is_said_as_its_own():
-    with pytest.warns(UserWarning, match="^DetectionLoss: an extra term counts an overflow of 2. What"):
+    with pytest.warns(UserWarning, match="^DetectionLoss: an extra term reports an overflow of 2. What"):
         assert DetectionLoss(3, extras=[Counts()])(head(128), rows(3, 0.3)).overflow == 2
 
 
@@ -136,10 +136,10 @@ def test_a_loss_plans_for_its_strides_classes_region_and_data():
     [
         (
             {"dataset": [rows(1, 0.5)]},
-            "batch_size: expected the number of images in a batch, beside a dataset, got None",
+            "batch_size: expected the number of images in a batch, to go with the dataset, got None",
         ),
-        ({"batch_size": 2}, "batch_size: expected a dataset beside it, got 2"),
-        ({"margin": 0.5}, "margin: expected a dataset beside it, got 0.5"),
+        ({"batch_size": 2}, "batch_size: expected a dataset with it, got 2"),
+        ({"margin": 0.5}, "margin: expected a dataset with it, got 0.5"),
         ({"image_size": 640}, r"image_size: expected \(height, width\), multiples of the finest stride 8, got 640"),
         ({"power_of_two": 1}, "power_of_two: expected True or False, got 1"),
     ],

@@ -183,7 +183,7 @@ def test_half_predictions_count_as_their_float32_values_and_autocast_changes_not
 def test_a_plan_that_is_too_small_is_reported_and_the_loss_stays_finite():
     scene = Scene(0, PLAIN)
     scene.targets = scene.targets._replace(mask_tiles=2)
-    with pytest.warns(UserWarning, match="found no room for their mask pixels"):
+    with pytest.warns(UserWarning, match="had no room for the mask pixels"):
         out, gradients = outcome(scene)
     assert out.overflow > 0
     assert all(x.isfinite().all() for x in (out.total, *gradients))
