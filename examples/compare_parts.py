@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=150, help="default: %(default)s")
     parser.add_argument("--image-size", type=int, default=192, help="default: %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
-    parser.add_argument("--only", nargs="+", choices=tuple(variants()), help="these rows; default: all")
+    parser.add_argument("--only", nargs="+", choices=tuple(variants()), help="measure only these rows; default: all")
     given = parser.parse_args(arguments)
     print("| " + " | ".join(HEADER) + " |\n| --- | ---: | ---: | ---: |", flush=True)
     for name in given.only or variants():

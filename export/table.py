@@ -108,7 +108,7 @@ def page(text: str, results: list[dict[str, Any]]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, 2 for a wrong argument."""
     parser = argparse.ArgumentParser(prog="python -m export.table", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("folder", nargs="?", help="with verdicts to take in, *.json")
+    parser.add_argument("folder", nargs="?", help="folder with verdicts to add, *.json")
     given = parser.parse_args(arguments)
     results = {_order(x): x for x in (json.loads(RESULTS.read_text()) if RESULTS.exists() else [])}
     paths = sorted(Path(given.folder).glob("*.json")) if given.folder else []

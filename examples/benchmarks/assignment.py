@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=21, help="timed rounds (default %(default)s)")
     parser.add_argument(
-        "--profile", action="store_true", help="also the operators that ONNX Runtime spends its time in"
+        "--profile", action="store_true", help="also list the operators in which ONNX Runtime spends its time"
     )
     options, _ = parser.parse_known_args()
     inputs, planned = make_inputs()

@@ -77,9 +77,11 @@ def _ratio(ms: Milliseconds) -> float:
 def main() -> None:
     """Print the table."""
     parser = parser_of(__doc__, rounds=9)
-    parser.add_argument("--spinning", type=int, default=1, help="processes beside (default %(default)s)")
-    parser.add_argument("--here", action="store_true", help="measure this process, print JSON")
-    parser.add_argument("--with-reference", action="store_true", help="with --here: the reference too")
+    parser.add_argument(
+        "--spinning", type=int, default=1, help="number of spinning processes to run beside (default %(default)s)"
+    )
+    parser.add_argument("--here", action="store_true", help="measure in this process, and print JSON")
+    parser.add_argument("--with-reference", action="store_true", help="with --here: also measure the reference")
     options = read_options(parser)
     if options.here:
         print(json.dumps(measure(options)))

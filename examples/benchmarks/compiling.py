@@ -45,7 +45,7 @@ def in_child(device: str, cache: str) -> float:
 def main() -> None:
     """Print the table."""
     parser = parser_of(__doc__, rounds=1)
-    parser.add_argument("--here", action="store_true", help="measure this process, print seconds")
+    parser.add_argument("--here", action="store_true", help="measure in this process, and print seconds")
     options = read_options(parser)
     if options.here:
         print(first_step(options.device))

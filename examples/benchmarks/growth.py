@@ -95,7 +95,7 @@ def main() -> None:
     """Print the table and draw the picture."""
     parser = parser_of(__doc__, rounds=3)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/growth.png"), help="picture")
-    parser.add_argument("--gib", type=float, default=6, help="memory that a step may need (default %(default)s)")
+    parser.add_argument("--gib", type=float, default=6, help="largest memory of a step in GiB (default %(default)s)")
     options = read_options(parser)
     with_reference = available("ultralytics")
     found: dict[str, list[Point]] = {kind: [] for kind in KINDS}

@@ -23,9 +23,7 @@ def parser_of(description: str | None, rounds: int | None = None) -> argparse.Ar
     if rounds is not None:
         parser.add_argument("--rounds", type=int, default=rounds, help="timed rounds (default %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")
-    parser.add_argument(
-        "--keep-memory", action="store_true", help="with an allocator (glibc's) that keeps what is freed"
-    )
+    parser.add_argument("--keep-memory", action="store_true", help="use an allocator (glibc's) that keeps freed memory")
     return parser
 
 
@@ -96,7 +94,7 @@ def available(package: str) -> bool:
     """Whether a peer is installed; says so where it is not."""
     found = util.find_spec(package) is not None
     if not found:
-        print(f"({package} is not installed: what it would be compared in is left out)\n")
+        print(f"({package} is not installed: comparisons with it are left out)\n")
     return found
 
 

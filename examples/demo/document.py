@@ -94,7 +94,7 @@ def join(path: Path, origin: str, parts: Mapping[str, Document]) -> Document:
     first, *others = parts.values()
     for other in others:
         if (other.info.classes, other.info.keypoints) != (first.info.classes, first.info.keypoints):
-            raise DataError(f"{other.path}: its categories are not those of {first.path}")
+            raise DataError(f"{other.path}: its categories differ from those of {first.path}")
     whole = replace(first, path=path, origin=origin, pictures=[], rows=defaultdict(list), notes=[])
     whole = replace(whole, left_out=defaultdict(Counter))
     for split, part in parts.items():

@@ -87,11 +87,11 @@ def parse(arguments: list[str] | None = None) -> Settings:
         given["out"] = str(Path(given["resume"]).parent)
     settings = Settings(**{**saved, **given})
     if (settings.val_fraction or settings.val_labels) and not settings.data:
-        raise DataError("--val-fraction and --val-labels are for pictures of your own: --data")
+        raise DataError("--val-fraction and --val-labels need pictures of your own: --data")
     if settings.val_fraction and settings.val_labels:
-        raise DataError("--val-fraction and --val-labels: one or the other says which pictures are held out")
+        raise DataError("--val-fraction and --val-labels: give only one of them, each says which pictures are held out")
     if settings.steps and settings.epochs:
-        raise DataError("--steps and --epochs: one or the other says how long to train")
+        raise DataError("--steps and --epochs: give only one of them, each says how long to train")
     return settings
 
 
@@ -118,20 +118,20 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--task", choices=("detect", "pose", "obb", "segment"), help="default: pose")
     add("--head", choices=("dense", "end2end"), help="end2end: a second head that needs no suppression; default: dense")
-    add("--assigner", choices=tuple(ASSIGNERS), help="who learns which object; default: task-aligned")
-    add("--box-term", choices=(*UPRIGHT, *ORIENTED), help="error of boxes; default: that of the task")
-    add("--class-term", choices=tuple(CLASS_TERMS), help="error of classes; default: bce")
+    add("--assigner", choices=tuple(ASSIGNERS), help="which anchors learn which object; default: task-aligned")
+    add("--box-term", choices=(*UPRIGHT, *ORIENTED), help="box term; default: that of the task")
+    add("--class-term", choices=tuple(CLASS_TERMS), help="class term; default: bce")
     add("--data", metavar="DATA", help="your pictures, in any of the forms below; default: rendered pictures")
     add(
         "--val-fraction",
         type=float,
         metavar="SHARE",
-        help="of the pictures of --data that is held out, where nothing else says which; default: 0.2",
+        help="share of the pictures of --data to hold out, if nothing else says which; default: 0.2",
     )
     add(
         "--val-labels",
         metavar="FILE",
-        help="labels of the held-out pictures, which lie beside those of DATA/labels.json",
+        help="labels of the held-out pictures, which are in the same folder as those of DATA/labels.json",
     )
     add("--image-size", type=int, help="side in pixels, a multiple of 32; default: 128 rendered, else 320")
     add("--batch-size", type=int, help="default: 16")
@@ -140,22 +140,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--lr", type=float, help="peak learning rate; default: 0.012")
     add("--ema", type=float, help="decay of the moving average that is evaluated, 0 for none; default: 0.99")
     add("--seed", type=int, help="default: 0")
-    add("--device", choices=("auto", "cpu", "cuda"), help="default: auto, CUDA if there is one; bfloat16 where it can")
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        help="default: auto, which is CUDA if there is one, with bfloat16 where possible",
+    )
     add("--no-compile", dest="compile", action="store_false", help="run eagerly, to compare or to debug")
     add("--workers", type=int, help="processes that prepare batches; default: 1")
-    add("--out", metavar="FOLDER", help="for checkpoint, pictures and results; default: runs/TASK-DATA")
-    add("--resume", metavar="CHECKPOINT", help="go on from a checkpoint, bit for bit, with its settings")
+    add("--out", metavar="FOLDER", help="folder for checkpoint, pictures and results; default: runs/TASK-DATA")
+    add("--resume", metavar="CHECKPOINT", help="continue from a checkpoint, bit for bit, with its settings")
     add("--save-every", type=int, metavar="STEPS", help="steps between checkpoints; default: 200")
     add(
         "--timing-rounds",
         type=int,
         metavar="N",
-        help="steps timed with the loss inside and outside the graph, 0 for none; default: 15",
+        help="steps to time with the loss inside and outside the graph, 0 for none; default: 15",
     )
     add(
         "--evaluations",
         type=int,
         metavar="N",
-        help="times that average precision is measured on some held-out pictures in training, 0 for none; default: 8",
+        help="measurements of average precision on some held-out pictures while training, 0 for none; default: 8",
     )
     return parser

@@ -89,7 +89,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--size", type=int, default=320, help="side of the square pictures")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--pictures", type=int, nargs=2, default=(10**6, 10**6), help="of train and val at most")
+    parser.add_argument(
+        "--pictures", type=int, nargs=2, default=(10**6, 10**6), help="most pictures for training and for validation"
+    )
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="compile our criterion")

@@ -27,7 +27,7 @@ PARSER.add_argument("--data", type=Path, help="FOLDER/data.yaml; else rendered")
 PARSER.add_argument("--steps", type=int, default=32)
 PARSER.add_argument("--size", type=int, default=128, help="side of the square pictures, a multiple of 32")
 PARSER.add_argument("--batch-size", type=int, default=8)
-PARSER.add_argument("--backend", default="inductor", help="of torch.compile")
+PARSER.add_argument("--backend", default="inductor", help="backend of torch.compile")
 PARSER.add_argument("--device", default="cpu")
 OPTIONS = PARSER.parse_args()
 try:

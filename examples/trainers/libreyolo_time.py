@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", nargs="*", default=STEPS, choices=STEPS)
-    parser.add_argument("--backend", default="inductor", help="of torch.compile")
+    parser.add_argument("--backend", default="inductor", help="backend of torch.compile")
     options = parser.parse_args()
     source = Folder(options.data, "train", options.size)
     batches = batches_of(source, options.batch_size, batch_of)

@@ -87,7 +87,7 @@ def run(name: str, program: Path, environments: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(programs())}; all by default")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(programs())}; default: all")
     parser.add_argument("--environments", type=Path, default=ROOT / "build" / "trainers")
     options = parser.parse_args(arguments)
     known = programs()

@@ -66,7 +66,7 @@ def spread(run: Run) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="FOLDER/labels.json in COCO style and FOLDER/images/; else rendered")
-    parser.add_argument("--backend", default="inductor", help="of torch.compile; none leaves that part out")
+    parser.add_argument("--backend", default="inductor", help="backend of torch.compile; none leaves that part out")
     options = parser.parse_args()
     under_torchrun(PROCESSES)
     dist.init_process_group("gloo")

@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="FOLDER/labels.json in COCO style and FOLDER/images/; else rendered")
     parser.add_argument("--tasks", nargs="*", default=list(ENDINGS), choices=list(ENDINGS))
-    parser.add_argument("--backend", default="inductor", help="of torch.compile; none leaves that part out")
+    parser.add_argument("--backend", default="inductor", help="backend of torch.compile; none leaves that part out")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         for task in options.tasks:

@@ -152,7 +152,7 @@ def test_roboflow_s_test_pictures_are_not_used_and_its_files_are_named(folder, t
     document["categories"][0]["name"] = "another"
     document["annotations"] = []
     path.write_text(json.dumps(document))
-    with pytest.raises(DataError, match=r"valid/_annotations.coco.json: its categories are not those of"):
+    with pytest.raises(DataError, match=r"valid/_annotations.coco.json: its categories differ from those of"):
         read_labels(root, "detect")
 
 

@@ -105,7 +105,11 @@ def test_files_and_functions_that_are_not_there(given, tmp_path):
     (tmp_path / "json.py").write_text("")
     for before, change, message in (
         ("", ("mine.py:make", "no.py:make"), r"no\.py: no such file"),
-        ("", ("mine.py:make", "json.py:make"), r"json\.py: is called like .*json.__init__\.py, which is in use"),
+        (
+            "",
+            ("mine.py:make", "json.py:make"),
+            r"json\.py: has the same name as .*json.__init__\.py, which is already in use",
+        ),
         ("", (":make", ":other"), r"mine\.py: has no function 'other'"),
         ("1 / 0", ("", ""), r"mine\.py: make\(\): ZeroDivisionError"),
         ("import not_installed", ("", ""), r"mine\.py: make\(\): ModuleNotFoundError"),
@@ -137,7 +141,9 @@ class Moving(Pictures):
 """
     data = given("Moving()", before=moving)
     source = read_labels(data, "detect").pictures[2].source
-    with pytest.raises(DataError, match=r"mine\.py: item 2: is not what it was before; give the same every time"):
+    with pytest.raises(
+        DataError, match=r"mine\.py: item 2: differs from what it was before; return the same every time"
+    ):
         source.read((96, 64))
 
 

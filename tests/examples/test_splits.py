@@ -65,7 +65,7 @@ def test_a_second_file_holds_out_its_pictures(plain, tmp_path):
 
 def test_a_second_file_of_other_classes_or_with_pictures_of_the_first_is_told(plain, tmp_path):
     path = second_file(plain, tmp_path / "val.json", lambda d: d["categories"].append({"id": 1, "name": "other"}))
-    with pytest.raises(DataError, match="its categories are not those of"):
+    with pytest.raises(DataError, match="its categories differ from those of"):
         training_and_held_out(plain, 64, "detect", 0, 0.0, path)
     train, _ = training_and_held_out(plain, 64, "detect", 0, 0.0, str(plain / "labels.json"))
     assert train.notes[0].startswith("4 pictures are for training and held out too")
@@ -104,9 +104,9 @@ def test_a_plain_file_is_trained_on(plain, tmp_path, capsys):
 
 def test_options_that_make_no_sense_are_one_line(plain, capsys):
     for options, message in (
-        (["--val-fraction", "0.5"], "are for pictures of your own: --data"),
+        (["--val-fraction", "0.5"], "need pictures of your own: --data"),
         (["--data", str(plain), "--val-fraction", "1"], "--val-fraction: expected a number between 0 and 1, got 1.0"),
-        (["--data", str(plain), "--val-fraction", "0.5", "--val-labels", "x"], "one or the other"),
+        (["--data", str(plain), "--val-fraction", "0.5", "--val-labels", "x"], "give only one of them"),
     ):
         assert main([*TINY, *options]) == 2
         assert message in capsys.readouterr().err

@@ -39,7 +39,7 @@ def _setup(path: Path, given: dict[str, Any], task: str) -> Setup:
     root, notes = _root(path, given.get("path")), []
     places = {split: _places(root, path.parent, split, given[split]) for split in ("train", "val") if given.get(split)}
     if "train" not in places:
-        raise ValueError("expected a key 'train': a folder of pictures, a file that lists them, or several of these")
+        raise ValueError("expected a key 'train': a folder of pictures, a file that lists them, or a list of these")
     if given.get("test"):
         notes.append("the pictures of 'test' are not used")
     name = path.resolve().parent.name if path.stem in ("data", "dataset") else path.stem

@@ -73,7 +73,7 @@ def _made(path: Path, function: str) -> Any:
     with theirs():
         module = importlib.import_module(path.stem)
     if path.resolve() != Path(str(module.__file__)).resolve():
-        raise DataError(f"{path}: is called like {module.__file__}, which is in use already; rename it")
+        raise DataError(f"{path}: has the same name as {module.__file__}, which is already in use; rename it")
     make = getattr(module, function, None)
     if not callable(make):
         raise DataError(f"{path}: has no function {function!r}")

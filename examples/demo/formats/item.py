@@ -36,7 +36,7 @@ class Item:
         with naming(self.path, self.name):
             picture, target = pair_of(self.dataset, self.index)
             same = picture.size == size and boxes_of(target, picture) == self.boxes
-            require(same, "is not what it was before; give the same every time, training adds what is random")
+            require(same, "differs from what it was before; return the same every time, training adds random changes")
         return picture
 
 

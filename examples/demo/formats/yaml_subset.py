@@ -86,7 +86,7 @@ def _value(value: str, head: Line, rest: list[Line]) -> Any:
     if value[:1] in ("[", "{"):
         return _Brackets([Line(head.number, 0, value), *rest]).read()
     if value and rest:
-        raise ValueError(f"line {rest[0].number}: a text over several lines is beyond the YAML that is read here")
+        raise ValueError(f"line {rest[0].number}: a text over several lines is not supported by this reader of YAML")
     if value or not rest:
         return _scalar(value, head.number)
     return _items(rest) if re.match(r"-(\s|$)", rest[0].text) else _mapping(rest)
@@ -101,7 +101,9 @@ def _items(lines: list[Line]) -> list[Any]:
         value = head.text[1:].strip()
         count = _length(lines, value or "-")
         if re.match(r"-\s", value) or (_KEY.fullmatch(value) and value[0] not in "[{'\""):
-            raise ValueError(f"line {head.number}: an item with items of its own is beyond the YAML that is read here")
+            raise ValueError(
+                f"line {head.number}: an item with items of its own is not supported by this reader of YAML"
+            )
         items.append(_value(value, head, lines[1:count]))
         lines = lines[count:]
     return items
@@ -132,7 +134,7 @@ def _scalar(text: str, number: int) -> str | None:
             raise ValueError(f"line {number}: not a text in quotes, got {text!r:.60}")
         return text[1:-1].replace("''", "'")
     if text.startswith(_BEYOND) or re.search(r":(\s|$)", text):
-        raise ValueError(f"line {number}: {text!r:.60} is beyond the YAML that is read here")
+        raise ValueError(f"line {number}: {text!r:.60} is not supported by this reader of YAML")
     return None if text in ("", "~", "null", "Null", "NULL") else text
 
 

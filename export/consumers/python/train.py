@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("graph", nargs="?", default="loss.onnx", help="the gradient graph (loss.onnx)")
     parser.add_argument("--steps", type=int, default=60, help="steps of gradient descent (60)")
     parser.add_argument("--rate", type=float, default=0.001, help="learning rate (0.001)")
-    parser.add_argument("--seed", type=int, default=0, help="of the pictures (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the pictures (0)")
     given = parser.parse_args(arguments)
     if given.steps < 2:
         parser.error(f"--steps: expected at least 2, got {given.steps}")

@@ -131,7 +131,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("build/explorer"), help="folder to write (default: %(default)s)"
     )
-    parser.add_argument("--serve", type=int, metavar="PORT", help="then serve it on the loopback; 0 takes a free port")
+    parser.add_argument(
+        "--serve", type=int, metavar="PORT", help="then serve it on the loopback interface; 0 chooses a free port"
+    )
     given = parser.parse_args(arguments)
     try:
         build(given.out)
