@@ -3,7 +3,7 @@
     python examples/compare_parts.py --data FOLDER [--steps 150] [--image-size 192] [--seeds 0 1] [--only simota nwd]
 
 Every row is a run of `train.py --task detect` from the same seeds and batches, eagerly; only the loss differs. A cell
-holds the AP of each seed, in percent. So few steps tell which parts learn at once, not which are best in the end.
+holds the AP of each seed, in percent. So few steps show which parts learn quickly, not which are best in the end.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The README's table of runtimes, from what `python -m compiled_loss export verify --json` wrote.
 
-    python -m export.table FOLDER     # takes FOLDER/*.json into runtimes.json, and writes the table into README.md
-    python -m export.table            # writes the table anew
+    python -m export.table FOLDER     # adds FOLDER/*.json to runtimes.json, and writes the table into README.md
+    python -m export.table            # only writes the table
 
-A later run of the same graph in the same form and the same version of a runtime takes the place of an earlier one.
+A later run of the same graph in the same form and the same version of a runtime replaces an earlier one.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python examples/benchmarks/assigners.py [--rounds 9] [--rows 50 480] [--device cuda] [--eager] [--keep-memory]
 
-Batch 8, 640x640, 80 classes, overlaps by IoU, mixed rows. Of each: its time, and as a multiple of task-aligned ours in
-the same run; then a peer's loss with this assigner where one is installed, eager as it must be, and as a multiple of
-ours. With `--eager` nothing of ours is compiled.
+Batch 8, 640x640, 80 classes, overlaps by IoU, mixed rows. The table has the time of each assigner, also as a multiple
+of our task-aligned one in the same run. If libreyolo is installed, it also has the time of its loss with that assigner,
+which only runs eagerly, and as a multiple of ours. With `--eager` nothing of ours is compiled.
 """
 
 from collections.abc import Callable

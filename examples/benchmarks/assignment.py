@@ -3,8 +3,8 @@
     python examples/benchmarks/assignment.py [--rounds 21] [--profile]
 
 Batch 8, 640x640, 80 classes, 50 mixed rows, positives and their dense view, forward only. All contenders compute the
-same graph on the same number of threads; planned ones know how many pages of candidates all rows together have. The
-outputs are compared before. With `--profile` a second table tells which operators ONNX Runtime spends its time in.
+same graph on the same number of threads; planned ones know how many pages of candidates all rows have together. Outputs
+are compared before anything is timed. `--profile` adds a table of the operators in which ONNX Runtime spends its time.
 """
 
 import argparse

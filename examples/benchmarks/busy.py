@@ -1,11 +1,11 @@
-"""The criterion on a busy machine: one core taken by another process, as data loaders take them in training.
+"""The criterion on a busy machine: another process takes one core, as data loaders do in training.
 
     python examples/benchmarks/busy.py [--rounds 9] [--spinning 1] [--device cuda]
 
 Detection, forward and backward, batch 8, 640x640, 80 classes, 480 mixed rows. In brackets: how many times faster than
 the reference beside it. `kept` is the share of the quiet machine's ratio that is left. Threads that wait passively
-(`OMP_WAIT_POLICY=passive`) leave the core to others between two parallel loops; the variable is read when a process
-starts, so each setting is a process.
+(`OMP_WAIT_POLICY=passive`) leave the core to others between two parallel loops. The variable is read when a process
+starts, so each setting runs in a process of its own.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""How long the detection loss takes to compile, with nothing kept from before and with the caches of an earlier run.
+"""How long the detection loss takes to compile, without caches and with the caches of an earlier run.
 
     python examples/benchmarks/compiling.py [--rounds 1] [--device cuda]
 
 Every figure is the first forward and backward of `compiled_criterion(model, compile=True)` in a new process, 48 rows,
-batch 8, 640x640, 80 classes, less what the step takes later. Importing torch is not counted, its compiler is.
+batch 8, 640x640, 80 classes, minus the time of a later step. Importing torch is not counted, importing its compiler is.
 """
 
 import itertools

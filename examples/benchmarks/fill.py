@@ -2,8 +2,9 @@
 
     python examples/benchmarks/fill.py [--rounds 41] [--device cuda]
 
-`loop` is the plain Python loop over images. `scatter` is the usual vectorised form: right on sorted rows only. PyG's
-`to_dense_batch` (where `torch_geometric` is installed) is given both sizes, so that it reads nothing; sorted rows only.
+`loop` is the plain Python loop over images. `scatter` is the usual vectorised form, which is right only for sorted
+rows. PyG's `to_dense_batch` (if `torch_geometric` is installed) gets both sizes, so that it reads no value from the
+device; it is also right only for sorted rows.
 """
 
 from collections.abc import Callable

@@ -4,9 +4,9 @@
 
 Batch 8, 640x640, 80 classes, forward and backward: ours compiled, with targets planned before, and the reference
 (`ultralytics`) where it is installed. T is the number of anchors inside the boxes, all rows together. Each contender
-stops before the number of rows at which it would need more than so many GiB, as its last peak tells. The exponent is
-the slope of log(time - time of an empty batch) over log T, where the time is at least twice the empty batch's: 1 is
-linear.
+stops before the number of rows for which it would need more than `--gib`, estimated from its last peak. The exponent is
+the slope of log(time - time of an empty batch) over log T, where the time is at least twice that of the empty batch; 1
+means linear.
 """
 
 import math

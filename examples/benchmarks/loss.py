@@ -3,11 +3,11 @@
     python examples/benchmarks/loss.py [--rounds 9] [--device cuda] [--labels FILE.json ...] [--keep-memory]
 
 Batch 8, 640x640, 80 classes. The copy reads every prediction and writes every gradient once: nothing can be faster.
-The criterion is `compiled_criterion(model)`, called with a batch dict as a trainer does, so whatever it plans is in its
-time; `ours, eager` is the loss called plainly, `ours, planned` compiled, with targets that were planned before. In
-brackets: how many times faster than the reference (`ultralytics`), which is timed where it is installed. All losses are
-compared before. `--labels` adds a batch of mosaics from label files in COCO style. On a GPU the last column is compiled
-with `mode="reduce-overhead"`, which replays CUDA graphs.
+The criterion is `compiled_criterion(model)`, called with a batch dict as a trainer does, so its time includes
+planning; `ours, eager` is the loss without compiling, `ours, planned` is compiled, with targets planned before. In
+brackets: how many times faster than the reference (`ultralytics`), which is timed if it is installed. All losses are
+compared before they are timed. `--labels` adds a batch of mosaics from label files in COCO style. On a GPU the last
+column is compiled with `mode="reduce-overhead"`, which replays CUDA graphs.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Peak memory of a step of detection, forward and backward, beside what no step can do without.
+"""Peak memory of a step of detection, forward and backward, relative to what every step needs.
 
     python examples/benchmarks/memory.py [--device cuda]
 

@@ -1,6 +1,6 @@
-"""Losses of libreyolo (MIT) with other assigners, called as they are on the batches of the tables, if installed.
+"""Losses of libreyolo (MIT) with other assigners, called unchanged on the batches of the tables, if it is installed.
 
-Their heads tell boxes as they are: YOLOX's and RTMDet's have no distance bins to decode or to learn from.
+The heads of YOLOX and RTMDet predict boxes directly: they have no distance bins to decode or to learn from.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,9 +1,9 @@
-"""What the loss adds to a training step as objects become more: the picture at the top of the README.
+"""What the loss adds to a training step as the number of objects grows: the picture at the top of the README.
 
     python examples/benchmarks/picture.py [--rounds 5] [--out .docs/step.svg]
 
 Batch 8, 640x640, 80 classes, mixed boxes, forward and backward, the criterion as a trainer calls it: time, and memory
-at the peak with the gradients. The reference (`ultralytics`) takes part where it is installed.
+at the peak with the gradients. The reference (`ultralytics`) is included if it is installed.
 """
 
 from collections.abc import Iterator

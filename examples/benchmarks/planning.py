@@ -1,4 +1,4 @@
-"""What a batch costs the host beside the loss: `TargetPlan.apply`, and the value checks of an eager call, milliseconds.
+"""What a batch costs on the host besides the loss, in milliseconds: `TargetPlan.apply`, and an eager call's checks.
 
 python examples/benchmarks/planning.py [--rounds 41]
 """

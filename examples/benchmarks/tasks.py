@@ -3,9 +3,9 @@
     python examples/benchmarks/tasks.py [--rounds 9] [--device cuda] [--tasks obb segment] [--keep-memory]
 
 Batch 8, 640x640, 80 classes; boxes with sides from 0.02 to 0.95 of the image. Ours is `compiled_criterion(model)`,
-called with a batch dict as a trainer does, so whatever it plans is in its time. In brackets: how many times faster than
-the reference (`ultralytics`), which is timed where it is installed; all losses are compared before. The peak is the
-memory that one step adds, gradients included.
+called with a batch dict as a trainer does, so its time includes planning. In brackets: how many times faster than the
+reference (`ultralytics`), which is timed if it is installed. All losses are compared before they are timed. The peak is
+the memory that one step adds, gradients included.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""What a program found, printed as it is proved; what does not hold ends the program with status 1."""
+"""Claims that a program checks and prints one by one; one that does not hold ends the program with status 1."""
 
 from __future__ import annotations
 

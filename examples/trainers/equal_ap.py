@@ -2,8 +2,8 @@
 
     python examples/trainers/equal_ap.py --set detect FOLDER [--set pose FOLDER ...] --epochs 50 --out runs/equal_ap
 
-A FOLDER has labels.json in COCO style and images/. Every finished run is a line of OUT/runs.jsonl, and is not run again
-when the program is started anew; OUT/table.md has the table of all of them. AP is the last epoch's on the val split.
+A FOLDER has labels.json in COCO style and images/. Every finished run becomes a line of OUT/runs.jsonl, and is skipped
+if you start the program again. OUT/table.md has the table of all runs. AP is that of the last epoch on the val split.
 """
 
 from __future__ import annotations

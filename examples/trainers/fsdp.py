@@ -1,4 +1,4 @@
-"""FSDP2 (`fully_shard`): weights in two halves, the loss one graph, the losses those of one process.
+"""FSDP2 (`fully_shard`): weights in two halves, the loss as one graph, and the same losses as in one process.
 
     python examples/trainers/fsdp.py [--data FOLDER]
 

@@ -2,7 +2,7 @@
 
     python examples/trainers/libreyolo_run.py [--data FOLDER]
 
-FOLDER/data.yaml says where pictures and labels are, as the package wants it; without one rectangles are rendered.
+FOLDER/data.yaml says where pictures and labels are, in the package's form; without --data, rectangles are rendered.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python examples/trainers/libreyolo_time.py --data FOLDER [--size 320] [--batch-size 4] [--rounds 9]
 
-The same batches with `none`, a sum of the maps instead of a loss; `own`, the package's loss; `ours`; `compiled`, ours
-compiled; `outside`, the network compiled and the package's loss outside, as in its `train(compile=True)`; and `inside`,
-network and our loss as one graph.
+All use the same batches: `none` is a sum of the maps instead of a loss, `own` the package's loss, `ours` our loss, and
+`compiled` our loss compiled. In `outside` the network is compiled and the package's loss stays outside, as in its
+`train(compile=True)`. In `inside` the network and our loss are one graph.
 """
 
 from __future__ import annotations

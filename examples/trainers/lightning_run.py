@@ -1,4 +1,4 @@
-"""Lightning: the loss inside the compiled `training_step`, in a Trainer that knows nothing of it.
+"""Lightning: the loss inside the compiled `training_step`, in an unchanged Trainer.
 
 python examples/trainers/lightning_run.py [--data FOLDER] [--device cuda]
 """

@@ -1,4 +1,4 @@
-"""luxonis-train: the loss named in its YAML, beside a run of its own loss on the same batches.
+"""luxonis-train: our loss named in its YAML, compared with a run of its own loss on the same batches.
 
     python examples/trainers/luxonis_run.py [--data FOLDER]
 

@@ -2,9 +2,9 @@
 
     python examples/trainers/run.py [NAME ...] [--environments FOLDER]
 
-A program NAME.py (NAME_run.py, where the plain name would hide the package that it imports) with requirements in
-NAME.txt gets an environment of these; one without runs in the interpreter that runs this. NAME.alone.txt lists packages
-whose own requirements are not followed. Which build of torch it is, is up to pip (PIP_INDEX_URL and others).
+A program NAME.py (or NAME_run.py, where NAME.py would hide the package that it imports) with requirements in NAME.txt
+gets an environment with these; a program without them runs in the interpreter that runs this one. NAME.alone.txt lists
+packages to install without their own requirements. pip chooses the build of torch (PIP_INDEX_URL and others).
 Exit status 1 if a program's claims fail or its environment cannot be built.
 """
 

@@ -1,9 +1,9 @@
-"""Ultralytics' trainer with the model's own criterion, and at every step ours beside it on the same maps and rows.
+"""Ultralytics' trainer with the model's own criterion, and at every step also ours on the same maps and rows.
 
     python examples/trainers/same_steps.py --set pose FOLDER [--head 11] [--epochs 20]
 
-Two runs of one seed drift apart, whatever the criteria; here there is one run, and ours only looks on: how far its
-terms and the gradients of the maps are from the own criterion's, at most, as the network learns.
+Two runs of one seed drift apart, whatever the criteria. Here there is one run, which trains with the model's own
+criterion. The program measures how far our terms and our gradients of the maps are from it, at most, as it learns.
 """
 
 from __future__ import annotations

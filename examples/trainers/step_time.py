@@ -2,9 +2,9 @@
 
     python examples/trainers/step_time.py [--data FOLDER] [--tasks detect segment] [--heads 11 26] [--rounds 15]
 
-The same batches for no criterion (a sum of what the head gives), the model's own, ours, and ours compiled; medians,
-and the share of the loss, forward and backward, in the step. Batches are of real pictures with --data, else rendered,
-without augmentation.
+All use the same batches: no criterion (a sum of the head's outputs), the model's own, ours, and ours compiled. The
+table has medians, and the share of the loss, forward and backward, in the step. Batches have real pictures with --data,
+else rendered ones, without augmentation.
 """
 
 from __future__ import annotations

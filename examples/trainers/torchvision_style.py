@@ -1,4 +1,4 @@
-"""A loop as torchvision's detection references write it: `model(images, targets)` returns a dict of losses.
+"""A training loop in the style of torchvision's detection references: `model(images, targets)` returns losses by name.
 
     python examples/trainers/torchvision_style.py [--data FOLDER] [--device cuda]
 

@@ -3,7 +3,7 @@
     python examples/trainers/ultralytics_ddp.py [--data FOLDER] [--backend none]
 
 It starts itself twice under torchrun, over gloo on a CPU. There the trainer shares out the pictures by itself, but
-neither starts the process group nor wraps the network, as it does for GPUs: a callback does, here.
+unlike on GPUs it neither starts the process group nor wraps the network, so a callback here does both.
 """
 
 from __future__ import annotations

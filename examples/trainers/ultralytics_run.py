@@ -1,10 +1,11 @@
-"""Ultralytics' own trainer, `YOLO(...).train()`, with our criterion in the place of its own.
+"""Ultralytics' own trainer, `YOLO(...).train()`, with our criterion in place of its own.
 
     python examples/trainers/ultralytics_run.py [--data FOLDER] [--tasks detect pose obb segment] [--backend none]
 
-For each task and head: the criterion that trains is ours, and its losses are those of the model's own criterion on the
-same seed. Then compiled, with mosaics and many sizes: no recompile once it is warm. Then a run that is killed in a
-validation and resumed, and checkpoints that load where this package is not.
+It checks for each task and head that the criterion that trains is ours, and that its losses are those of the model's
+own criterion with the same seed. Then it compiles, with mosaics and many sizes, and checks that nothing recompiles
+after the warm-up. Then it kills a run during validation and resumes it, and loads checkpoints where this package is
+missing.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python run.py CORPUS GRAPH.onnx [GRAPH.onnx ...]
 
-Every batch that a graph was made for is run. To check another runtime or a library of your own, replace `open_graph`:
-it says which batches it takes, and gives named arrays for named arrays. Exit status: 0 all right, 1 not, 2 none to run.
+It runs every batch that fits a graph. To check another runtime or a library of your own, replace `open_graph`: it says
+which batches it takes, and maps named arrays to named arrays. Exit status: 0 all right, 1 not all, 2 none to run.
 """
 
 import json
