@@ -13,7 +13,7 @@ _HOMES = {"STAGES": "run", "audit": "run", "AuditReport": "report"}
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for, torch with it: pytest imports the plugin in here in every session.
+    # Loaded on demand, since it imports torch: pytest imports this package for the plugin in every session.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'findings')}"), name)

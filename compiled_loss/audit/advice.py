@@ -2,7 +2,7 @@
 
 import re
 
-# First match wins; searched in the finding's message and in torch's own words.
+# The first match wins. Patterns are searched in the finding's message and in torch's own message.
 _GRAPH_BREAKS = (
     (
         r"\.item\(\)|scalar_outputs",
@@ -112,7 +112,7 @@ _PLAIN = {
 
 
 def advise(kind: str, message: str, detail: str) -> str:
-    """What to do about a finding of that kind, going by its message, else by torch's own words."""
+    """What to do about a finding, chosen by its message, otherwise by torch's own message."""
     if kind == "graph-break":
         table, otherwise = _GRAPH_BREAKS, "move it outside the compiled function, or write it with torch operations"
     elif kind == "recompile":

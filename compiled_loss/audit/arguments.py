@@ -1,4 +1,4 @@
-"""What a caller of the audit may give, and what is said of anything else."""
+"""Checks of the audit's arguments, and their error messages."""
 
 import inspect
 import re
@@ -13,7 +13,7 @@ from compiled_loss.torch_private import check_backend
 
 
 def names_of(given: Iterable[str]) -> set[str]:
-    """The names; a single text is one."""
+    """The names as a set; a single string counts as one name."""
     return {given} if isinstance(given, str) else set(given)
 
 
@@ -21,9 +21,9 @@ def calls_of(batches: Any) -> list[tuple[Any, ...]]:
     """The arguments of each call: a tuple holds several, anything else is the only one.
 
     Raises:
-        ValueError: if what was given is one batch rather than several, none, or nothing that can be gone through.
+        ValueError: if `batches` is a single batch, empty, or not iterable.
     """
-    __tracebackhide__ = True  # pytest shows the user's own lines alone
+    __tracebackhide__ = True  # pytest then shows only the user's own lines
     if isinstance(batches, Tensor | Mapping | str):
         raise ValueError(f"batches: expected a sequence of batches, got one {type(batches).__name__}")
     try:
@@ -50,10 +50,10 @@ def check(
     *,
     exportable: bool,
 ) -> None:
-    """Refuse what makes no sense.
+    """Check all other arguments.
 
     Raises:
-        ValueError: with the name of the argument, what was expected and what came.
+        ValueError: naming the argument, what was expected and what was given.
     """
     __tracebackhide__ = True
     others = [x for x in stages if x != "eager"]

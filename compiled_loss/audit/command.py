@@ -36,14 +36,14 @@ def run(options: argparse.Namespace) -> int:
     progress = None if options.quiet else _say
     try:
         _check_folders(options)
-        # What the audited code prints goes where the progress goes: standard output holds the report alone.
+        # Output of the audited code goes to standard error, like the progress: standard output holds only the report.
         with contextlib.redirect_stdout(sys.stderr):
             report = _audit(options, progress)
         _write(report, options)
     except CannotRunError as error:
         _say(f"compiled_loss: {error}")
         return FAILED
-    except (Exception, SystemExit):  # neither must look like an outcome
+    except (Exception, SystemExit):  # neither must look like a result of the audit
         _say(traceback.format_exc())
         return FAILED
     if report.failures and not report.incomplete:
@@ -62,7 +62,7 @@ def _audit(options: argparse.Namespace, progress: Callable[[str], None] | None) 
     batches = _batches(options.batches, module, home)
     allow = dict(x.split("=", 1) for x in options.allow)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, of the many ways in which the function is run
+        warnings.simplefilter("ignore")  # torch's own warnings about the many ways to run the function
         try:
             return audit(
                 function,
@@ -85,7 +85,7 @@ def _audit(options: argparse.Namespace, progress: Callable[[str], None] | None) 
 
 
 def _module(home: str, target: str) -> types.ModuleType:
-    """The module before the colon: a file's or one that can be imported."""
+    """The module named before the colon: a file, or a module to import."""
     if not home:
         raise CannotRunError(f"expected FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, got {target!r}")
     if not home.endswith(".py"):
@@ -98,7 +98,7 @@ def _module(home: str, target: str) -> types.ModuleType:
 
 
 def _module_of_file(path: Path) -> types.ModuleType:
-    """Import a file under the name it has among its siblings, which become importable."""
+    """Import a file under the name that it has in its package; its siblings become importable too."""
     root, name = path.parent, path.stem
     while (root / "__init__.py").is_file():
         root, name = root.parent, f"{root.name}.{name}"
@@ -107,7 +107,7 @@ def _module_of_file(path: Path) -> types.ModuleType:
     if name in sys.modules:
         if getattr(sys.modules[name], "__file__", None) == str(path):
             return sys.modules[name]
-        name = f"audited_{name.replace('.', '_')}"  # a library has that name already
+        name = f"audited_{name.replace('.', '_')}"  # a library already has that name
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise CannotRunError(f"cannot import {path}")
@@ -122,7 +122,7 @@ def _module_of_file(path: Path) -> types.ModuleType:
 
 
 def _look_up(module: types.ModuleType, name: str, home: str) -> Any:
-    """`name` of the module, dots allowed."""
+    """The object called `name` in the module; the name may have dots."""
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
@@ -132,7 +132,7 @@ def _look_up(module: types.ModuleType, name: str, home: str) -> Any:
 
 
 def _callables(module: types.ModuleType) -> list[str]:
-    """What a module offers to audit: its own functions, and instances that can be called."""
+    """What can be audited in a module: its own functions, and callable instances."""
     public = {name: x for name, x in vars(module).items() if not name.startswith("_") and callable(x)}
     functions = (types.FunctionType, types.BuiltinFunctionType)
     return [
@@ -143,7 +143,7 @@ def _callables(module: types.ModuleType) -> list[str]:
 
 
 def _batches(name: str, module: types.ModuleType, home: str) -> Any:
-    """What the function of batches yields, or the list that the name stands for."""
+    """The batches that the named function yields, or the named list of batches."""
     other, _, name = name.rpartition(":")
     if other:
         module, home = _module(other, f"{other}:{name}"), other
@@ -153,13 +153,13 @@ def _batches(name: str, module: types.ModuleType, home: str) -> Any:
         raise CannotRunError(f"{error}; --batches NAME says which function yields the batches") from None
     with _users_errors(f"{home}:{name} yields no batches"):
         given: Any = source() if callable(source) else source
-        # One tensor or dict is one batch, which the audit refuses.
+        # A tensor or a dict is a single batch, which the audit refuses.
         return given if isinstance(given, Tensor | Mapping) else list(given)
 
 
 @contextlib.contextmanager
 def _users_errors(what: str) -> Iterator[None]:
-    """Whatever the user's code raises becomes the reason not to run, with the user's own part of the traceback."""
+    """Turn an error of the user's code into the reason not to run, with the user's part of the traceback."""
     try:
         yield
     except (CannotRunError, KeyboardInterrupt):
@@ -172,7 +172,7 @@ def _users_errors(what: str) -> Iterator[None]:
 
 
 def _check_folders(options: argparse.Namespace) -> None:
-    """Find out before the audit, not after it, that a file cannot be written where it is to go."""
+    """Check before the audit, not after it, that the files can be written in their folders."""
     for file in (options.html, options.json):
         if file and file != "-":
             try:
@@ -197,7 +197,7 @@ def _write(report: AuditReport, options: argparse.Namespace) -> None:
 
 
 def _show(report: AuditReport) -> None:
-    """The report on standard output, coloured where somebody reads it and rich is installed."""
+    """Print the report to standard output, in colour if that is a terminal and rich is installed."""
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         try:
             from rich.console import Console  # noqa: PLC0415  (an optional dependency)
@@ -224,7 +224,7 @@ def _allowance(text: str) -> str:
 
 
 def add_audit(commands: Any) -> None:
-    """Add the command to the subcommands of a parser; `run` of what it parses gives the exit status."""
+    """Add the command to the subcommands of a parser; the parsed `run` returns the exit status."""
     command = commands.add_parser(
         "audit",
         help="find graph breaks, recompiles and waits of any function, each with its line",

@@ -14,7 +14,7 @@ KINDS: Mapping[str, str] = {
     "export": "torch.export or ONNX cannot take the function, or the exported graph gives different numbers",
 }
 
-# The end of a graph break's message.
+# Appended to a graph break's message.
 FALLS_BACK = " (the whole function falls back to eager)"
 
 

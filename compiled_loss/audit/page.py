@@ -1,4 +1,4 @@
-"""The report as one self-contained page: no script, no request, folded where it grows long."""
+"""The report as one self-contained page without scripts or requests; long parts are folded."""
 
 import html
 import linecache
@@ -84,7 +84,7 @@ details details{margin-left:.25rem}th,td{padding:.6rem .5rem}th:first-child{padd
 
 
 def render(report: Audited) -> str:
-    """The page's text."""
+    """The report as HTML."""
     findings = sorted(report.findings, key=lambda x: (bool(x.allowed), list(KINDS).index(x.kind)))
     body = [
         _head(report, findings),
@@ -118,7 +118,7 @@ def _head(report: Audited, findings: Sequence[Finding]) -> str:
 
 
 def _verdict(report: Audited) -> tuple[str, str, list[str]]:
-    """The word, its colour, and what else it rests on."""
+    """The verdict in a word, its colour, and its reasons."""
     allowed = len(report.findings) - len(report.failures)
     reasons = [f"{allowed} allowed"] if allowed else []
     if report.incomplete:
@@ -171,7 +171,7 @@ def _finding(number: int, found: Finding) -> str:
 
 
 def _source(place: Place) -> str:
-    """The lines around a place; the line alone where the file has gone or changed; nothing without a file."""
+    """The lines around a place; only the line itself if the file is gone or has changed; nothing without a file."""
     if not place.source:
         return ""
     lines = {}
@@ -239,7 +239,7 @@ def _section(title: str, *parts: str) -> str:
 
 
 def _table(label: str, columns: Mapping[str, str], rows: Iterable[str]) -> str:
-    """`columns` maps titles to their class."""
+    """A table; `columns` maps the titles of its columns to their CSS classes."""
     head = "".join(f'<th scope="col" class="{style}">{x}</th>' for x, style in columns.items())
     body = "".join(f"<tr>{x}</tr>" for x in rows)
     return (
@@ -249,10 +249,10 @@ def _table(label: str, columns: Mapping[str, str], rows: Iterable[str]) -> str:
 
 
 def _text(value: object) -> str:
-    """Escaped, without what a page may not hold: control characters, colour codes, lone surrogates."""
+    """The text escaped for HTML, without control characters, colour codes and lone surrogates."""
     return html.escape(_CONTROLS.sub("", str(value)))
 
 
 def _prose(text: str) -> str:
-    """Escaped, with what stands between backticks as code."""
+    """The text escaped for HTML, with parts between backticks as code."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", _text(text))

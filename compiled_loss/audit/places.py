@@ -20,7 +20,7 @@ from compiled_loss.audit.findings import Place
 
 
 def _folders(*paths: str | Path) -> tuple[str, ...]:
-    """Beginnings of the files inside, but not of a neighbour's: `torch/` is no part of `torchvision/`."""
+    """Prefixes of the files inside these folders. They end in a separator: `torch/` must not match `torchvision/`."""
     return tuple({f"{path}{os.sep}" for path in paths})
 
 
@@ -29,7 +29,7 @@ _HERE = _folders(Path(__file__).parent)
 _STANDARD = _folders(sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
 _LIBRARIES = _folders(*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib"))
 _NO_FILES = ("<frozen", "<eval_with_key", "<attrs generated", "<__array_function__")
-# What `exec` runs is the user's own, but for the methods that dataclasses write.
+# Code run by `exec` is the user's own, except for the methods that dataclasses generate.
 _TEXT, _WRITTEN = "<string>", {f"__{x}__" for x in ("init", "repr", "eq", "lt", "le", "gt", "ge", "hash", "setattr")}
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 
@@ -47,13 +47,13 @@ class Finder:
         return not file.startswith(_LIBRARIES) or any(f"{x}/" in file or file.endswith(f"{x}.py") for x in self.own)
 
     def locate(self, frames: Iterable[traceback.FrameSummary]) -> tuple[Place | None, tuple[Place, ...]]:
-        """The innermost own line (else the innermost of a library), and all lines, outermost first."""
+        """The innermost line of the user's own (otherwise of a library), and all lines, outermost first."""
         trace = tuple(_place(x) for x in frames if not self._is_machinery(x.filename, x.name))
         own = [x for x in trace if self.is_own(x.file, x.function)]
         return (own or trace or [None])[-1], trace
 
     def here(self, frame: FrameType | None = None) -> tuple[Place | None, tuple[Place, ...]]:
-        """The place that is being executed, below the audit's own call of the function."""
+        """The place being executed now, inside the audited function."""
         return self.locate(below_audit(traceback.extract_stack(frame or sys._getframe(1))))
 
     def of_error(self, error: BaseException) -> tuple[Place | None, tuple[Place, ...]]:
@@ -61,12 +61,12 @@ class Finder:
         return self.locate(traceback.extract_tb(error.__traceback__))
 
     def of_text(self, text: str) -> tuple[Place | None, tuple[Place, ...]]:
-        """The place that a printed stack trace tells."""
+        """The place that a printed stack trace leads to."""
         found = (traceback.FrameSummary(m["file"], int(m["line"]), m["function"]) for m in _FRAME.finditer(text))
         return self.locate(below_audit(found))
 
     def of_code(self, code: CodeType) -> tuple[Place | None, tuple[Place, ...]]:
-        """Where a function is defined; for what the tracer made of the rest of one, the line at which that begins."""
+        """Where a function is defined; for a part that the tracer resumes after a break, the line where it resumes."""
         resumed = re.fullmatch(r"torch_dynamo_resume_in_(?P<name>.*)_at_(?P<line>\d+)", code.co_name)
         line = int(resumed["line"]) if resumed else _definition(code)
         return self.locate(
@@ -89,10 +89,10 @@ class Finder:
 
 
 def below_audit(frames: Iterable[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
-    """The frames inside the audited function: those after the last of the audit's own; none if it is not running."""
+    """The frames inside the audited function, after the last of the audit's own; none if it is not running."""
     frames = list(frames)
     inside = any(x.filename.startswith(_HERE) for x in frames)
-    # The simulated device's own frames come last, on top of the user's; they are machinery too.
+    # The simulated device's own frames come last, inside the user's. They are not the user's either.
     while frames and frames[-1].filename.startswith(_HERE + _TORCH):
         frames.pop()
     last = max((i for i, x in enumerate(frames) if x.filename.startswith(_HERE)), default=-1)

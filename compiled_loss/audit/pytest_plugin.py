@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option for where the pages of failing reports go."""
+    """Add the option that says where to write the pages of failing reports."""
     group = parser.getgroup("compiled_loss")
     group.addoption("--graph-audit-html", metavar="DIR", help="write each failing graph audit as a page into DIR")
 
@@ -44,13 +44,13 @@ def graph_audit(request: pytest.FixtureRequest) -> Callable[..., AuditReport]:
         from compiled_loss.audit.run import audit  # noqa: PLC0415  (loaded by the tests that audit)
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, which must not stop a stage where warnings are errors
+            warnings.simplefilter("ignore")  # torch's own warnings must not stop a stage where warnings are errors
             report = audit(function, batches, **options)
         if not check or report.ok:
             return report
         told = str(report)
         if folder := request.config.getoption("--graph-audit-html"):
-            # Where pytest was started, whatever folder the test works in.
+            # Relative to where pytest was started, even if the test has changed the folder.
             path = request.config.invocation_params.dir / folder / _file_name(request.node.nodeid, next(pages))
             told += f"\npage: {_written(report, path)}"
         pytest.fail(told, pytrace=False)
@@ -59,7 +59,7 @@ def graph_audit(request: pytest.FixtureRequest) -> Callable[..., AuditReport]:
 
 
 def _written(report: AuditReport, path: Path) -> str:
-    """Where the page is; why there is none, where it cannot be written, which must not hide the report."""
+    """Write the page and return its path, or the reason if it cannot be written: that must not hide the report."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return str(report.to_html(path))
@@ -68,9 +68,9 @@ def _written(report: AuditReport, path: Path) -> str:
 
 
 def _file_name(test: str, number: int) -> str:
-    """A test's id as the name of a file: its readable part, and what tells it from ids that read the same.
+    """A file name for a test's id: its readable part, and a mark that separates it from ids that look the same.
 
-    A name has at most 255 bytes, and some file systems take `a` for `A`.
+    A name may have at most 255 bytes, and some file systems do not distinguish `a` from `A`.
     """
     words = re.sub(r"[^\w.]+", "-", test).strip("-").encode()[-150:].decode(errors="ignore")
     mark = zlib.crc32(test.encode(errors="replace"))

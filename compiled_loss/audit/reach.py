@@ -1,4 +1,4 @@
-"""What a function can reach and change: modules, optimizers, tensors, and the places that hold them."""
+"""Everything that a function can reach and change: modules, optimizers, tensors, and the places that hold them."""
 
 import argparse
 import collections
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from compiled_loss.audit.slots import Slot, arguments, attribute, default, item, member, state_of_generator, variable
 from compiled_loss.audit.unseen import types_with_tensors
 
-# A walk stops here: data sets and caches are not looked through.
+# Limits of a walk, so that it does not search data sets and caches.
 _DEPTH, _LENGTH, _OBJECTS = 8, 1000, 20_000
-# Objects of libraries that hold no more than what their users put in.
+# Library objects that hold only what their users put into them.
 _HOLDERS = (
     *(types.SimpleNamespace, argparse.Namespace, threading.local),
     *(collections.UserDict, collections.UserList, collections.ChainMap),
@@ -33,14 +33,14 @@ class State(NamedTuple):
     """What a function holds.
 
     Args:
-        modules: every module, the parts of others included.
-        tensors: every tensor by name, those of modules and optimizers included.
-        slots: places of tensors and devices; not plain tensor attributes of modules, which follow no `.to`.
+        modules: every module, including submodules.
+        tensors: every tensor by name, including those of modules and optimizers.
+        slots: places that hold tensors or devices, without tensor attributes of modules, which `.to` does not move.
         bindings: what a call may rebind outside of containers: globals, closures, attributes of classes, `__slots__`;
-            and the states of random generators.
-        containers: dicts, lists and deques whose contents may be rebound, sets and arrays of objects.
-        unseen: types of arguments that hold tensors which the walk has not come to.
-        closed: types of other things that do, and that are not looked into.
+            also the states of random generators.
+        containers: dicts, lists, deques, sets and arrays of objects whose contents a call may change.
+        unseen: types of arguments that hold tensors which the walk did not reach.
+        closed: types of other objects with such tensors, which the walk does not enter.
     """
 
     modules: list[nn.Module]
@@ -61,7 +61,7 @@ class State(NamedTuple):
 
 
 def reachable(function: Any, batches: Any = ()) -> State:
-    """Walk from a function, and from everything in its arguments that is not a tensor, through all that they hold."""
+    """Walk from a function, and from its arguments that are not tensors, through everything that they hold."""
     walk = _Walk()
     walk.look("self" if isinstance(function, nn.Module) else "", function)
     for i, x in enumerate(batches):
@@ -81,8 +81,8 @@ class _Walk:
         self.seen: dict[int, Any] = {}
 
     def look(self, name: str, value: Any, place: Slot | None = None, depth: int = 0) -> None:
-        """Note a value and go on to what it holds; `place` is where it was found, if it can be set there."""
-        with contextlib.suppress(Exception):  # an odd object ends its own branch, not the walk
+        """Note a value and continue with what it holds; `place` is where it was found, if it can be set there."""
+        with contextlib.suppress(Exception):  # an object that fails ends only its own branch of the walk
             if place is not None and _follows_the_device(name, value):
                 self.slots.append(place)
             if id(value) in self.seen or depth > _DEPTH or len(self.seen) > _OBJECTS:
@@ -93,7 +93,7 @@ class _Walk:
             self._enter(name, value, depth + 1)
 
     def bind(self, name: str, place: Slot, depth: int) -> None:
-        """Look at what a name stands for, which a call may change."""
+        """Look at the value of a name that a call may rebind."""
         self.bindings.append(place)
         self.look(name, place.value, place, depth)
 
@@ -109,7 +109,7 @@ class _Walk:
             self.look(name, value.__func__, None, depth)
         elif isinstance(value, types.FunctionType):
             self._function(name, value, depth)
-        elif isinstance(value, types.MappingProxyType):  # of a mapping that somebody may change
+        elif isinstance(value, types.MappingProxyType):  # a view of a mapping that may change
             self.look(name, gc.get_referents(value)[0], None, depth)
         elif isinstance(value, contextvars.ContextVar):
             self.bind(name, variable(value), depth)
@@ -119,7 +119,7 @@ class _Walk:
                 self._object(name, value, depth)
         elif _is_array_of_objects(value):
             self._array(name, value, depth)
-        elif isinstance(value, torch.jit.ScriptModule):  # what it holds is out of Python's reach
+        elif isinstance(value, torch.jit.ScriptModule):  # Python cannot reach what it holds
             for key, x in value.state_dict(keep_vars=True).items():
                 self._note(_join(name, key), x)
         elif generator := state_of_generator(value):
@@ -134,7 +134,7 @@ class _Walk:
             self._object(name, value, depth)
 
     def _note(self, name: str, tensor: Tensor) -> None:
-        """Two closures may call different tensors by one name."""
+        """Note a tensor; a number is added if another tensor has the same name, as in two closures."""
         names = (name if i == 1 else f"{name} ({i})" for i in itertools.count(1))
         self.tensors[next(x for x in names if x not in self.tensors)] = tensor
 
@@ -198,7 +198,7 @@ class _Walk:
             self.containers.append(held)
             for key, x in list(held.items()):
                 if isinstance(value, nn.Module) and key in ("_parameters", "_buffers", "_modules"):
-                    # Named like the module's own members.
+                    # Without the dict's own name: the names are those of the module's members.
                     self._container(name, x, depth)
                     continue
                 stays = isinstance(value, nn.Module) and isinstance(x, Tensor)
@@ -210,25 +210,27 @@ class _Walk:
     def _class(self, name: str, kind: type, value: Any, depth: int) -> None:
         for key in getattr(kind, "__slots__", ()):
             if isinstance(key, str) and hasattr(value, key):
-                # A frozen dataclass has a `__setattr__` that refuses.
+                # The `__setattr__` of a frozen dataclass would refuse.
                 self.bind(_join(name, key), attribute(value, key, object.__setattr__), depth)
         self._attributes(name, kind, depth)
         for x in list(vars(kind).values()):
-            x = x.fget if isinstance(x, property) else getattr(x, "__func__", x)  # of a static or a class method
+            x = (
+                x.fget if isinstance(x, property) else getattr(x, "__func__", x)
+            )  # the function of a static or a class method
             if isinstance(x, types.FunctionType):
                 self.look(name, x, None, depth)
 
     def _attributes(self, name: str, kind: type, depth: int) -> None:
-        """What a class holds for all its instances; it may also be no more than a place for names."""
+        """What a class holds for all its instances, or as a mere namespace."""
         for key, x in list(vars(kind).items()):
             if not key.startswith("__") and not hasattr(type(x), "__get__"):
                 self.bind(_join(name, key), attribute(kind, key, type.__setattr__), depth)
 
 
 def _follows_the_device(name: str, value: Any) -> bool:
-    """Whether a value is another one on another device; the text "cpu" is a device where its name says so.
+    """Whether a value must be replaced on another device; the string "cpu" counts if its name says that it is a device.
 
-    What cannot be changed, as a tuple, is another one where something in it is.
+    Something immutable, such as a tuple, must be replaced if anything in it must be.
     """
     if isinstance(value, str):
         return value == "cpu" and "device" in name.lower()
@@ -253,7 +255,7 @@ def _join(name: str, key: Any) -> str:
 
 
 def _is_library(module: str | None) -> bool:
-    # The audit's own wrappers around interfaces of torch are no part of the function.
+    # The audit's own wrappers around interfaces of torch do not belong to the function.
     return (module or "").split(".")[0] in _LIBRARIES or (module or "").startswith("compiled_loss.audit.")
 
 

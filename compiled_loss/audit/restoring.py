@@ -1,4 +1,4 @@
-"""Runs that leave no trace: what a function holds is put back, and random numbers are replayed."""
+"""Runs that leave no trace: what a function holds is restored, and random numbers repeat."""
 
 import collections
 import contextlib
@@ -15,10 +15,10 @@ from compiled_loss.audit.reach import State
 
 @contextlib.contextmanager
 def restored(state: State) -> Iterator[None]:
-    """Run the block, then put tensors, gradients, attributes, containers and random numbers back."""
+    """Run the block, then restore tensors, gradients, attributes, containers and random states."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    # The stack goes on with the rest where one part cannot be put back. Last comes first: containers before what is
-    # in them.
+    # If one part cannot be restored, the stack continues with the others. It runs in reverse order: containers before
+    # what they hold.
     with contextlib.ExitStack() as after:
         for x in state.tensors.values():
             after.callback(_keep(x))
@@ -38,7 +38,7 @@ def restored(state: State) -> Iterator[None]:
 
 
 def _keep(x: Tensor) -> Callable[[], None]:
-    """How to give a tensor its memory, values, gradient and hooks of now back."""
+    """A function that restores a tensor's memory, values, gradient and hooks as they are now."""
     memory, value, leaf, learns = x.detach(), x.detach().clone(), x.is_leaf, x.requires_grad
     gradient = x.grad if leaf else None
     hooks = {name: getattr(x, name, None) for name in ("_backward_hooks", "_post_accumulate_grad_hooks")}
@@ -46,7 +46,7 @@ def _keep(x: Tensor) -> Callable[[], None]:
 
     @torch.no_grad()
     def put_back() -> None:
-        if leaf and not x.is_leaf:  # a buffer that was written to with values that require a gradient
+        if leaf and not x.is_leaf:  # a buffer, after values that require a gradient were written to it
             x.detach_()
         if x.layout is torch.strided and not x.is_set_to(memory):
             x.data = memory
@@ -65,7 +65,7 @@ def _keep(x: Tensor) -> Callable[[], None]:
 
 
 def _put_back(container: Any, content: Any) -> None:
-    """Give a container its content back, if it has another."""
+    """Restore the content of a container if it has changed."""
     if hasattr(container, "dtype"):  # an array of objects
         container[...] = content
         return

@@ -1,4 +1,4 @@
-"""The audit itself: runs every stage in turn, without disturbing the others or the caller."""
+"""The audit itself: it runs every stage in turn, and leaves no trace for the next stage or the caller."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _run_stages(
         start = time.perf_counter()
         try:
             result = run()
-        except Exception as error:  # an interface missing in this torch, or something unforeseen: not a pass
+        except Exception as error:  # an interface that this torch lacks, or something unforeseen: this is not a pass
             result = Result([], stopped=first_line(error))
         merged = [judged(_placed(x, subject), allowed) for x in merge(result.findings)]
         findings += merged
@@ -162,8 +162,8 @@ def _work(subject: Subject, off: set[str]) -> dict[str, Callable[[], Result]]:
         return judge(the_run())
 
     def from_breaks() -> Result:
-        # Tracing takes most of an audit's time. A run that was traced to its end without a break need not be traced
-        # again; a failed one is reported by its own stages.
+        # Tracing takes most of an audit's time. If the compiled run was traced to its end without a break, it is not
+        # traced again here; if it failed, its own stages report that.
         if judges.keys() - off:
             with contextlib.suppress(Exception), collect_breaks() as met:
                 if not (the_run().stopped or met):

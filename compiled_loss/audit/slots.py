@@ -19,7 +19,7 @@ class Slot(NamedTuple):
     set: Callable[[Any], object]
 
     def put_back(self) -> None:
-        """Set the value where another one took its place; what may not be set is left alone as long as it is there."""
+        """Restore the value, unless the place still holds it: then the place is not set, as it may refuse that."""
         with contextlib.suppress(AttributeError, LookupError, ValueError):  # the place is empty now
             if self.get() is self.value:
                 return
@@ -82,7 +82,7 @@ def default(function: types.FunctionType, index: int) -> Slot:
 
 
 def state_of_generator(value: Any) -> Slot | None:
-    """How far a generator of random numbers has come."""
+    """The state of a random generator; None for anything else."""
     if isinstance(value, torch.Generator):
         get, put = value.get_state, value.set_state
     elif isinstance(value, random.Random):

@@ -1,4 +1,4 @@
-"""One run on a copy of the inputs, and what it gave."""
+"""One call on a copy of the inputs, and its results."""
 
 import functools
 import operator
@@ -14,11 +14,11 @@ from compiled_loss.torch_private import copy_marks
 
 
 class Outcome(NamedTuple):
-    """What one call gave.
+    """The results of one call.
 
     Args:
         outputs: every tensor it returned.
-        gradients: by the name of their tensor.
+        gradients: gradients by the name of their tensor.
         differentiable: whether an output requires a gradient.
         others: what it returned besides tensors.
         written: inputs and buffers after the call, by name.
@@ -31,17 +31,17 @@ class Outcome(NamedTuple):
     written: dict[str, Tensor]
 
     def forward(self) -> dict[str, Tensor]:
-        """Outputs and what was written to, by the names a report calls them."""
+        """Outputs and written tensors, by their names in a report."""
         outputs = {f"output {i}": x for i, x in enumerate(self.outputs)}
         return outputs | {f"{name} after the call": x for name, x in self.written.items()}
 
     def backward(self) -> dict[str, Tensor]:
-        """Gradients, by the names a report calls them."""
+        """Gradients, by their names in a report."""
         return {f"gradient of {name}": x for name, x in self.gradients.items()}
 
 
 def fresh(batch: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A copy of the arguments: own memory, leaves where the originals require gradients, marks kept."""
+    """A copy of the arguments with its own memory; tensors keep `requires_grad`, as leaves, and their marks."""
 
     def copied(x: Tensor) -> Tensor:
         return copy_marks(x, x.detach().clone().requires_grad_(x.requires_grad))
@@ -50,10 +50,10 @@ def fresh(batch: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def call(function: Callable[..., Any], batch: tuple[Any, ...], state: State, *, backward: bool) -> Outcome:
-    """Call on a copy of the batch; with `backward`, differentiate the sum of all outputs that require it.
+    """Call on a copy of the batch; with `backward`, differentiate the sum of all outputs that require gradients.
 
     Raises:
-        RuntimeError: for a function that ends the process, which would end the audit as if nothing were wrong.
+        RuntimeError: if the function ends the process, which would end the audit as if nothing were wrong.
     """
     args = fresh(batch)
     try:
@@ -74,9 +74,9 @@ def call(function: Callable[..., Any], batch: tuple[Any, ...], state: State, *, 
 
 
 def differentiable_sum(outputs: list[Tensor]) -> Tensor | None:
-    """Sum of all outputs that require gradients, each entry with a weight of its own; None without any.
+    """Sum of all outputs that require gradients, with a different weight for each entry; None if there are none.
 
-    Of complex ones the real and the imaginary parts are entries.
+    Real and imaginary parts of complex outputs count as separate entries.
     """
     parts = []
     for x in outputs:

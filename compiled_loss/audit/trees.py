@@ -35,7 +35,7 @@ def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
         if not _is_dataclass(x):
             return function(x)
         made = copy.copy(x)
-        for field in _fields(x):  # set as `__init__` does it, also where the dataclass is frozen
+        for field in _fields(x):  # as `__init__` does it, which also works for a frozen dataclass
             object.__setattr__(made, field, map_leaves(function, getattr(x, field)))
         return made
 
@@ -58,12 +58,12 @@ def others_of(tree: Any) -> dict[str, Any]:
 
 
 def is_plain(x: Any) -> bool:
-    """Whether a value says all of itself when compared: a number, a text, a dtype, a member of an enum."""
+    """Whether a comparison covers all of a value: a number, a string, a dtype, a member of an enum."""
     return isinstance(x, _PLAIN)
 
 
 def _fields(x: Any) -> list[str]:
-    """Names of all that it holds: its fields, and what was set besides."""
+    """Names of everything that it holds: its fields, and attributes set in addition."""
     fields = [field.name for field in dataclasses.fields(x) if hasattr(x, field.name)]
     return [*fields, *(name for name in getattr(x, "__dict__", ()) if name not in fields)]
 

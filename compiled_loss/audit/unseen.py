@@ -1,4 +1,4 @@
-"""Tensors in objects that the audit does not look into: it must at least know of them."""
+"""Tensors in objects that the audit does not enter: it must at least know that there are some."""
 
 import gc
 import logging
@@ -9,16 +9,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# What leads away from an object, to all that Python has.
+# References that lead away from an object, to everything in the process.
 _ELSEWHERE = (
     *(type, types.ModuleType, types.FunctionType, types.FrameType, types.CodeType),
     *(nn.Module, logging.Logger, logging.Handler),
 )
-_OBJECTS = 20_000  # a search stops here
+_OBJECTS = 20_000  # limit of a search
 
 
 def types_with_tensors(values: Iterable[Any], seen: Container[int]) -> list[str]:
-    """Types of the values that hold a tensor, at any depth, whose `id` is not among the seen ones."""
+    """Types of those values that hold, at any depth, a tensor whose `id` is not in `seen`."""
     return sorted({f"{type(x).__module__}.{type(x).__qualname__}" for x in values if _holds_another(x, seen)})
 
 

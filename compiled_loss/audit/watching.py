@@ -1,4 +1,4 @@
-"""What torch's tracer does while a block runs: where it breaks off, and which sizes it takes for numbers."""
+"""What torch's tracer does while a block runs: where it breaks the graph, and which sizes it uses as numbers."""
 
 import contextlib
 import traceback
@@ -9,18 +9,18 @@ from compiled_loss.torch_private import probe, replaced
 
 
 class Break(NamedTuple):
-    """One graph break as the tracer tells it."""
+    """One graph break as the tracer reports it."""
 
     error: BaseException
     reason: str
     stack: list[Any]  # FrameSummary, outermost first: from the traced frame inwards
-    callers: list[Any]  # the same of what runs meanwhile, down to the traced frame's caller
+    callers: list[Any]  # the Python stack at that time, down to the caller of the traced frame
     skips_frame: bool  # the rest of the function runs untraced
 
 
 @contextlib.contextmanager
 def collect_breaks() -> Iterator[list[Break]]:
-    """List every graph break while the block runs, those in loops, on first lines and in skipped frames too."""
+    """List every graph break while the block runs, also in loops, on first lines and in skipped frames."""
     found: list[Break] = []
     soft = probe("unsupported"), probe("user error")
     extract_stack = probe("tracing")
@@ -55,7 +55,7 @@ def collect_breaks() -> Iterator[list[Break]]:
 
 @contextlib.contextmanager
 def collect_fixed_sizes() -> Iterator[dict[tuple[str, str], list[Any]]]:
-    """List every size that tracing took for a number: its name and the number, with the stack of the line that did."""
+    """List every size that was traced as a number: its name and the number, with the stack of the line that used it."""
     found: dict[tuple[str, str], list[Any]] = {}
 
     def spy(original: Any) -> Any:

@@ -1,5 +1,5 @@
-"""A simulated device: tensors that claim to live on a device of their own while their values stay on the CPU.
+"""A simulated device: tensors that claim to be on a device of their own, while their values stay on the CPU.
 
-A function runs on them as it would on a GPU, and everything that would wait for the device or mix devices is seen at
-the line that does it. Unlike fake tensors these have values, so the run goes on after the first finding.
+A function runs on them as it would on a GPU. Whatever would wait for the device, or mix devices, is noticed at the line
+that does it. Unlike fake tensors, these have values, so the run continues after the first finding.
 """

@@ -1,4 +1,4 @@
-"""Runs every operator and function on the CPU's values, and reports what a device would not do without a wait."""
+"""Runs every operator and function on values on the CPU, and reports what a real device would wait for or refuse."""
 
 from collections.abc import Callable
 from numbers import Integral, Number
@@ -16,7 +16,7 @@ from compiled_loss.torch_private import probe
 
 _aten = torch.ops.aten
 
-# Methods that read memory without passing through an operator.
+# Methods that read memory without calling an operator.
 _READS = {
     Tensor.tolist: "tolist",
     Tensor.numpy: "numpy",
@@ -38,29 +38,29 @@ Report = Callable[[str, str], None]  # (kind, what happened)
 
 
 class Flights:
-    """Memory of the host that copies are on their way to, which nobody has waited for."""
+    """Host memory that is the target of copies which nobody has waited for yet."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
-        self._storages: dict[int, Any] = {}  # kept, so that no other memory takes the place of theirs
+        self._storages: dict[int, Any] = {}  # kept alive, so that no other memory gets the same address
 
     def report(self, kind: str, message: str) -> None:
-        """Whatever waits for the device waits for them too."""
+        """Report something. Whatever waits for the device also waits for these copies."""
         if kind in ("sync", "dynamic-size"):
             self.land()
         self._report(kind, message)
 
     def land(self) -> None:
-        """All have arrived."""
+        """All copies have arrived."""
         self._storages.clear()
 
     def depart(self, x: Tensor) -> None:
-        """A copy to this tensor was sent."""
+        """A copy to this tensor has begun."""
         storage = x.untyped_storage()
         self._storages[storage._cdata] = storage
 
     def check(self, x: Tensor) -> None:
-        """Report a tensor that is read now, once."""
+        """Report, once, a tensor that is read now although a copy to it may not have arrived."""
         if not self._storages or isinstance(x, SimulatedTensor) or x.layout is not torch.strided:
             return
         if self._storages.pop(x.untyped_storage()._cdata, None) is not None:
@@ -68,7 +68,7 @@ class Flights:
 
 
 class Operators(TorchDispatchMode):
-    """Every operator; `resident` are plain tensors that count as being on the device."""
+    """Handles every operator; `resident` are plain tensors that count as being on the device."""
 
     def __init__(self, flights: Flights, home: Home, resident: list[Tensor]) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Operators(TorchDispatchMode):
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
-        """Compiled code inside the function runs as it is."""
+        """True: compiled code inside the function runs unchanged."""
         return True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -92,7 +92,7 @@ class Operators(TorchDispatchMode):
         later = arrives_later(func, args, kwargs)
         if not stays and not moves:
             self.flights.report("device", f"a tensor is put on {wanted}, but the inputs are on {self.home.device}")
-        # A copy back to the device comes after the one from it, wherever the host is.
+        # A copy back to the device is queued after the one from it, so it need not wait for the host.
         queued = later and (bool(on_device) or (wanted is not None and stays))
         if on_host and not queued and reads_memory(func):
             for x in on_host:
@@ -124,7 +124,7 @@ class Operators(TorchDispatchMode):
 
 
 class Functions(TorchFunctionMode):
-    """What does not reach an operator: memory read as Python or NumPy values, and constants made from them."""
+    """Handles what calls no operator: reading memory as Python or NumPy values, and making constants from them."""
 
     def __init__(self, flights: Flights, home: Home) -> None:
         super().__init__()
@@ -142,14 +142,14 @@ class Functions(TorchFunctionMode):
         if func in _MAKES:
             return self._make(func, args, kwargs)
         if func is Tensor.__setitem__ and _writes_a_number_through_a_mask(*args):
-            # A GPU's tensor takes the number from the host, where other devices' tensors put it into one of theirs.
+            # A GPU tensor takes the number from the host; tensors of other devices would copy it to the device first.
             return func(args[0], args[1], torch.tensor(args[2], dtype=args[0].dtype))
         if func is Tensor.__setitem__ and _copies_a_number(*args):
             self.report("sync", "entries are set to a number, which is copied from the host")
         return func(*args, **kwargs)
 
     def _make(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """A tensor from values of the host; those of the device among them are read one by one."""
+        """Make a tensor from host values; device values among them are read one by one."""
         device = kwargs.get("device")
         first = 1 if func is Tensor.new_tensor else 0
         data = kwargs.get("data") if len(args) <= first else args[first]
@@ -167,7 +167,7 @@ class Functions(TorchFunctionMode):
 
 
 def _writes_a_number_through_a_mask(target: Tensor, index: Any, value: Any) -> bool:
-    """One mask is all that is not a plain index: no more than a fill, for a GPU."""
+    """Whether one mask is the only index that is not plain: on a GPU, writing a number there is only a fill."""
     if not isinstance(target, SimulatedTensor) or not isinstance(value, Number):
         return False
     others = [x for x in _places(index) if not _is_plain(x)]
@@ -175,9 +175,9 @@ def _writes_a_number_through_a_mask(target: Tensor, index: Any, value: Any) -> b
 
 
 def _copies_a_number(target: Tensor, index: Any, value: Any) -> bool:
-    """Whether torch copies the number to the device: to a place without dimensions, and to entries given by an index.
+    """Whether torch copies the number to the device: it does so for a single entry, and for entries given by an index.
 
-    A slice it fills.
+    It fills a slice without a copy.
     """
     if not isinstance(target, SimulatedTensor) or not isinstance(value, Number):
         return False
@@ -191,7 +191,7 @@ def _places(index: Any) -> tuple[Any, ...]:
 
 
 def _is_plain(x: Any) -> bool:
-    """An index that selects a row or a view."""
+    """Whether an index selects a row or a view."""
     if isinstance(x, Tensor):
         return not isinstance(x, SimulatedTensor) and x.dim() == 0 and x.dtype in _WHOLE
     return x is None or x is ... or (isinstance(x, Integral | slice) and not isinstance(x, bool))

@@ -1,4 +1,4 @@
-"""What a real device would wait for or refuse, operator by operator."""
+"""What a real device would wait for, or refuse, for each operator."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 _aten = torch.ops.aten
 
-# Operators whose output size depends on values, and what they are called in a program.
+# Operators whose output size depends on values, with their names in user code.
 _DYNAMIC_SIZES = {
     _aten.nonzero: "nonzero",
     _aten.masked_select: "masked_select",
@@ -33,29 +33,29 @@ _WAITS = {
     _aten.histc: "histc",
     _aten.segment_reduce: "segment_reduce",
     _aten._to_sparse: "to_sparse",
-    **({_aten.cholesky: "cholesky"} if hasattr(_aten, "cholesky") else {}),  # gone since torch 2.14
+    **({_aten.cholesky: "cholesky"} if hasattr(_aten, "cholesky") else {}),  # removed in torch 2.14
     _aten.cholesky_inverse: "cholesky_inverse",
     _aten.linalg_pinv: "pinv",
     _aten._ctc_loss: "ctc_loss",
 }
-# Arguments that the host has to know: a tensor of the device in their place is read by it.
+# Arguments whose value the host needs: it reads a device tensor that is passed for them.
 _READ_ARGUMENTS = {
     **dict.fromkeys((_aten.masked_fill, _aten.masked_fill_, _aten.index_fill, _aten.index_fill_), ("value",)),
     **dict.fromkeys((_aten.linspace, _aten.logspace), ("start", "end")),
-    _aten.normal: ("std",),  # whose sign is checked
+    _aten.normal: ("std",),  # the host checks its sign
 }
-# Operators that make a tensor where they are told to, whatever their arguments are.
+# Operators that make a tensor on the device they are given, wherever their arguments are.
 FACTORIES = (_aten.linspace, _aten.logspace)
 _SHAPES_ALONE = {
     *(_aten.empty_like, _aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.rand_like, _aten.randn_like),
     *(_aten.new_empty, _aten.new_zeros, _aten.new_ones, _aten.new_full, _aten.new_empty_strided),
 }
-# Operators that take a single number from the host, as most of those do that torch itself calls pointwise.
+# Operators that accept a host tensor of one number. Most operators that torch tags as pointwise do too.
 _TAKES_NUMBERS = {
     *(_aten.fill, _aten.fill_, _aten.floor_divide, _aten.floor_divide_, _aten.rsub),
     *(_aten.binary_cross_entropy_with_logits, *FACTORIES),
 }
-# Pointwise ones whose tensors have to be on one device, as a GPU has told of each.
+# Pointwise operators that need all tensors on one device; each was tried on a GPU.
 _ONE_DEVICE = {
     *(_aten.clamp, _aten.clamp_, _aten.clamp_min, _aten.clamp_min_, _aten.clamp_max, _aten.clamp_max_),
     *(_aten.clip, _aten.clip_, _aten.gcd, _aten.lcm, _aten.logaddexp, _aten.logaddexp2, _aten.nextafter),
@@ -63,7 +63,7 @@ _ONE_DEVICE = {
     *(_aten.gelu_backward, _aten.logit_backward, _aten.native_dropout_backward, _aten.sigmoid_backward),
     *(_aten.silu_backward, _aten.tanh_backward, _aten.threshold_backward),
 }
-# Those in which one argument alone may be a number from the host.
+# Operators in which only this argument may be a number on the host.
 _ONE_NUMBER = {
     **dict.fromkeys((_aten.masked_fill, _aten.masked_fill_, _aten.index_fill, _aten.index_fill_), "value"),
     **dict.fromkeys((_aten.lerp, _aten.lerp_), "weight"),
@@ -76,7 +76,7 @@ Fault = tuple[str, str]  # (kind, what happened)
 
 
 def faults_of(func: Any, args: Any, kwargs: Any, on_host: list[Tensor], *, moves: bool) -> Iterator[Fault]:
-    """What is wrong with an operator's call that has tensors on the device; `moves` if its result is on the host."""
+    """What is wrong with a call of an operator on device tensors; `moves` says that its result is on the host."""
     host = {id(x) for x in on_host}
     yield from _waits(func, args, kwargs, host, moves)
     yield from _mixtures(func, args, kwargs, on_host, host)
@@ -129,19 +129,19 @@ def _mixtures(func: Any, args: Any, kwargs: Any, on_host: list[Tensor], host: se
 
 
 def arrives_later(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether a copy goes on after the call has returned."""
+    """Whether a call is a copy that may continue after the call has returned."""
     return func.overloadpacket in (_aten._to_copy, _aten.copy_) and bool(_given(func, args, kwargs).get("non_blocking"))
 
 
 def reads_memory(func: Any) -> bool:
-    """Whether an operator looks at its tensors' values: not if it makes views, or others of the same shape."""
+    """Whether an operator reads the values of its tensors: not if it makes views, or needs only their shapes."""
     if func.overloadpacket in _SHAPES_ALONE:
         return False
     return not any(x.alias_info is not None and not x.alias_info.is_write for x in func._schema.arguments)
 
 
 def _sorts(given: dict[str, Any]) -> bool:
-    """Whether `isin` sorts, as it does for many elements to look for."""
+    """Whether `isin` sorts, as it does if there are many elements to look for."""
     elements, wanted = given.get("elements"), given.get("test_elements")
     if not isinstance(elements, Tensor) or not isinstance(wanted, Tensor) or given.get("assume_unique"):
         return False
@@ -158,7 +158,7 @@ def is_mask(x: Any) -> bool:
 
 
 def _fills(args: Any, host: set[int]) -> bool:
-    """Whether one number of the host is written through one mask, which needs no count of entries."""
+    """Whether one host number is written through one mask, which needs no count of the entries."""
     indices = [x for x in args[1] if x is not None]
     return len(indices) == 1 and is_mask(indices[0]) and len(args) > 2 and id(args[2]) in host and args[2].numel() == 1
 
@@ -172,17 +172,17 @@ def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
 
 
 def _given(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    """What a call gives for each argument, by name."""
+    """The arguments of a call by name."""
     names = [argument.name for argument in func._schema.arguments]
     return dict(zip(names, args, strict=False)) | kwargs
 
 
 def _takes_numbers(func: Any, args: Any, kwargs: Any, host: set[int]) -> bool:
-    """Whether the numbers of the host among its arguments may stand there."""
+    """Whether an operator accepts the host numbers among its arguments."""
     packet = func.overloadpacket
     if packet in _ONE_NUMBER:
         return {name for name, x in _given(func, args, kwargs).items() if id(x) in host} == {_ONE_NUMBER[packet]}
-    # Operators over lists take them where those over tensors do; what an extension takes is its own affair.
+    # Operators over lists accept them like those over tensors; of an extension's operators nothing is known.
     lists = func.__name__.startswith(("_foreach_", "_fused_"))
     pointwise = torch.Tag.pointwise in func.tags and packet not in _ONE_DEVICE
     return pointwise or packet in _TAKES_NUMBERS or lists or func.namespace != "aten"

@@ -1,4 +1,4 @@
-"""A block of code on the simulated device."""
+"""Running a block of code on the simulated device."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from compiled_loss.audit.trees import map_leaves
 
 
 class Simulation:
-    """What stands in for the tensors of a function and of its arguments."""
+    """The stand-ins for the tensors of a function and of its arguments."""
 
     def __init__(self, report: Report, home: Home) -> None:
         self.home = home
@@ -23,11 +23,11 @@ class Simulation:
         self.copies: dict[int, Tensor] = {}
 
     def learnt(self) -> list[Tensor]:
-        """The leaves that collect gradients, but for those of the arguments."""
+        """The leaves that collect gradients, except those among the arguments."""
         return [x for x in self.copies.values() if x.requires_grad]
 
     def batch(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments on the simulated device; a device among them is that one."""
+        """The arguments on the simulated device; a device among them becomes that device."""
         return map_leaves(self._argument, batch)
 
     def _argument(self, x: Any) -> Any:
@@ -37,7 +37,7 @@ class Simulation:
         return self.moved(x) if _may_move(x) else x
 
     def moved(self, value: Any) -> Any:
-        """What stands in for a tensor or a device, or for what holds some and cannot be changed itself."""
+        """The stand-in for a tensor or a device, or for something immutable that holds one."""
         if isinstance(value, tuple | frozenset):
             return _remade(value, [self.moved(x) if _may_move(x) else x for x in value])
         if not self.home.has(value.device if isinstance(value, Tensor) else value):
@@ -47,7 +47,7 @@ class Simulation:
         return self._copy(value)
 
     def _copy(self, value: Tensor) -> Tensor:
-        """The same tensor gets the same copy, with its hooks."""
+        """The copy of a tensor, with its hooks; the same tensor always gets the same copy."""
         if id(value) not in self.copies:
             copy = self.copies[id(value)] = to_device(value)
             if value.is_leaf and value.grad is not None:
@@ -64,21 +64,21 @@ class Simulation:
 def simulation(
     report: Report, state: State, device: torch.device, batches: Iterable[tuple[Any, ...]]
 ) -> Iterator[tuple[Simulation, list[tuple[Any, ...]]]]:
-    """Run the block with the simulated device in the place of that one, where the inputs live.
+    """Run the block with the simulated device in place of `device`, on which the inputs are.
 
-    `report(kind, message)` is called at the offending operation. Yields the batches on that device, too.
+    `report(kind, message)` is called at each offending operation. Yields the simulation and the batches on its device.
 
-    Parameters, buffers and what optimizers hold live on the device meanwhile, as if moved there by `.to(device)`, and
-    so do the tensors of closures, globals and plain objects; devices that these keep are the simulated one. A plain
-    tensor kept as a module's attribute stays on the host, as it would.
+    Meanwhile, parameters, buffers and what optimizers hold are on the simulated device, as if moved by `.to(device)`.
+    So are the tensors of closures, globals and plain objects, and devices that these hold become the simulated one. A
+    plain tensor attribute of a module stays on the host, as it would with `.to(device)`.
     """
     simulated = Simulation(report, Home(device))
     home, flights = simulated.home, simulated.flights
-    moved = [simulated.batch(batch) for batch in batches]  # from what the slots hold now
+    moved = [simulated.batch(batch) for batch in batches]  # before the slots change
     try:
         for slot in state.slots:
             slot.set(simulated.moved(slot.value))
-        # What is found in no slot counts as being on the device where it is.
+        # A tensor on `device` that no slot holds is not replaced, but counts as being on the simulated device.
         resident = [
             x
             for x in state.tensors.values()
@@ -88,7 +88,7 @@ def simulation(
             yield simulated, moved
     finally:
         for slot in state.slots:
-            with contextlib.suppress(LookupError):  # a list is shorter now: its content is put back later
+            with contextlib.suppress(LookupError):  # a list has become shorter: its content is restored later
                 slot.put_back()
 
 
@@ -97,7 +97,7 @@ def _may_move(x: Any) -> bool:
 
 
 def _remade(value: Any, parts: list[Any]) -> Any:
-    """A tuple, a named one too, or a frozen set of other parts."""
+    """A tuple, named tuple or frozen set of the same type with other parts."""
     if hasattr(value, "_make"):
         return value._make(parts)
     return type(value)(parts)

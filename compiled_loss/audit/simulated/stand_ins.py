@@ -1,4 +1,4 @@
-"""Functions of torch that do not know the simulated device, each with one in its place that does."""
+"""Replacements for functions of torch that do not know the simulated device."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ from compiled_loss.torch_private import replaced
 
 @contextlib.contextmanager
 def stand_ins(report: Callable[[str, str], None]) -> Iterator[None]:
-    """Run the block with autocast, generators and `torch.cond` taking the simulated device for the CPU.
+    """Run the block with autocast, generators and `torch.cond` treating the simulated device as the CPU.
 
-    Calls that wait for the device are reported.
-    `torch.cond` waits, compiled too: the host has to know which of the branches it is to launch.
+    Calls that wait for the device are reported. `torch.cond` waits, even when it is compiled: the host must know which
+    of the branches to launch.
     """
     with contextlib.ExitStack() as stack:
         for name in ("autocast", "autocast state", "autocast dtype"):

@@ -44,17 +44,17 @@ def to_device(x: Tensor) -> Tensor:
 
 
 class Home(NamedTuple):
-    """Where the inputs live, which the simulated device stands for."""
+    """The device of the inputs, which the simulated device stands for."""
 
     device: torch.device
 
     def has(self, device: Any) -> bool:
-        """Whether that is the device's name; `cuda` is the current one."""
+        """Whether this names that device; `cuda` is the current CUDA device."""
         named = torch.device(device)
         if named.type == self.device.type and named.type != "cpu" and named.index is None:
             named = torch.device(named.type, torch.accelerator.current_device_index())
         return named.type == DEVICE.type or named == self.device
 
     def is_simulated(self, device: Any) -> bool:
-        """The same within the simulation, where the CPU is the host in any case."""
+        """Whether this names it within the simulation, where the CPU is always the host."""
         return torch.device(device).type != "cpu" and self.has(device)

@@ -32,7 +32,7 @@ def find_breaks(subject: Subject) -> Result:
             breaks = [x for x in breaks if not _is_an_optimizers_own(x)]
             for x in breaks:
                 new = _finding(subject, x, i)
-                # A call that broke runs uncompiled, and what it calls breaks again inside: that is no second finding.
+                # After a break the call runs uncompiled, and what it calls breaks again inside: not a second finding.
                 if _has_own_line(subject, x) or not any(y.place == new.place and i in y.batches for y in found):
                     found.append(new)
             if i == 0 and breaks:
@@ -60,9 +60,9 @@ def _has_own_line(subject: Subject, broken: Break) -> bool:
 
 
 def _reason(broken: Break) -> tuple[str, str]:
-    """Torch's name for the break and its explanation, without what it says of the frame."""
+    """Torch's name for the break and its explanation, without its remarks about the frame."""
     text = f"{broken.error}" if f"{broken.error}".strip() else broken.reason
-    # A break within a loop carries the first reason before its own.
+    # The text of a break within a loop begins with the first reason, and only that is wanted.
     text = text.split("*** While handling this graph break")[0].strip()
     name = text.splitlines()[0].strip() if text else type(broken.error).__name__
     explanation = re.search(r"Explanation: (.*?)(?:\n\s*Hint:|\n\n|\Z)", text, re.DOTALL)

@@ -1,4 +1,4 @@
-"""Numbers against the eager run's."""
+"""Compares numbers with those of the eager run."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from compiled_loss.audit.stages.subject import Subject, finding
 from compiled_loss.audit.state import Outcome
 from compiled_loss.audit.trees import is_plain
 
-# Errors allowed relative to the largest entry: a few hundred roundings, which sums in another order may cost.
+# Errors allowed, relative to the largest entry: a few hundred roundings, as sums in another order may differ.
 _TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 _TOLERANCES |= {dtype.to_complex(): x for dtype, x in _TOLERANCES.items() if dtype != torch.bfloat16}
 
@@ -24,9 +24,9 @@ def compare(
     errors: dict[str, float],
     floors: Mapping[str, float] | None = None,
 ) -> list[Finding]:
-    """Findings for outputs and gradients that differ from the eager ones; the errors are noted in `errors`.
+    """Findings for outputs and gradients that differ from the eager ones; the errors are added to `errors`.
 
-    `floors` are the least tolerances by name: those of the lowest precision that a number rests on.
+    `floors` are the least tolerances by name: those of the lowest precision from which a number was computed.
     """
     expected = subject.expected[batch]
     where = subject.finder.of_function(subject.function)
@@ -61,7 +61,7 @@ def compare(
 
 
 def _differ(got: list[object], expected: list[object]) -> bool:
-    """Whether plain values differ; objects without an equality of their own do not count."""
+    """Whether plain values differ; objects that define no equality are not compared."""
     pairs = zip(got, expected, strict=False)
     return len(got) != len(expected) or any(is_plain(y) and x != y and y == y for x, y in pairs)
 
@@ -81,7 +81,7 @@ def _difference(
 ) -> tuple[str, float]:
     """What is wrong with `got` (empty if nothing), and its largest error relative to the largest entry.
 
-    `least` is the least scale: a gradient that is zero but for rounding is judged beside the others.
+    `least` is the least scale: a gradient that is zero except for rounding is judged on the scale of the others.
     """
     if got.shape != expected.shape or got.dtype != expected.dtype:
         return f"{got.dtype} {tuple(got.shape)}, expected {expected.dtype} {tuple(expected.shape)}", 0.0

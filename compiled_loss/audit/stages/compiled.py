@@ -1,4 +1,4 @@
-"""One compile with the real backend over all batches: recompiles, numbers, what CUDA graphs refuse, and sizes."""
+"""One compiled run over all batches with the real backend: recompiles, numbers, sizes, and what CUDA graphs refuse."""
 
 import time
 from collections.abc import Callable
@@ -25,11 +25,11 @@ from compiled_loss.torch_private import (
 )
 
 _LAZY = "LAZY_BACKWARD"
-VISIBLE = ("inductor", "aot_eager")  # backends whose graphs are looked at
+VISIBLE = ("inductor", "aot_eager")  # backends whose graphs can be inspected
 
 
 class CompiledRun:
-    """Runs the compiled function once over all batches; the stages below read from it what they judge."""
+    """Runs the compiled function once over all batches; the stages below judge what it recorded."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -38,8 +38,8 @@ class CompiledRun:
         self.refused: list[Finding] = []
         self.graphs: list[Graph] = []
         self.errors: dict[str, float] = {}
-        self.lowest = 0.0  # tolerance of the lowest precision that a graph computes in
-        self.raised = 0.0  # the largest tolerance that a number is given for that
+        self.lowest = 0.0  # tolerance of the lowest precision in any graph
+        self.raised = 0.0  # largest tolerance of a number because of that
         self.stopped = ""
         self.broken = False
         self.fixed: FixedSizes = {}
@@ -75,7 +75,7 @@ class CompiledRun:
     def _judge_compiles(self, compiles: list[Compile]) -> None:
         if self._batch < self.subject.warmup:
             return
-        # A backward that is compiled with its forward is no second finding.
+        # A backward compiled along with its forward is not a second finding.
         forward = [x for x in compiles if x.trigger != _LAZY]
         self.recompiles += [self._recompile(x) for x in forward or compiles]
 
@@ -96,7 +96,7 @@ class CompiledRun:
         return finding("recompile", message, where, self._batch, phase=phase, detail=detail)
 
     def _small_sizes(self) -> set[int]:
-        """Sizes of 0 or 1 in this batch where those before it had others."""
+        """Sizes of 0 or 1 in this batch in places where all earlier batches had other sizes."""
         shapes = [[x.shape for x in tensors_of(batch)] for batch in self.subject.batches[: self._batch + 1]]
         *before, now = [dict(enumerate(x)) for x in shapes]
         return {
@@ -107,7 +107,7 @@ class CompiledRun:
         }
 
     def _backend(self) -> Callable[..., Any] | str:
-        """The backend with an eye on every graph it compiles."""
+        """The backend, wrapped to inspect every graph that it compiles."""
         if self.subject.backend == "inductor":
             compile_fx, compile_graph = probe("inductor"), probe("inductor graph")
 
@@ -164,7 +164,7 @@ def find_recompiles(run: CompiledRun) -> Result:
     note = f"{forward} graphs forward, {len(run.graphs) - forward} backward" if run.graphs else ""
     visible = run.subject.backend in VISIBLE
     if visible and not run.graphs and not run.broken and not run.stopped:
-        # Torch leaves a function alone for good that did nothing when it was first traced.
+        # Torch never compiles a function that did nothing when it was first traced.
         return Result([], "nothing was compiled: with the first batch, the function runs no operation on tensors")
     skipped = ""
     if len(run.subject.batches) <= run.subject.warmup:

@@ -1,4 +1,4 @@
-"""What waits for the device, or leaves it: run on a simulated one, so that no GPU is needed."""
+"""What waits for the device or leaves it, found on a simulated one, so that no GPU is needed."""
 
 from compiled_loss.audit.findings import Finding
 from compiled_loss.audit.restoring import restored
@@ -28,13 +28,13 @@ def find_device_faults(subject: Subject) -> Result:
                 for i, args in enumerate(batches):
                     current[:] = ["forward", i]
                     outputs = tensors_of(subject.function(*args))
-                    simulated.flights.land()  # what is returned on its way is the caller's to wait for
+                    simulated.flights.land()  # waiting for a returned copy is up to the caller
                     leaves = [x for x in tensors_of(args) + simulated.learnt() if x.requires_grad and x.is_leaf]
                     total = differentiable_sum(outputs) if subject.backward else None
                     if total is not None and leaves:
                         current[0] = "backward"
                         total.backward(inputs=leaves)
-        except Exception as error:  # the function's own errors were met in the eager stage
+        except Exception as error:  # not the function's own error: the eager stage has run it
             place, _ = subject.finder.of_error(error)
             return Result(found, stopped=f"the simulated device stopped at {place}: {first_line(error)}")
     return Result(found)

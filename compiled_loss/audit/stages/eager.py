@@ -1,4 +1,4 @@
-"""The function itself, uncompiled: the numbers that all others are compared with."""
+"""The function itself, uncompiled: all other numbers are compared with its numbers."""
 
 from compiled_loss.audit.restoring import restored
 from compiled_loss.audit.stages.subject import Result, Subject, first_line
@@ -10,7 +10,7 @@ _NO_OUTPUT = "the function returns no tensor, so there are no numbers to compare
 
 
 def run_eagerly(subject: Subject) -> Result:
-    """Call it on every batch, and keep what it gives."""
+    """Call the function on every batch and keep the outcomes."""
     with restored(subject.state):
         for i, batch in enumerate(subject.batches):
             try:

@@ -16,7 +16,7 @@ from compiled_loss.torch_private import quiet
 
 
 class _OfTensors(nn.Module):
-    """The function of the tensors alone; everything else in its arguments is baked in."""
+    """The function with only tensors as arguments; all other arguments are fixed."""
 
     def __init__(self, function: Callable[..., Any], batch: tuple[Any, ...]) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def find_export_faults(subject: Subject) -> Result:
     errors: dict[str, float] = {}
     try:
         with restored(subject.state), quiet(), torch.no_grad():
-            # A copy, as the program will be given: what views a part of a row has other strides.
+            # A copy, as the program will be given later: views may have other strides.
             given = tuple(x.clone() for x in tensors[example])
             program = torch.export.export(module, given, dynamic_shapes=(tuple(shapes),))
     except Exception as error:
@@ -60,7 +60,7 @@ def find_export_faults(subject: Subject) -> Result:
     with restored(subject.state):  # the program shares the function's buffers
         wrong = _compare(subject, program.module(), tensors, comparable, "exported", errors)
     found += wrong
-    # What the exported program gets wrong, ONNX Runtime gets wrong too: no second finding.
+    # Where the exported program is wrong, ONNX Runtime is wrong too: not a second finding.
     comparable = [i for i in comparable if not any(i in x.batches for x in wrong)]
     try:
         with quiet():
@@ -100,7 +100,7 @@ def _compare(
 
 
 def _onnx(program: torch.export.ExportedProgram) -> Callable[..., list[Tensor]]:
-    """The program in ONNX Runtime on the CPU."""
+    """A function that runs the program in ONNX Runtime on the CPU."""
     import onnxruntime  # noqa: PLC0415  (an optional dependency)
 
     converted = torch.onnx.export(program, dynamo=True, verbose=False)
@@ -111,7 +111,7 @@ def _onnx(program: torch.export.ExportedProgram) -> Callable[..., list[Tensor]]:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(*inputs: Tensor) -> list[Tensor]:
-        # By position: an input that is returned as it is has another name here than in the program.
+        # By position: an input that is returned unchanged has another name here than in the program.
         feed = {x.name: given.cpu().numpy() for x, given in zip(session.get_inputs(), inputs, strict=True)}
         return [torch.as_tensor(x) for x in session.run(None, feed)]
 
@@ -127,12 +127,12 @@ def _varying_dimensions(batches: Sequence[tuple[Any, ...]]) -> list[tuple[int, i
 
 
 def _constants(batch: tuple[Any, ...]) -> dict[str, Any]:
-    """The plain values among the arguments, by path; other objects need not say whether they are equal."""
+    """The plain values among the arguments, by path; other objects may not define equality."""
     return {f"args{name}": x for name, x in others_of(batch).items() if is_plain(x)}
 
 
 def _changing_constants(subject: Subject) -> list[Finding]:
-    """Arguments that are no tensors and differ between batches: an export keeps the example's value."""
+    """Arguments that are not tensors and differ between batches: an export keeps the value of the example."""
     where = subject.finder.of_function(subject.function)
     first, *others = map(_constants, subject.batches)
     changing = [name for name, value in first.items() if any(x.get(name, value) != value for x in others)]

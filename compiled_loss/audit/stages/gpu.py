@@ -1,4 +1,4 @@
-"""With a GPU at hand: torch's own sync detector, and a real CUDA graph, captured and replayed."""
+"""On a machine with a GPU: torch's own sync detector, and a real CUDA graph, captured and replayed."""
 
 import contextlib
 import warnings
@@ -16,7 +16,7 @@ from compiled_loss.audit.state import Outcome, differentiable_sum, fresh
 from compiled_loss.audit.trees import map_tensors, others_of, tensors_of
 from compiled_loss.torch_private import traced_backward
 
-# What torch says of a wait, and does not say of the detector itself.
+# Torch's words about a wait, which do not occur in its words about the detector itself.
 _FIRED = "called a synchronizing CUDA operation"
 
 
@@ -30,7 +30,7 @@ def confirm_on_gpu(subject: Subject) -> Result:
         return Result([], skipped="the batches are not on a CUDA device")
     if len(devices) > 1:
         return Result([], skipped=f"the batches are on several devices: {', '.join(sorted(map(str, devices)))}")
-    with torch.cuda.device(devices.pop()):  # streams and graphs are those of the current device
+    with torch.cuda.device(devices.pop()):  # streams and graphs belong to the current device
         return _confirm(subject)
 
 
@@ -55,10 +55,10 @@ def _confirm(subject: Subject) -> Result:
 
 
 def _syncs(subject: Subject, batch: tuple[Any, ...], index: int) -> list[Finding]:
-    """Those of the forward each with its line, and the first of the backward.
+    """All waits of the forward pass with their lines, and the first one of the backward pass.
 
-    Warnings of a backward come when it is over, without a place. An error tells where in Python it was raised; if that
-    was nowhere, torch tells which line of the forward it belongs to.
+    Warnings about a backward come after it, without a place. So the detector raises an error there, whose traceback
+    gives the place; if it was not raised in Python, torch reports the forward line to which it belongs.
     """
     found: list[Finding] = []
     told: list[str] = []
@@ -101,17 +101,17 @@ def _sync_detector(mode: str) -> Iterator[None]:
 
 
 def _run(subject: Subject, batch: tuple[Any, ...]) -> Outcome:
-    """The forward alone, from the state and the random numbers that `_replay` starts from."""
+    """Only the forward pass, from the same state and random numbers as `_replay`."""
     with restored(subject.state), torch.no_grad():
         return _outcome(subject.function(*_inputs(batch)))
 
 
 def _replay(subject: Subject, batch: tuple[Any, ...]) -> Outcome:
-    """The forward alone, captured in a CUDA graph."""
+    """Only the forward pass, captured in a CUDA graph."""
     side = torch.cuda.Stream()
     with restored(subject.state), torch.no_grad():
         side.wait_stream(torch.cuda.current_stream())
-        # Libraries set themselves up on first use, which a capture cannot hold.
+        # Run once before: libraries initialise themselves on first use, which a capture cannot contain.
         with torch.cuda.stream(side):
             subject.function(*_inputs(batch))
         torch.cuda.current_stream().wait_stream(side)

@@ -1,4 +1,4 @@
-"""Why a graph was compiled again, from what torch says of the guards that failed, the newest graph's first."""
+"""Why a graph was compiled again, from torch's reports of failed guards, those of the newest graph first."""
 
 import linecache
 import re
@@ -15,7 +15,7 @@ _MISMATCH = re.compile(
 _LINE = re.compile(
     r"# (?P<path>\S+\.py|<[^>]*>):(?P<line>\d+) in (?P<name>[\w<>]+)(?P<note>(?: \((?:[^()]|\([^()]*\))*\))?)"
 )
-_FIRST_USE = "not due user code"  # torch's remark on a line that only met a size first
+_FIRST_USE = "not due user code"  # torch's remark on a line that only used a size first
 _SMALL = "2 <= "
 
 Where = tuple[Place | None, tuple[Place, ...]]
@@ -23,7 +23,7 @@ FixedSizes = Mapping[tuple[str, str], list[Any]]
 
 
 class Cause(NamedTuple):
-    """What to say of a recompile, and the line to blame, if torch knows one."""
+    """What to report about a recompile, and the line to blame, if torch knows one."""
 
     message: str
     where: Where
@@ -33,11 +33,11 @@ def cause_of(guards: tuple[str, ...], fixed: FixedSizes, small: Iterable[int], f
     """The cause of a recompile.
 
     Args:
-        guards: what failed, for every graph there was.
-        fixed: sizes that tracing took for numbers, with the stacks that did.
-        small: sizes of 0 or 1 in this batch that no batch before it had there.
-        finder: knows the user's own code.
-        file: the traced function's.
+        guards: the failed guards of every earlier graph.
+        fixed: sizes that were traced as numbers, with the stacks that used them.
+        small: sizes of 0 or 1 in this batch that no earlier batch had in the same place.
+        finder: finds the user's own lines.
+        file: file of the traced function.
     """
     conditions = "; ".join(dict.fromkeys(map(_condition, guards)))
     mismatches = [found for x in guards if (found := _MISMATCH.search(x))]
@@ -59,30 +59,30 @@ def cause_of(guards: tuple[str, ...], fixed: FixedSizes, small: Iterable[int], f
 
 
 def _condition(guard: str) -> str:
-    """The condition that failed, without the number of the graph and torch's remarks."""
+    """The failed condition, without the number of the graph and torch's remarks."""
     return guard.partition("\n")[0].partition("#")[0].split(": ", 1)[-1].strip()
 
 
 def _stack_of(mismatch: re.Match[str], fixed: FixedSizes) -> list[Any]:
-    """Where the size that is another one now was taken for a number."""
+    """The stack that used the size, which differs now, as a number."""
     place = f"{mismatch['name']}.size()[{mismatch['dim']}]"
     found = (x for (name, value), x in fixed.items() if value == mismatch["old"] and _local(name) == place)
     return next(found, [])
 
 
 def _local(source: str) -> str:
-    """A source as guards call it: `L['x'].size()[0]` is `x.size()[0]`."""
+    """The name of a source in guards: `L['x'].size()[0]` becomes `x.size()[0]`."""
     return re.sub(r"L\['(\w+)'\]", r"\1", source)
 
 
 def _line_of(guards: tuple[str, ...], finder: Finder, file: str) -> Where:
-    """The line that asked for the newest guard that has one, rather than a line that only met the size first."""
+    """The line that caused the newest guard that has one, rather than a line that only used the size first."""
     for guard in guards:
         if "User stack trace" in guard:
             return finder.of_text(guard)
         lines = list(_LINE.finditer(guard))
         for found in sorted(lines, key=lambda x: _FIRST_USE in x["note"]):
-            # Of a path torch tells no more than the end.
+            # Torch gives only the end of a path.
             files = (x for x in (file, *linecache.cache, *_files()) if x.endswith(found["path"]))
             path = next(files, found["path"])
             return finder.of_text(f'File "{path}", line {found["line"]}, in {found["name"]}')

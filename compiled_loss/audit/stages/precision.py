@@ -1,4 +1,4 @@
-"""Which numbers rest on a low precision: an error of theirs in it is rounding, an error of the others is not."""
+"""Which numbers were computed from low precision: their errors may be rounding, errors of the others may not."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ from compiled_loss.audit.state import call
 
 
 class _Precision(TorchDispatchMode):
-    """Follows every operator: a result is as coarse as the coarsest of what it is made from.
+    """Follows every operator: a result is as coarse as the coarsest of its inputs.
 
-    It is kept by memory, which views and writes in place share.
+    The coarseness is stored per block of memory, which views and in-place writes share.
     """
 
     def __init__(self) -> None:
@@ -25,11 +25,11 @@ class _Precision(TorchDispatchMode):
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
-        """Compiled code inside the function runs as it is."""
+        """True: compiled code inside the function runs unchanged."""
         return True
 
     def tolerance(self, x: Tensor) -> float:
-        """The tolerance that a number deserves."""
+        """The tolerance of a tensor."""
         if x.layout is not torch.strided:
             return tolerance_of(x.dtype)
         return max(self.known.get(x.untyped_storage()._cdata, 0.0), tolerance_of(x.dtype))
@@ -38,7 +38,7 @@ class _Precision(TorchDispatchMode):
         kwargs = kwargs or {}
         coarsest = max(map(self.tolerance, _tensors((args, kwargs))), default=0.0)
         result = func(*args, **kwargs)
-        if func is torch.ops.aten.lift_fresh.default:  # a constant, maybe in memory that was another's before
+        if func is torch.ops.aten.lift_fresh.default:  # a constant, perhaps in memory that another tensor had before
             coarsest = 0.0
         for x in _tensors(result):
             if x.layout is torch.strided:
@@ -51,9 +51,9 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def tolerances_of(subject: Subject, lowest: float) -> list[dict[str, float]]:
-    """For each batch the tolerance of every output and gradient by name, from an eager run.
+    """For each batch, the tolerance of every output and gradient by name, from an eager run.
 
-    Where that run cannot be followed, as through `torch.cond`, all get that of the lowest precision inside.
+    If that run cannot be followed, as with `torch.cond`, all get the tolerance of the lowest precision inside.
     """
     found = []
     with restored(subject.state):

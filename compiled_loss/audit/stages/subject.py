@@ -1,4 +1,4 @@
-"""What every stage works on, and what it may say."""
+"""What every stage works on, and what it returns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,15 +23,15 @@ class Subject:
         function: what is audited.
         batches: arguments of each call.
         state: what the function holds.
-        finder: knows the user's own code.
+        finder: finds the user's own lines.
         backward: whether to differentiate.
-        warmup: batches that may compile.
-        backend: of `torch.compile`.
-        dynamic: of `torch.compile`.
-        tolerance: largest error, relative to the largest entry; None goes by dtype.
-        note: what to say of how it is run.
-        expected: what each batch gives eagerly.
-        device: where the batches are.
+        warmup: number of first batches that may compile.
+        backend: as for `torch.compile`.
+        dynamic: as for `torch.compile`.
+        tolerance: largest error, relative to the largest entry; None depends on the dtype.
+        note: a remark on how it is run.
+        expected: eager outcome of each batch.
+        device: device of the batches.
     """
 
     function: Callable[..., Any]
@@ -49,7 +49,7 @@ class Subject:
 
 
 class Result(NamedTuple):
-    """What a stage found; `stopped` tells why it could not go on, `skipped` why it had nothing to do."""
+    """What a stage found; `stopped` says why it could not continue, `skipped` why it had nothing to do."""
 
     findings: list[Finding]
     stopped: str = ""
@@ -68,18 +68,18 @@ def finding(
     detail: str = "",
     phase: str = "forward",
 ) -> Finding:
-    """A finding with the advice for it."""
+    """A finding with advice."""
     place, trace = where
     advice = advise(kind, f"{message}\n{place.source if place else ''}", detail)
     return Finding(kind, message, advice, place, trace, phase, (batch,), detail=detail)
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first line of a message, with the type where it is an exception; of the cause where torch wraps one."""
+    """The first line of a message; for an exception with its type, and that of the cause if torch wraps one."""
     cause = getattr(error, "inner_exception", None)
     if isinstance(cause, BaseException):
         return first_line(cause)
     text = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     name = "" if isinstance(error, str) else f"{type(error).__name__}: "
-    # A line that ends in a colon says nothing without the next.
+    # A line that ends in a colon makes no sense without the next.
     return name + " ".join(text[: 2 if text[0].endswith(":") else 1])
