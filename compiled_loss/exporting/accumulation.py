@@ -1,4 +1,4 @@
-"""Sums at repeated indices, in the one form that ONNX Runtime computes in order."""
+"""Sums at repeated indices, in the only form that ONNX Runtime computes in order."""
 
 import math
 from typing import Any
@@ -9,12 +9,12 @@ from torch.fx import GraphModule
 
 
 def without_races(module: GraphModule) -> GraphModule:
-    """The module, in place, with `index_put(accumulate=True)` written as `scatter_add`.
+    """Replace `index_put(accumulate=True)` by `scatter_add` in a module, in place.
 
-    The former becomes ScatterND with a sum, whose rows ONNX Runtime adds on several threads without a lock, so that
-    sums at repeated indices lose terms. The latter becomes ScatterElements, which it works through in order.
+    The former is exported as ScatterND with a sum. ONNX Runtime adds its rows on several threads without a lock, so
+    that sums at repeated indices lose terms. The latter is exported as ScatterElements, which it computes in order.
 
-    The rewritten calls are Python functions, which the next trace takes apart.
+    The new calls are Python functions, which the next trace replaces by operators.
     """
     for node in module.graph.nodes:
         if node.target is torch.ops.aten.index_put.default:
@@ -38,7 +38,7 @@ def _scatter_add(values: Tensor, indices: list[Tensor | None], rows: Tensor) -> 
     in_front = values.permute(order)
     sizes, rest = in_front.shape[: len(indexed)], in_front.shape[len(indexed) :]
     places = torch.broadcast_tensors(*given)
-    # As in NumPy, the dimensions of neighbouring indices stay where those were, of parted ones they come first.
+    # As in NumPy: the dimensions of adjacent indices replace these; if the indices are apart, theirs come first.
     parted = indexed[-1] - indexed[0] >= len(indexed)
     first, width = 0 if parted else indexed[0], places[0].ndim
     shape = [*rest[:first], *places[0].shape, *rest[first:]]

@@ -1,4 +1,4 @@
-"""What a loss is made of, as plain values that a file can hold, and the loss made anew from them."""
+"""The class and arguments of a loss as plain values that a file can hold, and the loss rebuilt from them."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -51,7 +51,7 @@ def plain_loss(loss: DenseLoss) -> dict[str, Any]:
 
 
 def loss_of(constants: dict[str, Any]) -> DenseLoss:
-    """The loss that `plain_loss` described.
+    """Rebuild the loss that `plain_loss` described.
 
     Raises:
         ValueError: for a loss or a part that is not of this package.
@@ -64,14 +64,14 @@ def loss_of(constants: dict[str, Any]) -> DenseLoss:
     require(kind is not None, "constants.loss", f"one of {', '.join(_LOSSES)}", constants["loss"])
     assert kind is not None
     arguments = {name: made(f"constants.arguments.{name}", x) for name, x in constants["arguments"].items()}
-    # A graph looks at no value, and takes every row outside [0, B) for padding; so does what it is compared with.
+    # A graph checks no values, and treats every row outside [0, B) as padding. So must the loss it is compared with.
     arguments["check_values"] = False
-    return kind(**arguments).eval()  # nor does it move a running mean
+    return kind(**arguments).eval()  # eval: nor does a graph update a running mean
 
 
 def plain(value: Any) -> Any:
-    """Numbers, texts and lists as they are; parts by name, with their arguments."""
-    if hasattr(value, "tolist"):  # a tensor, or NumPy's arrays and numbers
+    """An argument as a plain value: numbers, strings and lists unchanged, parts by name with their arguments."""
+    if hasattr(value, "tolist"):  # tensors, and NumPy's arrays and numbers
         return value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -88,7 +88,7 @@ def plain(value: Any) -> Any:
 
 
 def made(argument: str, value: Any) -> Any:
-    """What `plain` described.
+    """Rebuild the argument that `plain` described.
 
     Raises:
         ValueError: naming the argument, for something that is not of this package.

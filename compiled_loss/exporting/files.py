@@ -153,7 +153,7 @@ def _unwritable(path: str | os.PathLike[str], error: OSError) -> ValueError:
 def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.PathLike[str]) -> Metadata:
     import onnx  # noqa: PLC0415  (an optional dependency)
 
-    # The exporter's own words: operators of packages that are not installed.
+    # The exporter warns about operators of packages that are not installed.
     silenced = logging.root.manager.disable
     logging.disable(logging.WARNING)
     names = [[port.name for port in ports] for ports in (metadata.inputs, metadata.outputs)]
@@ -173,7 +173,7 @@ def _write_onnx(program: ExportedProgram, metadata: Metadata, path: str | os.Pat
     finally:
         logging.disable(silenced)
     model = converted.model_proto
-    # Traces of the source are most of the file, and name paths of this machine.
+    # Traces of the source make up most of the file, and contain paths of this machine.
     for node in model.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
@@ -211,7 +211,7 @@ def _reduces(node: Any) -> bool:
 
 
 def _name_axes(value: Any, port: Port) -> None:
-    """Use the table's axis names instead of those that torch makes up."""
+    """Use the axis names of the table instead of those that torch invents."""
     value.doc_string = port.meaning
     for dim, size in zip(value.type.tensor_type.shape.dim, port.shape, strict=True):
         if isinstance(size, str):

@@ -1,19 +1,19 @@
-"""Indices as the operator of ONNX Runtime that is quick on CPU."""
+"""Indexing by the operator that is fastest in ONNX Runtime on a CPU."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-# Copying a row costs as much as taking this share of its entries one by one.
+# Copying a whole row costs as much as reading one in 64 of its entries one by one.
 _ROW = 64
 
 
 def quick_gathers() -> dict[Callable, Callable]:
-    """Translations of indexing for `torch.onnx.export`: single numbers by GatherElements, wherever that is the same.
+    """Translations of indexing for `torch.onnx.export`: single numbers are read with GatherElements where possible.
 
-    By itself an index becomes GatherND, which takes ten times as long for single numbers. Both check the bounds. Whole
-    rows, which torch gathers by an index as wide as they are, come by Gather.
+    By default an index becomes GatherND, which takes ten times as long for single numbers. Both check the bounds. Whole
+    rows, which torch gathers by an index of the rows' width, are read with Gather.
     """
     import onnx_ir  # noqa: PLC0415  (optional dependencies)
     from onnxscript import opset20  # noqa: PLC0415
@@ -44,7 +44,7 @@ def quick_gathers() -> dict[Callable, Callable]:
 
 
 def _column(index: Any) -> Any:
-    """The `[N, 1]` numbers that an index `[N, W]` repeats in each of its rows; None for another."""
+    """The `[N, 1]` numbers that an index `[N, W]` repeats along each of its rows; None for any other index."""
     maker = index.producer()
     if maker is None or maker.op_type != "Expand":
         return None
@@ -53,7 +53,7 @@ def _column(index: Any) -> Any:
 
 
 def _takes_from_rows(values: Any, given: Sequence[Any]) -> bool:
-    """Whether `[N, 1]` indices name a row, and `[N, W]` ones many of its entries."""
+    """Whether the indices name a row by `[N, 1]`, and many of its entries by `[N, W]`."""
     *outer, inner = given
     if len(given) != len(values.shape) or not outer or any(len(x.shape) != 2 for x in given):
         return False

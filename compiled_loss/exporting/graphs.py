@@ -1,4 +1,4 @@
-"""Assignment, loss and decoding as modules of named tensors alone, in and out.
+"""Assignment, loss and decoding as modules with only named tensors as inputs and outputs.
 
 Letters: B images, N rows, A anchors, P positive slots, M slots per image, k detections per image.
 """
@@ -32,7 +32,7 @@ _FILE_NAMES = {**NAMES, "anchors": "anchor"}
 
 
 class Graph(nn.Module):
-    """A function of named tensors; its inputs and outputs are in tables.
+    """A function of named tensors; tables list its inputs and outputs.
 
     Args:
         loss: the loss.
@@ -67,11 +67,11 @@ class Graph(nn.Module):
         return Predictions(grid_sizes=tuple(cells), **maps)
 
     def _targets(self, tensors: dict[str, Tensor], images: int) -> tuple[Targets, Tensor | int]:
-        """The targets, and how many rows of the images have a class that there is not.
+        """The targets, and the number of rows in the images whose class does not exist.
 
-        An exported graph cannot refuse those, and runtimes do not agree what lies beyond an array: such a row keeps its
-        place, and matches nothing as its size is negative. The graph has a row of padding more, as runtimes disagree
-        about sums of nothing too.
+        An exported graph cannot refuse such rows, and runtimes do not agree on what lies beyond the end of an array. So
+        such a row stays in its place but gets a negative size, so that it matches nothing. An exported graph also adds
+        a row of padding, because runtimes do not agree on sums of empty tensors.
         """
         unknown: Tensor | int = 0
         fields: dict[str, Tensor] = {}
@@ -91,7 +91,7 @@ class Graph(nn.Module):
 
 
 class AssignmentGraph(Graph):
-    """The positives and their dense view; in the padded form the filled slots too."""
+    """The positives and their dense view; in the padded form also the filled slots."""
 
     loss: DenseLoss
 
@@ -106,7 +106,7 @@ class AssignmentGraph(Graph):
         slot, filled = None, {}
         if self.setting.slots is not None:
             slot, filled = self._fill(tensors, batch)
-            # A row without a slot takes no part, and keeps its place among the rows.
+            # A row without a slot is left out, but keeps its place among the rows.
             batch_idx = torch.where(slot < self.setting.slots, batch_idx, -1)
         loss, (targets, unknown) = self.loss, self._targets({**tensors, "batch_idx": batch_idx}, batch)
         scene = loss.place(predictions, targets)
@@ -115,14 +115,14 @@ class AssignmentGraph(Graph):
         names = ("image", "anchor", "row", "valid", "weight", "overflow")
         flat: dict[str, Tensor] = dict(zip(names, positives[:6], strict=True))
         flat["overflow"] = flat["overflow"] + unknown
-        if for_any_runtime():  # without the slots of the row of padding
+        if for_any_runtime():  # leave out the slots of the added row of padding
             rows, padded = batch_idx.shape[0], targets.labels.shape[0]
             for name in names[:-1]:
                 flat[name] = flat[name].view(padded, -1)[:rows].flatten()
         found = {**flat, **{f"dense_{name}": x for name, x in dense._asdict().items()}, **filled}
         if slot is not None:
             found["slot"] = torch.where(flat["valid"], slot[flat["row"]], 0)
-            # An extra row, so that background has something to read even without rows.
+            # An extra row, so that background can read something even if there are no rows.
             background = slot.new_full((1,), -1)
             row = torch.where(dense.row >= 0, dense.row, slot.shape[0])
             found["dense_slot"] = torch.cat([slot, background])[row]
@@ -155,7 +155,7 @@ class LossGraph(Graph):
         return {port.name: x for port, x in zip(self.outputs, found, strict=True)}
 
     def _loss(self, tensors: dict[str, Tensor]) -> tuple[LossOutput | EndToEndOutput, Tensor | int]:
-        """What the loss gives, and how many rows have a class that there is not."""
+        """The output of the loss, and the number of rows whose class does not exist."""
         heads = [self._predictions(tensors, branch) for branch in branches(self.loss)]
         buffers = {name: tensors[name] for name in ("share",) if name in tensors}
         targets, unknown = self._targets(tensors, heads[0].scores.shape[0])

@@ -21,8 +21,8 @@ from compiled_loss.pages import PAGE
 
 Loss = DenseLoss | EndToEndLoss
 NAMES = {"labels": "cls"}  # names in the files that differ from those of Targets
-# Graph axes that vary, with the size that an export is traced with: not 0 or 1, which torch takes for constants, and
-# for levels large enough that no derived size is. Their minimum is 2: a single column would have strides of its own.
+# Graph axes that vary, with the size used for tracing: not 0 or 1, which torch treats as constants, and for levels
+# large enough that no size computed from them is 0 or 1. The minimum of levels is 2: a single column has other strides.
 _AXES = {"B": 3, "N": 7, "h": 6, "w": 7}
 _LEAST = {"h": 2, "w": 2}
 

@@ -122,7 +122,7 @@ def _rebuild(constants: dict[str, Any]) -> tuple[Loss, Setting]:
 
 @contextmanager
 def _as_written(what: str) -> Iterator[None]:
-    """Replace an error by one that names what cannot be read."""
+    """Replace an error by one that says what cannot be read."""
     try:
         yield
     except (KeyError, TypeError, AttributeError) as error:

@@ -1,27 +1,27 @@
-"""Whole numbers of a written graph in 32 bits, but for those that are sizes."""
+"""Convert the integers of a converted graph to 32 bits, except for sizes."""
 
 from typing import Any
 
-# Inputs that ONNX wants in 64 bits, by their places: sizes, axes and the indices of some operators.
+# Inputs that ONNX requires in 64 bits, by position: sizes, axes and the indices of some operators.
 _WIDE = {
     "ConstantOfShape": (0,), "CumSum": (1,), "Expand": (1,), "GatherND": (1,), "Pad": (1, 3), "Reshape": (1,),
     "Resize": (3,), "ScatterND": (1,), "Slice": (1, 2, 3, 4), "Split": (1,), "Squeeze": (1,), "Tile": (1,),
     "TopK": (1,), "Trilu": (1,), "Unsqueeze": (1,),
     **{f"Reduce{x}": (1,) for x in ("Sum", "Max", "Min", "Mean", "Prod")},
 }  # fmt: skip
-# Operators that make whole numbers of 64 bits, by the place of the output.
+# Operators that always produce 64-bit integers, with the position of that output.
 _BORN_WIDE = {"ArgMax": 0, "ArgMin": 0, "NonZero": 0, "Shape": 0, "Size": 0, "TopK": 1}
 
 
 def narrow(model: Any) -> None:
-    """Rewrite an ONNX model in place: inputs and outputs of int64 remain, between them are numbers of int32.
+    """Rewrite an ONNX model in place: int64 inputs and outputs stay, integers between them become int32.
 
-    What only sizes are computed from stays in 64 bits too. tract takes numbers of 64 bits that come from sizes, such as
-    those of the rows, for sizes to solve for, and does not sort, add up or scatter these. Browsers lack 64 bits on a
-    graphics card.
+    Integers from which only sizes are computed also stay in 64 bits. tract treats 64-bit integers that come from sizes,
+    such as row numbers, as sizes to solve for, and cannot sort, add up or scatter them. On a graphics card, browsers
+    have no 64-bit integers.
 
     Args:
-        model: an `onnx.ModelProto`, of operators that are no control flow.
+        model: an `onnx.ModelProto` without control flow.
     """
     _Narrowing(model).run()
 
@@ -63,7 +63,7 @@ class _Narrowing:
             self.graph.initializer.remove(x)
 
     def _data(self) -> set[str]:
-        """Computed values of 64 bits that are told, or that something else than a size is computed from."""
+        """Computed 64-bit values that are outputs, or from which something other than a size is computed."""
         data, found = set(self.outputs), set()
         for node in reversed(self.graph.node):
             kept = self._whole(node) & data
@@ -74,16 +74,16 @@ class _Narrowing:
         return found
 
     def _whole(self, node: Any) -> set[str]:
-        """Outputs of 64 bits that could have 32."""
+        """Outputs of 64 bits that can have 32."""
         born = _BORN_WIDE.get(node.op_type)
         return {name for i, name in enumerate(node.output) if name in self.int64 and i != born}
 
     def _reads_data(self, node: Any, kept: set[str]) -> bool:
-        """Whole numbers from whole numbers are sizes where these are; floats and truth values are none."""
+        """Whether a node reads data: integers computed from sizes are sizes, floats and booleans never are."""
         return bool(kept) or not self._whole(node) or node.op_type in _BORN_WIDE
 
     def _as(self, name: str, *, narrow: bool) -> str:
-        """The name of the value in so many bits, which it is given if it has others."""
+        """The name of a value in 32 (narrow) or 64 bits; a cast is added if it has others."""
         if (name, narrow) in self.made:
             return self.made[name, narrow]
         if narrow == (name in self.narrow - self.outputs):
@@ -93,7 +93,7 @@ class _Narrowing:
             values = self.onnx.numpy_helper.to_array(self.constants[name])
             self.graph.initializer.append(self.onnx.numpy_helper.from_array(values.astype("int32"), made))
             return made
-        if name in self.inputs:  # what is beyond 32 bits must not come round to a valid number
+        if name in self.inputs:  # a number beyond 32 bits must not wrap around to a valid one
             name, given = f"{name}_clipped", name
             limits = [self._limit("least", -(2**31)), self._limit("most", 2**31 - 1)]
             self.nodes.append(self.onnx.helper.make_node("Clip", [given, *limits], [name], name=f"node_{name}"))
@@ -112,7 +112,7 @@ class _Narrowing:
         self.nodes.append(self.onnx.helper.make_node("Cast", [name], [made], name=f"node_{made}", to=to))
 
     def _retype(self, node: Any) -> None:
-        """The attribute that tells the type of what an operator makes."""
+        """Change the attribute that gives the type of an operator's output."""
         for x in node.attribute:
             if node.op_type == "Cast" and x.name == "to":
                 x.i = self.onnx.TensorProto.INT32

@@ -1,4 +1,4 @@
-"""Names, axes and meaning of what the exported graphs return.
+"""Names, axes and meanings of the outputs of exported graphs.
 
 Letters: B images, N rows, A anchors, C classes, P positive slots (N*k), M slots per image.
 """
@@ -10,13 +10,13 @@ from compiled_loss.losses.dense import DenseLoss
 from compiled_loss.losses.pose import KeypointTerms
 
 GRADIENT = "grad_"
-# Target fields that the padded form has slots of, with what empty slots hold.
+# Target fields that the padded form puts into slots.
 SLOTTED = ("cls", "boxes", "keypoints", "angles")
 _OVERFLOW = "rows cut short by the planned pages or tiles, plus rows with a class outside [0, C), which match nothing"
 
 
 def assignment_outputs(loss: DenseLoss, setting: Setting) -> list[Port]:
-    """The positives, their dense view, and of the padded form the filled slots."""
+    """The positives, their dense view, and in the padded form the filled slots."""
     anchors, values, corners = _anchors(loss, setting), loss.boxes.values, _corners(loss)
     ports = [
         Port("image", ("P",), "int64", "image of the positive"),
@@ -48,7 +48,7 @@ def assignment_outputs(loss: DenseLoss, setting: Setting) -> list[Port]:
 
 
 def decoding_outputs(loss: DenseLoss, setting: Setting, predictions: Sequence[Port]) -> list[Port]:
-    """Of the k best detections, or of every anchor."""
+    """The outputs for the k best detections, or for every anchor."""
     maps = {p.name: p.shape for p in predictions}
     each = ("B", _anchors(loss, setting) if setting.k is None else setting.k)
     ports = [Port("boxes", (*each, loss.boxes.values), "float32", f"{_corners(loss)}, pixels; 0 if there is none")]
@@ -86,7 +86,7 @@ def loss_outputs(terms: Sequence[str]) -> list[Port]:
 
 
 def gradient_outputs(predictions: Sequence[Port]) -> list[Port]:
-    """The gradient of the loss by every prediction."""
+    """The gradient of the loss with respect to every prediction."""
     return [
         Port(GRADIENT + p.name, p.shape, p.dtype, f"gradient of loss with respect to {p.name}") for p in predictions
     ]

@@ -1,4 +1,4 @@
-"""Operators of a written graph in the forms that every runtime computes alike."""
+"""Operators of a converted graph in the forms that every runtime computes in the same way."""
 
 import math
 from typing import Any
@@ -10,13 +10,15 @@ _FIRST, _SECOND, _LAST = "first_of_two", "second_of_two", "last_of_two"
 
 
 def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
-    """Rewrite an ONNX model in place, one operator by one.
+    """Rewrite single operators of an ONNX model, in place. The reasons:
 
-    Greater and GreaterOrEqual hold beside NaN in OpenVINO, Less and LessOrEqual do not; it takes the absolute value of
-    what Concat made in place, and who else reads that is given it too. OpenCV takes no ConstantOfShape without a value.
-    The reference evaluator of onnx takes no GatherElements from more than 63 entries; Gather, which is the same for
-    vectors, takes ten times as long in ONNX Runtime. OpenVINO takes numbers below 2^-126 for 0: what is scaled up
-    after a Reciprocal is scaled down before it. tract calls outputs as the operators that make them.
+    - In OpenVINO, Greater and GreaterOrEqual are true for NaN; Less and LessOrEqual are not.
+    - OpenVINO computes the absolute value of a Concat's output in place, which changes it for other readers.
+    - OpenCV refuses ConstantOfShape without a value.
+    - The reference evaluator of onnx refuses GatherElements from more than 63 entries. Gather, which does the same for
+      vectors, takes ten times as long in ONNX Runtime.
+    - OpenVINO replaces numbers below 2^-126 by 0: what is scaled up after a Reciprocal is scaled down before it.
+    - tract names outputs after the operators that produce them.
 
     Args:
         model: an `onnx.ModelProto` after `narrow`, or one for ONNX Runtime.
@@ -41,7 +43,7 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
             zero = onnx.helper.make_tensor("value", onnx.TensorProto.FLOAT, [1], [0.0])
             node.attribute.append(onnx.helper.make_attribute("value", zero))
         elif node.op_type == "GatherElements" and ranks.get(node.input[0]) == 1:
-            node.op_type = "Gather"  # its axis is 0, the only one
+            node.op_type = "Gather"  # along axis 0, the only one
         elif node.op_type == "GatherElements" and ranks.get(node.input[0]) == 2 and _axis(node) in (1, -1):
             nodes += _from_rows(node)
         elif node.op_type == "Mul" and node.input[0] in inverted and node.input[1] in powers:
@@ -50,7 +52,7 @@ def plain_forms(model: Any, *, for_onnx_runtime: bool) -> None:
         nodes += _absolute(node) if node.op_type == "Abs" and node.input[0] in joined else [node]
     read = {name for node in nodes for name in node.input} | told
     nodes = [node for node in nodes if node.op_type != "Reciprocal" or node.output[0] in read]
-    # Runtimes warn of a constant that nobody reads any more.
+    # Runtimes warn about constants that nothing reads any more.
     kept = [x for x in model.graph.initializer if x.name in read or x.name not in powers]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
@@ -80,7 +82,7 @@ def _axis(node: Any) -> int:
 
 
 def _from_rows(node: Any) -> list[Any]:
-    """What comes before `Gather` in place of GatherElements from rows, which it becomes: they are one vector."""
+    """Turn GatherElements from rows into Gather from one flat vector; returns the nodes that must come before it."""
     import onnx  # noqa: PLC0415  (an optional dependency)
 
     make, to, y = onnx.helper.make_node, onnx.TensorProto.INT32, node.output[0]
@@ -94,7 +96,7 @@ def _from_rows(node: Any) -> list[Any]:
         make("Shape", [x], [shape], name=f"node_{shape}"),
         make("Gather", [shape, _FIRST], [rows], name=f"node_{rows}"),
         make("Gather", [shape, _SECOND], [columns], name=f"node_{columns}"),
-        # In 64 bits: ONNX Runtime refuses Range of sizes that it knows, made numbers of 32 bits.
+        # In 64 bits: ONNX Runtime refuses Range of known sizes that were cast to 32 bits.
         make("Range", [_FIRST, rows, _SECOND], [count], name=f"node_{count}"),
         make("Cast", [count], [small], name=f"node_{small}", to=to),
         make("Cast", [columns], [width], name=f"node_{width}", to=to),
@@ -106,7 +108,7 @@ def _from_rows(node: Any) -> list[Any]:
 
 
 def _smaller(node: Any, x: str) -> Any:
-    """`x / c`, whose Reciprocal is `c (1 / x)`: nothing on the way is smaller than that."""
+    """A node for `x / c`: its Reciprocal is `c (1 / x)`, without a smaller number in between."""
     import onnx  # noqa: PLC0415  (an optional dependency)
 
     y = f"{node.output[0]}_inverse"
@@ -114,7 +116,7 @@ def _smaller(node: Any, x: str) -> Any:
 
 
 def _powers_of_two(model: Any) -> dict[str, Any]:
-    """Numbers above 1 that a product by is exact, among the constants of float32."""
+    """The powers of two above 1 among float32 constants: multiplying by them is exact."""
     import onnx  # noqa: PLC0415  (an optional dependency)
 
     scalars = [x for x in model.graph.initializer if x.data_type == onnx.TensorProto.FLOAT and not x.dims]
@@ -123,7 +125,7 @@ def _powers_of_two(model: Any) -> dict[str, Any]:
 
 
 def _constants() -> list[Any]:
-    """What these forms read."""
+    """Constants that these forms read."""
     import onnx  # noqa: PLC0415  (an optional dependency)
 
     make, kinds = onnx.helper.make_tensor, onnx.TensorProto
@@ -132,7 +134,7 @@ def _constants() -> list[Any]:
 
 
 def needs_of(model: Any) -> dict[str, Any]:
-    """What a runtime must know of an ONNX model: the opset, the operators, and the types of all tensors."""
+    """What a runtime must support for an ONNX model: the opset, the operators, and the types of all tensors."""
     import onnx  # noqa: PLC0415  (an optional dependency)
 
     graph = onnx.shape_inference.infer_shapes(model).graph
@@ -144,7 +146,7 @@ def needs_of(model: Any) -> dict[str, Any]:
 
 
 def _ranks(model: Any) -> dict[str, int]:
-    """Dimensions of every tensor whose shape is known."""
+    """The number of dimensions of every tensor whose shape is known."""
     import onnx  # noqa: PLC0415  (an optional dependency)
 
     graph = onnx.shape_inference.infer_shapes(model).graph

@@ -20,10 +20,10 @@ _NOT_JOINT = "a torch whose joint graph returns the loss, its terms and a gradie
 
 
 def joint_interface() -> Callable[[ExportedProgram], ExportedProgram]:
-    """What torch makes a joint graph of forward and backward with, an interface that it calls unstable.
+    """The function of torch that makes a joint graph of forward and backward, an interface that it calls unstable.
 
     Raises:
-        ValueError: where this version of torch has none.
+        ValueError: if this version of torch lacks it.
     """
     try:
         return probe("joint graph")
@@ -34,19 +34,19 @@ def joint_interface() -> Callable[[ExportedProgram], ExportedProgram]:
 
 
 def export_program(graph: "Graph | JointGraph") -> ExportedProgram:
-    """The graph as torch.export sees it, B and N dynamic."""
+    """Export a graph with torch.export, with dynamic B and N."""
     with torch.no_grad(), quiet():
         return _export(graph, graph.inputs)
 
 
 class JointGraph(nn.Module):
-    """A loss with the gradients for every prediction, as one function without autograd (experimental).
+    """A loss with its gradients for every prediction, as one function without autograd (experimental).
 
     Args:
         graph: the loss.
 
     Raises:
-        ValueError: on a version of torch that has no joint graph, or another kind of it.
+        ValueError: if this version of torch has no joint graph, or another kind of it.
     """
 
     def __init__(self, graph: LossGraph) -> None:
@@ -78,7 +78,7 @@ class JointGraph(nn.Module):
 
 
 def _without_empty(body: GraphModule) -> None:
-    """Zeros for memory that is not set yet: ONNX has no operator for that, and all of it is written over."""
+    """Replace uninitialised memory by zeros: ONNX has no operator for it, and all of it is overwritten anyway."""
     for node in body.graph.nodes:
         if node.target is torch.ops.aten.empty_permuted.default:
             node.target = torch.ops.aten.full.default

@@ -1,13 +1,13 @@
-"""What is constant, without effect or done twice in a converted graph is left out: small to store, quick to load."""
+"""Simplify a converted graph, so that it is small to store and quick to load."""
 
 from typing import Any
 
 
 def simplify(model: Any) -> None:
-    """Simplify a graph in place.
+    """Remove, in place, what is constant, without effect or computed twice.
 
-    As `torch.onnx.export(..., optimize=True)` does, which takes ten times as long, as it looks for patterns before it
-    removes what folding left behind, and for such as no graph of a loss has.
+    `torch.onnx.export(..., optimize=True)` does the same but takes ten times as long: it searches for patterns before
+    it removes what constant folding leaves behind, and for patterns that no graph of a loss has.
 
     Args:
         model: an `onnx_ir.Model`, as `torch.onnx.export(..., optimize=False)` holds it.

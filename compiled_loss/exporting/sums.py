@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-# Partial sums: the square of this.
+# The number of partial sums is the square of this.
 _LANES = 32
 
 
 def sum_in_steps(x: Any, dtype: int = -1) -> Any:
-    """The sum of 1024 partial sums: six digits of a sum of millions, in whatever order they come.
+    """The sum of 1024 partial sums. It keeps six digits of a sum of millions of numbers in any order.
 
-    Runtimes add in float32, some where float64 is asked for too, and one by one, which leaves three digits of a
-    million. The partial sums are added in another shape, so that no optimiser makes one sum of two neighbouring ones.
-    Some zeros more, so that no batch leaves a sum of nothing, which runtimes disagree about.
+    Runtimes add float32 numbers one by one, some even if float64 is requested, which keeps three digits of a sum of a
+    million. The partial sums are reshaped before they are added, so that no optimiser joins the two sums. Zeros are
+    appended, so that no batch leads to an empty sum, on which runtimes do not agree.
 
     Args:
-        x: float32 of any shape, or what was made float64 of it for this sum; other numbers are added as they are.
-        dtype: that the sum was asked for in.
+        x: float32 of any shape, also if it was cast to float64 for this sum; other dtypes are added directly.
+        dtype: requested dtype of the sum.
     """
     import onnx_ir  # noqa: PLC0415  (optional dependencies)
     from onnxscript import opset20  # noqa: PLC0415
@@ -36,7 +36,7 @@ def sum_in_steps(x: Any, dtype: int = -1) -> Any:
 
 
 def sum_of_dimensions(x: Any, dim: Sequence[int] | None = None, keepdim: bool = False, dtype: int = -1) -> Any:
-    """The sum over some dimensions; over all of them in steps, as a graph of gradients has it."""
+    """The sum over some dimensions; in steps if it is over all of them, as in graphs of gradients."""
     from onnxscript.function_libs.torch_lib.ops.core import aten_sum_dim_IntList  # noqa: PLC0415  (optional)
 
     dims = [dim] if isinstance(dim, int) else list(dim or [])

@@ -1,4 +1,4 @@
-"""Operators that `torch.onnx.export` is to write in another way than by itself."""
+"""Operators that `torch.onnx.export` must translate in another way than it does by default."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from compiled_loss.exporting.sums import sum_in_steps, sum_of_dimensions
 
 
 def translations() -> dict[Callable, Callable]:
-    """The table for `torch.onnx.export`: quick indices, functions that keep their digits at low logits, and sums."""
+    """The table for `torch.onnx.export`: fast indexing, functions that stay precise at low logits, and sums."""
     ops = torch.ops.aten
     functions = {ops.sigmoid.default: _sigmoid, ops.log1p.default: _log1p}
     functions |= {ops.logaddexp.default: _logaddexp, ops.logaddexp2.default: _logaddexp2}
@@ -23,8 +23,8 @@ def translations() -> dict[Callable, Callable]:
 def _sigmoid(x: Any) -> Any:
     """`1 / (1 + e^-x)`, torch's own form.
 
-    ONNX Runtime's Sigmoid has an absolute error on the CPU: 17 % at -15, and 0 at -20, where a fresh head starts. The
-    exponential is a square, as that of OpenVINO is infinite beyond 88.37, and not from 88.73.
+    On a CPU, ONNX Runtime's Sigmoid has an absolute error: it is off by 17 % at -15, and 0 at -20, where a fresh head
+    starts. The exponential is computed as a square, because OpenVINO's is infinite beyond 88.37 instead of 88.73.
     """
     op = _operators()
     root = op.Exp(op.Mul(x, _number(-0.5, x)))
@@ -32,9 +32,9 @@ def _sigmoid(x: Any) -> Any:
 
 
 def _log1p(x: Any) -> Any:
-    """`ln(1 + x)`, the rounding of `1 + x` cancelled: by itself it becomes `Log(1 + x)`.
+    """`ln(1 + x)` without the rounding error of `1 + x`; the default translation is `Log(1 + x)`.
 
-    A gradient graph has it in place of softplus.
+    In a gradient graph it is part of softplus.
     """
     op = _operators()
     one = _number(1.0, x)
@@ -44,19 +44,19 @@ def _log1p(x: Any) -> Any:
 
 
 def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
-    """`max(x, 0) + ln(1 + e^-|x|)`: OpenVINO's Softplus is 1 % off at -18. Beyond the threshold it is x to rounding."""
+    """`max(x, 0) + ln(1 + e^-|x|)`, since OpenVINO's Softplus is 1 % off at -18. Above the threshold it rounds to x."""
     op = _operators()
     zero = _number(0.0, x)
     x = x if beta == 1 else op.Mul(x, _number(beta, x))
-    # Not a maximum, in which runtimes lose NaN.
+    # Not a maximum, since runtimes lose NaN there.
     found = op.Add(op.Where(op.Less(zero, x), x, zero), _log1p(op.Exp(op.Neg(op.Abs(x)))))
     return found if beta == 1 else op.Div(found, _number(beta, x))
 
 
 def _logaddexp(x: Any, y: Any, unit: float = 1.0) -> Any:
-    """`max + ln(1 + e^(min - max))`: by itself it becomes `Log(Exp(x) + Exp(y))`, infinite beyond 100 either way.
+    """`max + ln(1 + e^(min - max))`; the default `Log(Exp(x) + Exp(y))` is infinite above 100 and below -100.
 
-    A normalising flow's density is often one of several. `unit` is the logarithm of the base.
+    A normalising flow's density is often a sum of several densities. `unit` is the logarithm of the base.
     """
     op = _operators()
     larger, distance = op.Max(x, y), op.Neg(op.Abs(op.Sub(x, y)))
@@ -66,7 +66,7 @@ def _logaddexp(x: Any, y: Any, unit: float = 1.0) -> Any:
 
 
 def _floor_divide(x: Any, y: Any) -> Any:
-    """Of whole numbers: by itself it becomes seven operators, of which one compares truth values, as tract cannot."""
+    """Floor division. The default for integers has seven operators; one compares booleans, which tract cannot do."""
     op = _operators()
     if x.dtype.is_floating_point():
         return op.Floor(op.Div(x, y))
@@ -74,7 +74,7 @@ def _floor_divide(x: Any, y: Any) -> Any:
 
 
 def _logaddexp2(x: Any, y: Any) -> Any:
-    """The same to the base of 2."""
+    """`_logaddexp` to the base 2."""
     return _logaddexp(x, y, math.log(2))
 
 
@@ -85,6 +85,6 @@ def _operators() -> Any:
 
 
 def _number(value: float, x: Any) -> Any:
-    """Of the type of x."""
+    """A constant of the type of x."""
     op = _operators()
     return op.CastLike(op.Constant(value_float=value), x)

@@ -1,4 +1,4 @@
-"""A loss and its graph from the words of a command line."""
+"""A loss and its graph from command-line options."""
 
 import argparse
 import inspect
@@ -22,16 +22,16 @@ TASKS: dict[str, Callable[..., DenseLoss]] = {
     "obb": OrientedLoss,
     "segment": SegmentationLoss,
 }
-# Arguments that have a meaning for one task alone.
+# Options that have a meaning for only one task.
 ONLY = {
     "pose": ("keypoints", "keypoint_dims", "residual"),
     "segment": ("prototypes", "mask_stride", "mask_tiles", "mask_overlap", "semantic"),
 }
-CLASSES = {"detect": 80, "pose": 1, "obb": 15, "segment": 80}  # of COCO, and DOTA
+CLASSES = {"detect": 80, "pose": 1, "obb": 15, "segment": 80}  # as in COCO and DOTA
 
 
 def add_loss(parser: argparse.ArgumentParser, out: str, *, targets: bool = True) -> None:
-    """The arguments that describe a loss and its graph; without targets none that only these have a meaning for."""
+    """Add the options that describe a loss and its graph; those about targets only if the graph has targets."""
     add = parser.add_argument
     add("--task", choices=TASKS, default="detect", help="task of the head")
     add("--out", default=out, help=".onnx, .pt2 (torch.export archive) or .aoti.pt2 (AOTInductor package)")
@@ -49,7 +49,7 @@ def add_loss(parser: argparse.ArgumentParser, out: str, *, targets: bool = True)
     segment.add_argument("--mask-stride", type=int, default=4, help="image pixels per mask pixel")
     learning = parser if targets else argparse.ArgumentParser()
     _add_learning(learning.add_argument_group("learning"), segment if targets else learning)
-    if not targets:  # the loss is made with what these are by default
+    if not targets:  # the loss is built with the defaults of these options
         parser.set_defaults(**vars(learning.parse_args([])))
 
 
@@ -66,7 +66,7 @@ def _add_learning(learning: Any, segment: Any) -> None:
 
 
 def check_together(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
-    """End the program with status 2 for an argument that would have no effect beside the others."""
+    """End the program with status 2 for an option that would have no effect together with the others."""
 
     def refuse(names: tuple[str, ...], reason: str) -> None:
         idle = [f"--{name.replace('_', '-')}" for name in names if getattr(given, name) != parser.get_default(name)]
@@ -81,10 +81,10 @@ def check_together(parser: argparse.ArgumentParser, given: argparse.Namespace) -
 
 
 def loss_of(given: argparse.Namespace, *, end_to_end: bool = False, gains: list[str] | None = None) -> Any:
-    """The loss that the arguments describe.
+    """The loss that the options describe.
 
     Raises:
-        ValueError: naming the argument that the loss refuses.
+        ValueError: naming an argument that the loss refuses.
     """
     classes = CLASSES[given.task] if given.classes is None else given.classes
     options: dict[str, Any] = {
@@ -137,6 +137,6 @@ def _gain(text: str) -> tuple[str, float]:
 
 
 def _terms(kind: Callable[..., DenseLoss]) -> list[str]:
-    """What a loss has gains for."""
+    """The terms for which a loss has gains."""
     names = inspect.signature(kind).parameters
     return sorted(name.removesuffix("_gain") for name in names if name.endswith("_gain"))

@@ -1,18 +1,18 @@
-"""Which option of a command an error is about."""
+"""Error messages that name the option of a command instead of an argument."""
 
 import argparse
 
-# Arguments that are called otherwise than their options.
+# Arguments whose options have other names.
 _OPTIONS = {"num_classes": "--classes", "num_keypoints": "--keypoints", "folder": "--out"}
 
 
 def by_option(error: Exception, given: argparse.Namespace, path: str = "--out") -> str:
-    """An error's text with the option that it is about, in place of the argument that the option becomes.
+    """An error's text with the name of the option in place of that of the argument.
 
     Args:
-        error: of this package: its text begins with an argument's name and a colon.
+        error: an error of this package, whose text begins with an argument's name and a colon.
         given: the options of the command.
-        path: what the command calls the file.
+        path: the command's name for the file.
 
     Example:
         >>> by_option(ValueError("num_classes: expected more"), argparse.Namespace(classes=0))

@@ -60,7 +60,7 @@ def _run(parser: argparse.ArgumentParser, given: Any) -> int:
 
 
 def summary(report: Report) -> str:
-    """A line for every output, and how many batches came out how."""
+    """A line for every output, and the number of batches with each verdict."""
     width = max(len(name) for name in report.outputs)
     title = f"{report.graph} of task {report.task} in {report.runtime} {report.version}"
     lines = [title, f"{'output':{width}}  {'largest error':>13}  in"]
@@ -76,7 +76,7 @@ def summary(report: Report) -> str:
 
 
 class _Progress:
-    """Tells of every batch that is not right as it comes; of many with the same reason the first."""
+    """Prints every batch that is not right as soon as it is judged; of several with the same reason only the first."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()

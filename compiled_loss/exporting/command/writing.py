@@ -48,7 +48,7 @@ def _command(
 
 
 def _run(parser: argparse.ArgumentParser, write: Callable[[argparse.Namespace], Metadata], given: Any) -> int:
-    """Write a file and tell what is in it; a wrong argument ends with status 2."""
+    """Write a file and print its content; a wrong option ends the program with status 2."""
     begin = time.perf_counter()
     check_together(parser, given)
     try:

@@ -1,4 +1,4 @@
-"""What this package answers to a batch in eager torch: positives, the loss and its terms, gradients."""
+"""This package's answer to a batch in eager torch: positives, the loss and its terms, gradients."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ _FIELDS = {name: field for field, name in NAMES.items()}
 def answers(case: Case) -> dict[str, Tensor]:
     """`positives` [P, 3] of image, anchor and row, sorted, their `weights` [P], and the outputs of the loss's graph.
 
-    The images of a one-to-one branch count on from those of the one-to-many branch.
+    Images of the one-to-one branch are numbered on from those of the one-to-many branch.
     """
     loss, height, width = case.loss, *case.image_size
     grids = tuple((height // stride, width // stride) for stride in main_loss(loss).strides)

@@ -1,4 +1,4 @@
-"""Small batches, and what the reference answered to them, from the stored files beside this one.
+"""Small batches and the reference's answers, from the files stored in this folder.
 
 `tests/golden/make_golden.py` recorded them: `ultralytics` 8.4.190 as a black box, in float32 on a CPU.
 """
@@ -31,12 +31,12 @@ class Case(NamedTuple):
 
     Args:
         name: `family/batch`.
-        loss: that it is for.
+        loss: the loss that the batch is for.
         image_size: (height, width) in pixels.
-        inputs: predictions and targets by the names of the exported graphs; `masks` in place of `index_map` where they
-            come row by row.
-        reference: what the reference answered: `loss_box`, ... times B, `grad_pred_boxes`, ..., and `positives`.
-        ties: whether the reference's order among equal scores shows in its answer, which then is one of several.
+        inputs: predictions and targets by the names of the exported graphs; `masks` instead of `index_map` if there is
+            one mask per row.
+        reference: the reference's answers: `loss_box`, ... times B, `grad_pred_boxes`, ..., and `positives`.
+        ties: whether the reference's answer depends on its order among equal scores, and so is one of several.
     """
 
     name: str
@@ -74,7 +74,7 @@ def flow(errors: Tensor) -> Tensor:
 
 
 def _tensor(x: Any) -> Tensor:
-    """Whole numbers as int64, the others, stored in half precision where that is exact, as float32."""
+    """Integers as int64; other numbers, stored in half precision where that is exact, as float32."""
     return torch.from_numpy(x.astype("float32" if x.dtype.kind == "f" else "int64"))
 
 
@@ -88,7 +88,7 @@ def _case(name: str, plain: dict[str, Any], a: dict[str, Tensor]) -> Case:
         inputs["angles"] = boxes[:, 4].contiguous()
     if "target_keypoints" in a:
         points = a["target_keypoints"]
-        seen = points.new_ones(*points.shape[:2], 3 - points.shape[2])  # points without flags are all there
+        seen = points.new_ones(*points.shape[:2], 3 - points.shape[2])  # points without flags are all labelled
         inputs["keypoints"] = torch.cat([points, seen], 2)
     if "masks" in a:
         inputs["masks" if a["masks"].is_floating_point() else "index_map"] = a["masks"]

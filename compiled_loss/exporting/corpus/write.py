@@ -1,4 +1,4 @@
-"""The corpus as a folder: a table in JSON, a file of tensors for each batch, and a page on both."""
+"""Write the corpus as a folder: a table in JSON, a file of tensors for each batch, and a page that explains both."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from compiled_loss.exporting.verifying import child
 from compiled_loss.exporting.verifying.compare import TOLERANCE
 from compiled_loss.losses.end_to_end import EndToEndLoss, main_loss
 
-VERSION = 1  # counts up with every change of the format
+VERSION = 1  # increases with every change of the format
 
 
 def write_corpus(folder: str | os.PathLike[str]) -> list[str]:
@@ -27,7 +27,7 @@ def write_corpus(folder: str | os.PathLike[str]) -> list[str]:
         The names of the cases.
 
     Raises:
-        ValueError: for a folder that holds something, or cannot be written.
+        ValueError: if the folder is not empty or cannot be written.
         ImportError: without numpy.
 
     Example:
@@ -59,7 +59,7 @@ def write_corpus(folder: str | os.PathLike[str]) -> list[str]:
 def _described(case: Case) -> dict[str, Any]:
     loss = main_loss(case.loss)
     constants = plain_loss(loss)
-    constants["arguments"]["assigner"] = plain(loss.assigner)  # as it is, where the default is None
+    constants["arguments"]["assigner"] = plain(loss.assigner)  # the one in use, if the argument is None
     if "flow" in constants["arguments"]:
         constants["arguments"]["flow"] = "the formula in README.md"
     shares = None

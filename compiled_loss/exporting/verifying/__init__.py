@@ -1,1 +1,1 @@
-"""Exported files in the runtimes that people have, compared with eager torch."""
+"""Runs exported files in the runtimes that people use, and compares them with eager torch."""

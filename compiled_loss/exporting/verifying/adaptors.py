@@ -1,6 +1,6 @@
-"""How a file is opened in each runtime of Python: a function from named arrays to named arrays.
+"""How to open a file in each Python runtime, as a function from named arrays to named arrays.
 
-It needs numpy and the runtime, and nothing of this package: `child.py` loads it by its path.
+This module needs only numpy and the runtime, and nothing of this package: `child.py` loads it by its path.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _onnxruntime(runtime: Any, path: str) -> Callable:
 
 def _openvino(runtime: Any, path: str) -> Callable:
     core = runtime.Core()
-    # Without, a processor that has bfloat16 would compute in it.
+    # Without this, a processor with bfloat16 would compute in it.
     compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _tract(runtime: Any, path: str) -> Callable:
     runnables: dict[tuple, tuple] = {}
 
     def prepare(shapes: dict[str, tuple]) -> tuple:
-        """It solves for open sizes and gives up at sums and quotients of them: made anew for every batch's own."""
+        """Prepare the model for the sizes of one batch: tract cannot solve for open sizes in sums and quotients."""
         model = runtime.onnx().load(path)
         inputs = [model.input_name(i) for i in range(model.input_count())]
         outputs = [model.output_name(i) for i in range(model.output_count())]
@@ -57,7 +57,7 @@ def _tract(runtime: Any, path: str) -> Callable:
     def numbers(x: Any) -> Any:
         try:
             return x.to_numpy()
-        except runtime.TractError:  # a whole number of 64 bits, which it takes for a size, a type of its own
+        except runtime.TractError:  # a 64-bit integer, which tract treats as a size, a type of its own
             return x.convert_to(importlib.import_module("tract.tensor").DatumType.I64).to_numpy()
 
     prepare({})
@@ -89,20 +89,20 @@ def _torch(runtime: Any, path: str) -> Callable:
 
 
 def _executorch(runtime: Any, path: str) -> Callable:
-    """Sizes are those of a batch: it wants a largest size for what is open."""
+    """With the sizes of one batch: ExecuTorch needs an upper limit for open sizes."""
     torch, exir = importlib.import_module("torch"), importlib.import_module("executorch.exir")
     program = torch.export.load(path).module()
     methods: dict[tuple, tuple] = {}
 
     def prepare(tensors: dict[str, Any]) -> tuple:
         exported = torch.export.export(program, (tensors,))
-        # Its check takes operators for unknown that it has kernels for.
+        # Its check rejects operators as unknown although it has kernels for them.
         options = exir.EdgeCompileConfig(_check_ir_validity=False)
         lowered = exir.to_edge(exported, compile_config=options).to_executorch()
         (plan,) = lowered.executorch_program.execution_plan
         needed = {".".join(filter(None, (x.name, x.overload))) for x in plan.operators}
         missing = needed - {*runtime.Runtime.get().operator_registry.operator_names}
-        if missing:  # its own error names none
+        if missing:  # its own error does not name them
             raise NotImplementedError(f"no kernel of {', '.join(sorted(missing))}")
         loaded = runtime.Runtime.get().load_program(lowered.buffer)
         return loaded, loaded.load_method("forward"), exported.call_spec.out_spec
@@ -120,7 +120,7 @@ def _executorch(runtime: Any, path: str) -> Callable:
 
 
 def _iree(runtime: Any, path: str) -> Callable:
-    """Its importer has the largest and the smallest by ScatterND alone; it fails at what is gathered from stacks."""
+    """Its importer knows maximum and minimum only in ScatterND, and fails at a gather from stacked maps."""
     onnx, tools = importlib.import_module("onnx"), importlib.import_module("iree.compiler.tools")
     model = onnx.load(path)
     by_scatter_nd(model)
@@ -144,7 +144,7 @@ def _iree(runtime: Any, path: str) -> Callable:
 
 
 def _tvm(runtime: Any, path: str) -> Callable:
-    """Sizes are those of a batch, and what follows from them is computed: it takes few operators on open sizes."""
+    """With the sizes of one batch, and everything that follows from them computed: few operators accept open sizes."""
     onnx, frontend = importlib.import_module("onnx"), importlib.import_module("tvm.relax.frontend.onnx")
     relax = importlib.import_module("tvm.relax")
     machines: dict[tuple, Any] = {}
@@ -165,12 +165,12 @@ def _tvm(runtime: Any, path: str) -> Callable:
 
 
 def _litert(runtime: Any, path: str) -> Callable:
-    """Sizes are those of a batch, whole numbers have 32 bits."""
+    """With the sizes of one batch, and 32-bit integers."""
     torch = importlib.import_module("torch")
     program = torch.export.load(path).module()
 
     class Plain(torch.nn.Module):
-        """The program itself refuses `eval`, which the converter asks for."""
+        """A wrapper, since the exported program refuses `eval`, which the converter calls."""
 
         def forward(self, **inputs: Any) -> Any:
             return program(inputs)
@@ -189,9 +189,9 @@ def _litert(runtime: Any, path: str) -> Callable:
 
 
 def by_scatter_nd(model: Any) -> None:
-    """Write the largest and the smallest of vectors by ScatterND in place of ScatterElements.
+    """Replace ScatterElements with a maximum or minimum of vectors by ScatterND.
 
-    Not so in files: ONNX Runtime works through ScatterND on several threads without a lock.
+    Exported files cannot do so: ONNX Runtime computes ScatterND on several threads without a lock.
     """
     onnx = importlib.import_module("onnx")
     make, int64, nodes = onnx.helper.make_node, onnx.TensorProto.INT64, []
@@ -210,7 +210,7 @@ def by_scatter_nd(model: Any) -> None:
 
 
 def without_stacks(model: Any) -> None:
-    """Read a column of maps that were stacked, transposed and flattened from the map itself."""
+    """Read a column of stacked, transposed and flattened maps directly from the map that it comes from."""
     onnx = importlib.import_module("onnx")
     graph, last = model.graph, "last_size"
     made = {name: node for node in graph.node for name in node.output}
@@ -231,7 +231,7 @@ def without_stacks(model: Any) -> None:
 
 
 def fix_sizes(model: Any, shapes: dict[str, tuple]) -> None:
-    """Set the inputs' sizes, and compute whatever is constant then."""
+    """Set the sizes of the inputs, and compute everything that becomes constant."""
     onnx, evaluator = importlib.import_module("onnx"), importlib.import_module("onnx.reference").ReferenceEvaluator
     import numpy as np  # noqa: PLC0415
 
@@ -266,7 +266,7 @@ def fix_sizes(model: Any, shapes: dict[str, tuple]) -> None:
 
 
 def _sizes(tensor: Any) -> list[int] | None:
-    """Of a tensor of an ONNX graph, where all are known."""
+    """The sizes of a tensor of an ONNX graph; None if one of them is unknown."""
     known = tensor.HasField("shape") and all(x.HasField("dim_value") for x in tensor.shape.dim)
     return [x.dim_value for x in tensor.shape.dim] if known else None
 
@@ -275,7 +275,7 @@ def _shapes(inputs: dict[str, Any]) -> tuple:
     return tuple((name, x.shape) for name, x in inputs.items())
 
 
-# The module to import, the package that tells its version, and how a file is opened with it.
+# The module to import, the package whose version it is, and the function that opens a file with it.
 RUNTIMES: dict[str, tuple[str, str, Callable]] = {
     "onnxruntime": ("onnxruntime", "onnxruntime", _onnxruntime),
     "openvino": ("openvino", "openvino", _openvino),

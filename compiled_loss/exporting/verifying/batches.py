@@ -1,4 +1,4 @@
-"""Random and edge batches for a graph, from the table of its inputs alone."""
+"""Random and edge batches for a graph, made from the table of its inputs."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -10,9 +10,9 @@ from compiled_loss.exporting.interface import Port, sizes
 from compiled_loss.exporting.metadata import Metadata
 
 IMAGES, ROWS = (1, 2, 8), (0, 1, 2, 7, 300)
-# Of the coarsest level, where the image size is open. In the largest, distances exceed the bins of the finest level.
+# Sizes of the coarsest level if the image size is open. In the largest, distances exceed the finest level's bins.
 CELLS = ((2, 3), (4, 2), (5, 5), (10, 8))
-# Mean and spread of the class logits: of a trained head, and of draws by these names.
+# Mean and spread of the class logits: of a trained head, and of the batches with these names.
 SCORES = {"plain": (-2, 2), "fresh head": (-11.5, 1), "certain background": (-18, 3), "saturated scores": (0, 60)}
 
 
@@ -22,7 +22,7 @@ class Draw(NamedTuple):
     Args:
         name: what is special about it.
         axes: sizes of B, N, h and w.
-        decided: whether its assignment hangs on values and not on a rule for ties.
+        decided: whether its assignment depends on values, and not on a rule for ties.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Draw(NamedTuple):
 
 
 def draws() -> Iterator[Draw]:
-    """Every number of images and rows, then the edges."""
+    """Every number of images with every number of rows, then the edge cases."""
     for i, (images, rows) in enumerate((b, n) for b in IMAGES for n in ROWS):
         yield Draw("plain", _axes(images, rows, i))
     for i, (images, rows) in enumerate(((2, 7), (8, 300))):
@@ -65,7 +65,7 @@ def make(metadata: Metadata, draw: Draw, seed: int) -> dict[str, Tensor]:
 
 
 def moved(inputs: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """The same batch with its floating numbers a few roundings off."""
+    """The same batch with its floating-point numbers moved by a few roundings."""
     generator = torch.Generator().manual_seed(seed)
     found = {}
     for name, x in inputs.items():
@@ -105,7 +105,7 @@ def _target(port: Port, shape: list[int], draw: Draw, classes: int, generator: t
     if port.name in ("cls", "class_map"):
         return torch.randint(classes, shape, generator=generator)
     if port.name == "index_map":
-        # Blocks of pixels, so that an index covers an area; some indices stand for no row.
+        # Blocks of pixels, so that an index covers an area; some indices belong to no row.
         blocks = torch.randint(rows + 2, [shape[0], -(-shape[1] // 4), -(-shape[2] // 4)], generator=generator)
         return blocks.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, : shape[1], : shape[2]].contiguous()
     x = torch.rand(shape, generator=generator)

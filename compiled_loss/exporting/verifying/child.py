@@ -1,11 +1,11 @@
-"""Runs an exported file in a runtime, batch after batch, as a process of its own.
+"""Runs an exported file in a runtime, one batch after another, as a process of its own.
 
     python child.py RUNTIME FILE
 
-It needs numpy and the runtime, and nothing of this package: it is run by its path, so that the runtime may live in an
-environment without torch. A request is a line of JSON, {"inputs": PATH, "outputs": PATH}; the answer is {} once the
-outputs are written, or {"refused": REASON}. Before, it says {"version": VERSION} and, once the file is loaded, {}.
-`adaptors.py` has the runtimes, `runtimes.py` is the other side.
+It needs only numpy and the runtime, and nothing of this package. It is run by its path, so that the runtime may be in
+an environment without torch. First it answers {"version": VERSION} and, once the file is loaded, {}. Then each request
+is a line of JSON, {"inputs": PATH, "outputs": PATH}; the answer is {} once the outputs are written, or
+{"refused": REASON}. `adaptors.py` has the runtimes, `runtimes.py` is the other side.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", 
 
 
 def write(path: str, arrays: dict[str, Any], **notes: str) -> None:
-    """Named numpy arrays, and notes about them, as a file of the safetensors format."""
+    """Write named numpy arrays, and notes about them, as a file in the safetensors format."""
     codes = {code: name for name, code in DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": notes} if notes else {}
     end = 0
@@ -37,7 +37,7 @@ def write(path: str, arrays: dict[str, Any], **notes: str) -> None:
 
 
 def read(path: str) -> dict[str, Any]:
-    """The named numpy arrays of a file of the safetensors format."""
+    """Read the named numpy arrays of a file in the safetensors format."""
     import numpy as np  # noqa: PLC0415  (the package itself does without)
 
     with open(path, "rb") as file:
@@ -55,7 +55,7 @@ def main(runtime: str, path: str, adaptors: Any) -> None:
     """Answer requests until there are no more."""
     import numpy as np  # noqa: PLC0415
 
-    # What a runtime prints must not come between the answers.
+    # What a runtime prints must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -87,11 +87,11 @@ def main(runtime: str, path: str, adaptors: Any) -> None:
 
 
 def _reason(error: Exception) -> str:
-    words = str(error).split("Stack backtrace:")[0].split()  # tract tells all that it passed through
+    words = str(error).split("Stack backtrace:")[0].split()  # tract appends a long trace
     return f"{type(error).__name__}: {' '.join(words)[:500]}"
 
 
 if __name__ == "__main__":
     beside = importlib.import_module("adaptors")
-    sys.path.pop(0)  # this folder: its modules are none of the runtime's
+    sys.path.pop(0)  # this folder, so that its modules do not hide the runtime's
     main(sys.argv[1], sys.argv[2], beside)

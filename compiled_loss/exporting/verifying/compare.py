@@ -10,9 +10,9 @@ from compiled_loss.exporting.metadata import Metadata
 from compiled_loss.exporting.verifying.batches import Draw, make, moved
 from compiled_loss.exporting.verifying.runtimes import EndedError, RefusedError
 
-# Of an output's largest entry; whole numbers and truth values must be equal. Sums over anchors keep six digits. A
-# weight is a power of an overlap, which is a difference that may cancel: where few poor overlaps carry a batch, its
-# roundings alone can exceed this, and such a batch is drawn anew.
+# Relative to an output's largest entry; integers and booleans must be equal. Sums over anchors keep six digits. A
+# weight is a power of an overlap, which is a difference that may cancel. In a batch with only a few poor overlaps,
+# rounding alone can exceed this tolerance, and such a batch is replaced.
 TOLERANCE = 1e-5
 VERDICTS = ("right", "wrong", "refused", "ended")
 MOVES, REDRAWS = 3, 5
@@ -21,14 +21,14 @@ Function = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 class Verdict(NamedTuple):
-    """What came of one batch.
+    """The result of one batch.
 
     Args:
         batch: its title, such as `plain B=2 N=7`.
         images, rows: its sizes.
         verdict: one of `VERDICTS`.
-        reason: of the runtime, where it refused or ended.
-        errors: of every output, where there are outputs; infinite for a wrong whole number, shape, dtype or NaN.
+        reason: the runtime's message if it refused or ended.
+        errors: the error of every output if there are outputs; infinite for a wrong integer, shape, dtype or NaN.
     """
 
     batch: str
@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
 
 
 def error_of(got: Tensor, expected: Tensor) -> float:
-    """Largest difference as a share of the largest entry; infinite for another shape, dtype, NaN or whole number."""
+    """Largest difference relative to the largest entry; infinite for a wrong shape, dtype, NaN or integer."""
     if (got.shape, got.dtype) != (expected.shape, expected.dtype):
         return float("inf")
     if not expected.is_floating_point():
@@ -61,10 +61,10 @@ def error_of(got: Tensor, expected: Tensor) -> float:
 
 
 def judge(file: Function, truth: Function, metadata: Metadata, draw: Draw, seed: int) -> Verdict:
-    """The verdict on a batch that decides something.
+    """The verdict on a batch; a batch that cannot decide anything is replaced.
 
-    Where two candidates are equal but for rounding, or few poor overlaps carry a batch, eager torch itself answers
-    otherwise once its inputs move by a few roundings. A difference no larger than that says nothing about the file, and
+    If two candidates differ only by rounding, or a batch has only a few poor overlaps, eager torch itself gives another
+    answer when its inputs move by a few roundings. A difference no larger than that says nothing about the file, so
     another batch is drawn.
     """
     names, redraw = [port.name for port in metadata.outputs], 0

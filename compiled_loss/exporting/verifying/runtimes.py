@@ -1,4 +1,4 @@
-"""A runtime in a process of its own: it may live in another environment, and it may end."""
+"""A runtime in a process of its own: it may be in another environment, and it may crash."""
 
 import json
 import signal
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from compiled_loss.exporting.verifying import adaptors, child
 
-NODE = ("onnxruntime-web", "onnxruntime-node")  # those of Node.js; the others are of Python
+NODE = ("onnxruntime-web", "onnxruntime-node")  # runtimes of Node.js; all others are Python packages
 RUNTIMES = (*adaptors.RUNTIMES, *NODE)
-OF_ARCHIVES = ("torch", "executorch", "litert")  # those that take .pt2 files; the others take .onnx files
+OF_ARCHIVES = ("torch", "executorch", "litert")  # runtimes for .pt2 files; all others take .onnx files
 
 
 class RefusedError(RuntimeError):
-    """The runtime does not take the file or the batch; the text is its own."""
+    """The runtime refused the file or the batch, with its own message."""
 
 
 class EndedError(RuntimeError):
@@ -28,17 +28,17 @@ class EndedError(RuntimeError):
 
 
 class Runtime:
-    """An exported file in a runtime of another process, which is started anew when it has ended.
+    """An exported file in a runtime, in another process that is restarted after it has ended.
 
     Args:
         name: one of `RUNTIMES`.
-        path: of the file.
+        path: path of the file.
         python: interpreter of an environment that has the runtime and numpy.
-        modules: folder that has the node_modules with one of `NODE`.
+        modules: for runtimes of Node.js, the folder with their node_modules.
         limit: seconds that loading, or a batch, may take.
 
     Raises:
-        ImportError: where that environment lacks the runtime.
+        ImportError: if that environment lacks the runtime.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Runtime:
             self._command = [python, child.__file__, name, file]
         self._folder = tempfile.TemporaryDirectory()
         self._process: subprocess.Popen[str] | None = None
-        # A file that cannot be loaded is not tried again with every batch.
+        # A file that cannot be loaded is not tried again for every batch.
         self._unloadable: RefusedError | EndedError | None = None
         self.version = ""
         try:
@@ -74,8 +74,8 @@ class Runtime:
         """The outputs by name.
 
         Raises:
-            RefusedError: where the runtime raises an error.
-            EndedError: where its process ends, or takes longer than the limit.
+            RefusedError: if the runtime raises an error.
+            EndedError: if its process ends, or takes longer than the limit.
         """
         if self._unloadable is not None:
             raise self._unloadable
@@ -110,11 +110,11 @@ class Runtime:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended, which the missing answer tells
+            pass  # it has ended; the missing answer shows that
         self._answer()
 
     def _answer(self) -> dict[str, str]:
-        """What the process says next; an error where it refuses, says nothing in time, or has ended."""
+        """The next answer of the process; an error if it refuses, does not answer in time, or has ended."""
         process = self._process
         assert process is not None
         assert process.stdout is not None
@@ -140,7 +140,7 @@ class Runtime:
         return answer
 
     def _end(self, status: int) -> str:
-        """How the process ended, and its last words."""
+        """How the process ended, and the last line that it printed."""
         names = {-x.value: x.name for x in signal.Signals}
         words = Path(self._folder.name, "words").read_text(errors="replace").strip().splitlines()
         return ": ".join([names.get(status, f"status {status}"), *words[-1:]])

@@ -131,7 +131,7 @@ def read_metadata(path: str) -> Metadata:
     require(Path(path).is_file(), "path", "a file", path)
     try:
         model = onnx.load(path)
-    except Exception as error:  # of protobuf, without a base of their own
+    except Exception as error:  # protobuf's errors have no common base
         first = str(error).strip().splitlines()[:1]
         raise ValueError(f"path: expected a readable .onnx file, got {path}: {''.join(first)}") from error
     try:
