@@ -1,4 +1,4 @@
-"""Small numeric helpers that behave the same eager, compiled and exported."""
+"""Small numeric helpers that give the same results eager, compiled and exported."""
 
 import torch
 from torch import Tensor
@@ -18,14 +18,15 @@ def at_least_float32(x: Tensor) -> Tensor:
 def power(x: Tensor, exponent: float) -> Tensor:
     """`x ** exponent` for `0 <= x < 2^104`, from multiplications and square roots where the exponent allows.
 
-    Those round alike on every backend, whereas `pow` does not: equal inputs must stay equal for ties.
+    These round in the same way on every backend, `pow` does not. Equal inputs must give equal results, so that ties
+    stay ties.
 
     Example:
         >>> power(torch.tensor([2.0]), 6.0)
         tensor([64.])
     """
     if exponent == 0.5:
-        # Scaled exactly: the root of a number below 2^-126 is 0 in ONNX Runtime 1.20.
+        # Scaled by exact factors: ONNX Runtime 1.20 computes the root of a number below 2^-126 as 0.
         return (x * 2.0**24).sqrt() * 2.0**-12 if for_any_runtime() else x.sqrt()
     if exponent != int(exponent) or not 1 <= exponent <= 16:
         return x.pow(exponent)
@@ -41,7 +42,7 @@ def power(x: Tensor, exponent: float) -> Tensor:
 
 
 def root(x: Tensor) -> Tensor:
-    """`sqrt(x)` for `x >= 0`, with the slope 0 at 0, where that of the square root is infinite.
+    """`sqrt(x)` for `x >= 0`, with a gradient of 0 at 0, where that of the square root is infinite.
 
     Example:
         >>> root(torch.tensor([0.0, 4.0]))
@@ -53,7 +54,7 @@ def root(x: Tensor) -> Tensor:
 def add_epsilon(x: Tensor, epsilon: float) -> Tensor:
     """`x + epsilon`, in a form that survives ONNX Runtime.
 
-    Its optimiser takes constants below 1e-8 for zero and drops the addition, so that 0/0 becomes NaN there.
+    Its optimiser treats constants below 1e-8 as zero and drops the addition, so that 0/0 would give NaN there.
 
     Example:
         >>> add_epsilon(torch.tensor([0.0, 1.0]), 1e-9)
@@ -65,8 +66,8 @@ def add_epsilon(x: Tensor, epsilon: float) -> Tensor:
 def log1p(x: Tensor) -> Tensor:
     """`ln(1 + x)`, exact for small x in every mode.
 
-    `torch.log1p` exports as the logarithm of a rounded sum, and `torch.atanh`, which could stand for it, is compiled to
-    one for a CPU. Here what the sum lost is added: `ln(u + lost) = ln u + lost / u`.
+    `torch.log1p` is exported as the logarithm of a rounded sum, and `torch.atanh`, which could replace it, is compiled
+    to one for a CPU. Here the rounding error of the sum is added back: `ln(u + lost) = ln u + lost / u`.
 
     Example:
         >>> log1p(torch.tensor([1e-9, 1.0]))
@@ -78,7 +79,7 @@ def log1p(x: Tensor) -> Tensor:
 
 
 def one_minus_exp(x: Tensor) -> Tensor:
-    """`1 - exp(-x)` for `x >= 0`, exact for small x in every mode: `torch.expm1` exports as a rounded difference.
+    """`1 - exp(-x)` for `x >= 0`, exact for small x in every mode; `torch.expm1` exports as a rounded difference.
 
     Example:
         >>> one_minus_exp(torch.tensor([1e-9, 1.0]))
@@ -91,8 +92,8 @@ def one_minus_exp(x: Tensor) -> Tensor:
 def stack_planes(*coordinates: Tensor) -> Tensor:
     """`torch.stack(coordinates, -1)` in a layout where each coordinate is contiguous.
 
-    Loops over one coordinate then read and write whole vectors. A stack also has its parts computed once, where a
-    compiled reader would compute them anew each time it reads.
+    Loops over one coordinate then read and write whole vectors. Stacking also makes compiled code compute the parts
+    once; otherwise every reader would compute them again.
 
     Example:
         >>> stack_planes(torch.tensor([1, 2, 3]), torch.tensor(0)).tolist()
@@ -104,9 +105,9 @@ def stack_planes(*coordinates: Tensor) -> Tensor:
 def pick(x: Tensor, *index: Tensor) -> Tensor:
     """`x[index]`, with an index for every dimension; they broadcast against each other.
 
-    Where memory allows by one flat index, which eager torch follows many times faster than several. Bounds are those of
-    the whole tensor then: an index beyond its own dimension reads a neighbour, so a caller that does not know its
-    indices moves them beyond the whole tensor.
+    If `x` is contiguous, the indices become one flat index, which eager torch reads many times faster than several.
+    Then only the bounds of the whole tensor are checked: an index beyond its own dimension reads a neighbour. A caller
+    that does not know its indices must move wrong ones beyond the end of the whole tensor.
 
     Example:
         >>> pick(torch.arange(6).view(2, 3), torch.tensor([[0], [1]]), torch.tensor([2, 0]))
@@ -118,16 +119,16 @@ def pick(x: Tensor, *index: Tensor) -> Tensor:
     flat = index[0]
     for size, inner in zip(x.shape[1:], index[1:], strict=True):
         flat = flat * size + inner
-    # Of a vector ONNX Runtime is quickest with an index of any shape, eager torch with a selection.
+    # From a vector, ONNX Runtime reads fastest with an index of any shape, eager torch with `index_select`.
     if torch.compiler.is_exporting():
         return x.view(-1)[flat]
     return x.view(-1).index_select(0, flat.flatten()).view(flat.shape)
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:
-    """`x` where the mask holds, else 0, in the value and in the gradient, NaN and inf included.
+    """`x` where the mask is True, else 0, in the value and in the gradient, even if `x` is NaN or infinite.
 
-    The mask lines up with the leading dimensions of `x`.
+    The mask has the leading dimensions of `x`.
 
     Example:
         >>> masked(torch.tensor([1.0, float("nan")]), torch.tensor([True, False]))
@@ -139,7 +140,7 @@ def masked(x: Tensor, mask: Tensor) -> Tensor:
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Unreduced `-t log s(x) - (1-t) log(1-s(x)) = softplus(x) - t x`, finite at every finite logit.
 
-    `F.binary_cross_entropy_with_logits` exports as Log(Sigmoid), which loses precision from about -11.
+    `F.binary_cross_entropy_with_logits` exports as Log(Sigmoid), which loses precision from about -11 on.
 
     Example:
         >>> binary_cross_entropy(torch.tensor([-100.0]), torch.tensor([1.0]))
@@ -149,11 +150,11 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def softplus(x: Tensor) -> Tensor:
-    """`ln(1 + e^x)` in float32; compiled, beside `sigmoid` of the same numbers, both are made from one exponential.
+    """`ln(1 + e^x)` in float32; compiled code shares one exponential with `sigmoid` of the same numbers.
 
-    With `e = e^-|x|`, `ln(1 + e) = 2 artanh(e / (2 + e))`, and of an argument up to 1/3 eight terms of the series are
-    float32: half the time that two exponentials and a logarithm take. What computes one operation at a time is quicker
-    with those.
+    With `e = e^-|x|`, `ln(1 + e) = 2 artanh(e / (2 + e))`. The argument is at most 1/3, so eight terms of the series
+    are enough for float32. Compiled, this takes half the time of two exponentials and a logarithm. Code that computes
+    one operation at a time is faster with `F.softplus`.
 
     Example:
         >>> softplus(torch.zeros(1))
@@ -187,26 +188,27 @@ def sigmoid(x: Tensor) -> Tensor:
 def decay(x: Tensor) -> Tensor:
     """`e^x` for `x <= 0`, to `7.3e-8 |x|` of its value; where that is large, its value is small.
 
-    Compiled it is of base 2, which takes less time; what comes from `exp` and is read twice the CPU code generator
-    writes out besides, and reads back.
+    Compiled code uses base 2, which takes less time: the CPU code generator stores a result of `exp` that is read
+    twice, and loads it again.
 
     Example:
         >>> decay(torch.tensor([0.0, -1.0, -torch.inf]))
         tensor([1.0000, 0.3679, 0.0000])
     """
-    # log2 e as a literal: in a graph of open sizes torch takes a number of a module for one that may change.
+    # log2 e as a literal: in a graph of open sizes torch treats a number of a module as one that may change.
     return (x * 1.4426950408889634).exp2() if _is_generated() else x.exp()
 
 
 def _is_generated() -> bool:
-    """Whether the code is traced for a code generator, which computes all that it can in one loop."""
+    """Whether the code is being traced for a code generator, which computes as much as it can in one loop."""
     return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
 
 
 def for_any_runtime() -> bool:
-    """Whether the code is being traced into a graph that must be right in every runtime: the one place that decides.
+    """Whether the code is traced into a graph that must be right in every runtime; only this function decides that.
 
-    Such a graph holds no float64, which some runtimes compute in float32, and reads no number's bits, as ONNX cannot.
+    Such a graph has no float64, which some runtimes compute in float32, and does not read the bits of a number, which
+    ONNX cannot do.
 
     Example:
         >>> for_any_runtime()
@@ -216,7 +218,7 @@ def for_any_runtime() -> bool:
 
 
 def has_float64(device: torch.device) -> bool:
-    """Whether what runs the code computes in float64; Apple's devices do not, and not every runtime of a graph does.
+    """Whether the code can compute in float64; Apple's devices cannot, nor can every runtime of an exported graph.
 
     Example:
         >>> has_float64(torch.device("cpu"))
@@ -226,7 +228,7 @@ def has_float64(device: torch.device) -> bool:
 
 
 def exact(x: Tensor) -> Tensor:
-    """In float64 where the device has it: what is rounded to float32 afterwards is the same on every backend.
+    """`x` in float64 if the device has it, so that results rounded to float32 are the same on every backend.
 
     Example:
         >>> exact(torch.zeros(2)).dtype
@@ -236,10 +238,10 @@ def exact(x: Tensor) -> Tensor:
 
 
 def total(x: Tensor) -> Tensor:
-    """Sum of all entries, accumulated in float64 where the device has it; ONNX files add in steps.
+    """Sum of all entries, accumulated in float64 if the device has it; ONNX files add in steps.
 
-    Besides the rounding, this keeps one graph: for float32 sums over a dynamic size the CPU code generator
-    picks an algorithm by that size (up to 4096, or more) and guards on the choice.
+    This improves the rounding and also keeps one graph: for float32 sums over a dynamic size, the CPU code generator
+    chooses an algorithm by that size (up to 4096, or more) and guards on the choice.
 
     Example:
         >>> total(torch.ones(3))
@@ -249,14 +251,14 @@ def total(x: Tensor) -> Tensor:
         return x.sum()
     if not for_any_runtime():
         return x.sum(dtype=torch.float64).to(x.dtype)
-    # The plain sum lends its gradient, which holds no float64; `exporting/sums.py` writes the other one.
+    # The gradient is that of the plain sum, without float64; the value becomes what `exporting/sums.py` writes.
     plain = x.sum()
     with torch.no_grad():
         return plain.copy_(x.sum(dtype=torch.float64))
 
 
 def totals(x: Tensor, group: Tensor, groups: int) -> Tensor:
-    """`[groups]` sums of the rows of each group, all entries of a row together, accumulated as in `total`.
+    """`[groups]` sums over all entries of the rows of each group, accumulated as in `total`.
 
     Example:
         >>> totals(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([1, 0, 1]), 2)

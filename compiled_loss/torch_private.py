@@ -1,7 +1,7 @@
-"""Every interface of torch without a promise of stability that the audit and the exports use, each behind a probe.
+"""All private or unstable interfaces of torch that this package uses, each behind a probe.
 
-`probe(name)` returns the object or raises `MissingInterfaceError`, which names the torch version; a stage of the audit
-that needed it is then reported as incomplete instead of passing in silence, and an export is refused.
+`probe(name)` returns the object, or raises `MissingInterfaceError`, which names the torch version. A stage of the audit
+that needs it is then reported as incomplete instead of passing silently, and an export is refused.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ _INTERFACES = {
 
 
 class MissingInterfaceError(RuntimeError):
-    """This version of torch lacks something that is read of it."""
+    """This version of torch lacks an interface that this package uses."""
 
 
 class Compile(NamedTuple):
@@ -79,8 +79,8 @@ def probe(name: str) -> Any:
 
 @contextlib.contextmanager
 def replaced(name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Put `make(original)` in the place of an interface, and the original back."""
-    # The tracer's tables, filled on import, know functions by identity: they must be torch's own, not what stands in.
+    """Replace an interface by `make(original)` while the block runs."""
+    # The tracer's tables, filled on import, recognise functions by identity: they must hold torch's own functions.
     importlib.import_module("torch._dynamo")
     original = probe(name)
     module, _, path = _INTERFACES[name].partition(":")
@@ -97,7 +97,7 @@ def replaced(name: str, make: Callable[[Any], Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def collect_compiles() -> Iterator[list[Compile]]:
-    """List every compile while the block runs, lazy backward compiles too."""
+    """List every compile while the block runs, including lazy compiles of backward graphs."""
     found: list[Compile] = []
     handler = probe("callbacks")
     failed: list[str] = []
@@ -135,10 +135,10 @@ def collect_compiles() -> Iterator[list[Compile]]:
 
 @contextlib.contextmanager
 def own_compile_state(backend: str | Callable[..., Any]) -> Iterator[None]:
-    """Compile as in a fresh process, and leave the caller's compiled functions, settings and counters as they were.
+    """Compile as in a fresh process, and leave the caller's compiled functions, settings and counters unchanged.
 
-    Entries of the caller's own compiled functions are out of sight through `isolate_recompiles`; what torch remembers
-    about sizes that changed is set aside, since it would hide the compile in which it learns so.
+    `isolate_recompiles` hides the entries of the caller's compiled functions. Torch's memory of sizes that changed is
+    set aside, since it would hide the compile in which torch learns that they change.
     """
     import torch._dynamo  # noqa: PLC0415  (slow to import)
     import torch._functorch.config as functorch  # noqa: PLC0415
@@ -156,9 +156,9 @@ def own_compile_state(backend: str | Callable[..., Any]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("default"))
         stack.enter_context(torch._dynamo.config.patch({**limits, **sizes, "suppress_errors": False, "disable": False}))
-        # A hit in the cache of whole graphs would keep them out of sight; the cache of kernels stays in use.
+        # A hit in the cache of whole graphs would hide them; the cache of kernels stays in use.
         stack.enter_context(functorch.patch({"donated_buffer": False, "enable_autograd_cache": False}))
-        if backend == "inductor":  # with its own random numbers nothing could be compared
+        if backend == "inductor":  # with inductor's own random numbers, results could not be compared
             stack.enter_context(inductor.patch(fallback_random=True))
         stack.enter_context(quiet())
         counters.clear()
@@ -174,20 +174,20 @@ def own_compile_state(backend: str | Callable[..., Any]) -> Iterator[None]:
 
 
 def check_backend(backend: Any) -> None:
-    """Check that `torch.compile` knows a backend; it would say so at the first call.
+    """Check that `torch.compile` knows a backend; by itself it reports that only at the first call.
 
     Raises:
-        ValueError: for the name of none.
+        ValueError: if there is no backend of that name.
     """
-    __tracebackhide__ = True  # pytest shows the user's own lines alone
-    # Looked up for names alone: it takes torch's compiler to be imported.
+    __tracebackhide__ = True  # pytest then shows only the user's own lines
+    # Only names are looked up, since that imports torch's compiler.
     if not callable(backend) and backend not in torch.compiler.list_backends(exclude_tags=()):
         expected = "a backend of torch.compile, such as 'inductor' or 'aot_eager', or a function"
         raise ValueError(f"backend: expected {expected}, got {backend!r}")
 
 
 def isolated_compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`torch.compile` that shares no cache entry with any other; before torch 2.13 all caches are reset instead."""
+    """`torch.compile` without cache entries of other functions; before torch 2.13 all caches are reset instead."""
     import torch._dynamo  # noqa: PLC0415
 
     if "isolate_recompiles" in (torch.compile.__kwdefaults__ or {}):
@@ -199,11 +199,11 @@ def isolated_compile(function: Callable[..., Any], **options: Any) -> Callable[.
 
 @contextlib.contextmanager
 def each_size_for_itself() -> Iterator[None]:
-    """Compile with every open size on its own, and numbers that are no sizes as constants.
+    """Compile with every open size separate from the others, and with numbers that are not sizes as constants.
 
-    By default torch makes one size of 4 images and the 4 sides of a box ("duck shaping"), and compiles anew once they
-    differ; and with `dynamic=True` it takes a loss's own numbers, such as a gain, for open too, and traces and compiles
-    everything twice to find that they are not. Where it has no such switch nothing changes.
+    By default torch treats 4 images and the 4 sides of a box as one size ("duck shaping"), and compiles again when they
+    differ. With `dynamic=True` it also treats a loss's own numbers, such as a gain, as open, and traces and compiles
+    everything twice to find that they are not. If torch lacks these switches, nothing changes.
     """
     with contextlib.ExitStack() as stack:
         for name, value in (("equal sizes", False), ("constant numbers", True)):
@@ -213,7 +213,7 @@ def each_size_for_itself() -> Iterator[None]:
 
 
 def without_compile(function: Any) -> Any:
-    """The function inside `torch.compile`'s wrapper; itself where there is none."""
+    """The function inside `torch.compile`'s wrapper; the function itself if there is no wrapper."""
     while True:
         held = vars(function) if hasattr(function, "__dict__") else {}
         if type(function).__name__ == "OptimizedModule":
@@ -226,7 +226,7 @@ def without_compile(function: Any) -> Any:
 
 @contextlib.contextmanager
 def modules_called_plainly(modules: list[nn.Module]) -> Iterator[list[nn.Module]]:
-    """Call modules that were compiled in place, by `module.compile()`, as if they were not; yields these."""
+    """Call modules that were compiled in place, by `module.compile()`, without compiling; yields these modules."""
     compiled = [(x, x._compiled_call_impl) for x in modules if x._compiled_call_impl is not None]
     for x, _ in compiled:
         x._compiled_call_impl = None
@@ -238,7 +238,7 @@ def modules_called_plainly(modules: list[nn.Module]) -> Iterator[list[nn.Module]
 
 
 def copy_marks(source: Tensor, copy: Tensor) -> Tensor:
-    """Carry `mark_dynamic` and its like over to a copy."""
+    """Copy the marks of `mark_dynamic` and similar functions to another tensor."""
     for name, value in vars(source).items():
         if name.startswith("_dynamo_") or name == "_has_symbolic_sizes_strides":
             setattr(copy, name, value.copy() if hasattr(value, "copy") else value)
@@ -247,15 +247,15 @@ def copy_marks(source: Tensor, copy: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def traced_backward() -> Iterator[None]:
-    """Remember for every backward operation where its forward one was called."""
+    """Record for every backward operation where its forward operation was called."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that anomaly mode is slow
+        warnings.simplefilter("ignore")  # the warning that anomaly mode is slow
         with torch.autograd.set_detect_anomaly(True, check_nan=False):
             yield
 
 
 def forward_trace() -> str:
-    """Within a backward pass, where the forward operation was called; empty elsewhere."""
+    """During a backward pass, the place where the forward operation was called; empty elsewhere."""
     node = probe("autograd node")()
     lines = node.metadata.get("traceback_", []) if node is not None else []
     return "".join(lines)
@@ -263,7 +263,7 @@ def forward_trace() -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch's own words about breaks and recompiles off the terminal: they are in the report."""
+    """Keep torch's own messages about breaks and recompiles off the terminal: they are in the report."""
     handlers = {h for name in ("torch", "torch._dynamo") for h in logging.getLogger(name).handlers}
     levels = {handler: handler.level for handler in handlers}
     for handler in handlers:
