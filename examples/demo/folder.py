@@ -169,5 +169,5 @@ class Folder:
             read, first = "[centre x, centre y, width, height]", centred[:, :2]
         if self.task != "obb" and look_like_corners(first, centred):
             form = f"are they [x1, y1, x2, y2]? They are read as {read}"
-            notes.append(f"{self.split}: many boxes reach out of their picture: {form}")
+            notes.append(f"{self.split}: many boxes reach beyond their picture: {form}")
         return objects, notes

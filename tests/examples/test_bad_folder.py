@@ -105,14 +105,14 @@ def change_category(**fields):
         ("detect", lambda d: d["images"][1].update(width=9.5), "image 1: width should be a positive whole number"),
         ("detect", lambda d: d["images"][1].update(file_name=None), "image 1: file_name should be a text"),
         ("detect", lambda d: d["images"][1].update(id=None), "image None: id should be a number or a text"),
-        ("detect", lambda d: d["images"][1].update(id=0), "id 0 of the images stands there 2 times"),
+        ("detect", lambda d: d["images"][1].update(id=0), "id 0 of the images occurs 2 times"),
         (
             "detect",
             lambda d: d["images"][1].update(file_name="0.png"),
-            "file_name '0.png' of the images stands there 2 times",
+            "file_name '0.png' of the images occurs 2 times",
         ),
         ("detect", lambda d: d["images"][1].update(split=None), "image 1: split should be"),
-        ("detect", lambda d: d["categories"].append({"id": 7}), "id 7 of the categories stands there 2 times"),
+        ("detect", lambda d: d["categories"].append({"id": 7}), "id 7 of the categories occurs 2 times"),
         (
             "detect",
             lambda d: d["categories"].append({"name": "b"}),

@@ -200,7 +200,7 @@ def test_classes_of_one_name_are_told_apart_by_their_ids(folder):
 def test_boxes_that_look_like_corners_are_noted(folder):
     boxes = [[10, 10, 30, 30], [60, 30, 90, 60], [50, 40, 80, 50], [20, 30, 60, 60]]
     edit(folder, lambda d: [a.update(bbox=box) for a, box in zip(d["annotations"], boxes, strict=False)])
-    assert "many boxes reach out of their picture" in Folder(folder, "train", 48).notes[0]
+    assert "many boxes reach beyond their picture" in Folder(folder, "train", 48).notes[0]
 
 
 def test_run_lengths_as_numbers_and_as_text_are_the_same_mask(folder):

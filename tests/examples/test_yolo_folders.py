@@ -123,7 +123,7 @@ def test_pictures_without_labels_are_counted_and_labels_without_pictures_too(yol
     (root / "labels" / "val" / "classes.txt").write_text("thing")
     labels = read_labels(root, "detect")
     assert labels.notes == [
-        "train: 1 pictures have no text file: nothing is on them",
+        "train: 1 pictures have no text file, so they have no objects",
         "val: 1 text files have no picture, 9.txt first",
     ]
     assert [len(labels.rows[p.id]) for p in labels.pictures] == [1, 0, 0, 1, 1, 1]
@@ -178,7 +178,7 @@ def test_keypoints_of_a_person_are_coco_s_where_nothing_else_is_said(yolo):
     (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [person]\nkpt_shape: [17, 3]\n")
     labels = read_labels(root, "pose")
     assert (labels.info.keypoints, labels.info.limbs) == (COCO_NAMES, COCO_LIMBS)
-    assert labels.notes == ["the 17 keypoints of a person are taken for COCO's"]
+    assert labels.notes == ["the 17 keypoints of a person are read as COCO's"]
     assert len(read_labels(root, "detect").rows["train", "images/train/0.png"]) == 1
 
 

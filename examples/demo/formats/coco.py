@@ -82,7 +82,7 @@ def _of_splits(folder: Path, pattern: Callable[[str], str]) -> dict[str, Path]:
         fitting = [p for p in sorted(folder.iterdir()) if any(re.fullmatch(pattern(n), p.name) for n in names)]
         if len(fitting) > 1:
             told = " and ".join(path.name for path in fitting)
-            raise DataError(f"{folder}: {told} both stand for the pictures of {split!r}; leave one of them there")
+            raise DataError(f"{folder}: {told} both list the pictures of {split!r}; keep only one of them")
         if fitting:
             found[split] = fitting[0]
     return found

@@ -118,4 +118,4 @@ def _with_keypoints(info: Info, categories: list[dict]) -> Info:
 
 def _refuse_twice(key: str, of: str, values: list[Any]) -> None:
     value, times = Counter(values).most_common(1)[0] if values else (None, 1)
-    require(times == 1, f"{key} {value!r:.80} {of} stands there {times} times, each should have its own")
+    require(times == 1, f"{key} {value!r:.80} {of} occurs {times} times, each should have its own")

@@ -50,7 +50,7 @@ def _setup(path: Path, given: dict[str, Any], task: str) -> Setup:
             names = _keypoint_names(given.get("kpt_names"), count)
             if names is None and (count, size, info.classes) == (len(COCO_NAMES), 3, ("person",)):
                 names = COCO_NAMES
-                notes.append("the 17 keypoints of a person are taken for COCO's")
+                notes.append("the 17 keypoints of a person are read as COCO's")
             info = info.with_keypoints(names or [str(k) for k in range(count)], ())
     elif task == "pose":
         raise ValueError("--task pose needs a key 'kpt_shape', such as [17, 3]")

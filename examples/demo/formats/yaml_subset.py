@@ -42,7 +42,7 @@ def read(text: str, keys: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"line {head.number}: expected a key at the beginning of the line, got {head.text!r:.60}")
         if key in keys:
             if key in found:
-                raise ValueError(f"line {head.number}: {key!r} stands there twice")
+                raise ValueError(f"line {head.number}: {key!r} occurs twice")
             found[key] = _value(value, head, lines[1:count])
         lines = lines[count:]
     return found
@@ -115,7 +115,7 @@ def _mapping(lines: list[Line]) -> dict[str, Any]:
     while lines:
         head, (key, value) = lines[0], _split(lines[0])
         if head.indent != indent or key in values:
-            wrong = f"{key!r} stands there twice" if key in values else "indented otherwise than the lines before"
+            wrong = f"{key!r} occurs twice" if key in values else "indented differently from the lines before"
             raise ValueError(f"line {head.number}: {wrong}")
         count = _length(lines, value)
         values[key] = _value(value, head, lines[1:count])
@@ -169,7 +169,7 @@ class _Brackets:
                     raise self._error(f"':' behind {key!r:.60}")
                 self.at += 1
                 if key in values:
-                    raise ValueError(f"line {self.number}: {key!r:.60} stands there twice")
+                    raise ValueError(f"line {self.number}: {key!r:.60} occurs twice")
                 values[key] = None if self._next() in (",", closing) else self._value()
             else:
                 add(values, self._value())

@@ -30,7 +30,7 @@ def read(path: Path, task: str) -> Document:
             )
         if len(with_labels) < len(found):
             labels.notes.append(
-                f"{split}: {len(found) - len(with_labels)} pictures have no text file: nothing is on them"
+                f"{split}: {len(found) - len(with_labels)} pictures have no text file, so they have no objects"
             )
         labels.notes.extend(_without_picture(split, setup.places[split], found))
         for file in found:
@@ -41,7 +41,7 @@ def read(path: Path, task: str) -> Document:
             labels.pictures.append(one)
             outlines += _read_lines(labels, one, label_file(file), task, setup)
     if outlines:
-        labels.notes.append(f"{outlines} outlines are taken for the boxes around them")
+        labels.notes.append(f"{outlines} outlines are read as the boxes around them")
     count = sum(len(rows) for rows in labels.rows.values())
     return replace(labels, origin=f"YOLO, {path.name}: {told}; {count} objects of {setup.info.count}")
 
