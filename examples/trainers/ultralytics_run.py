@@ -2,10 +2,9 @@
 
     python examples/trainers/ultralytics_run.py [--data FOLDER] [--tasks detect pose obb segment] [--backend none]
 
-It checks for each task and head that the criterion that trains is ours, and that its losses are those of the model's
-own criterion with the same seed. Then it compiles, with mosaics and many sizes, and checks that nothing recompiles
-after the warm-up. Then it kills a run during validation and resumes it, and loads checkpoints where this package is
-missing.
+For each task and head, it checks that our criterion trains, and that its losses are those of the model's own criterion
+with the same seed. Then it compiles, with mosaics and many sizes, and checks that nothing recompiles after the warm-up.
+Then it kills a run during validation and resumes it, and loads checkpoints where this package is missing.
 """
 
 from __future__ import annotations

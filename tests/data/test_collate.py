@@ -129,7 +129,7 @@ def test_pinning_rebuilds_the_same_targets(monkeypatch):
         ([(torch.zeros(3, 32, 64), (1, 2))], r"samples\[0\]: expected Targets, got tuple"),
         (
             [Samples()[0], (torch.zeros(3, 32, 64), pad_rows(objects(1)))],
-            r"samples\[1\]: expected one .*no padding, got \[0, -1",
+            r"samples\[1\]: expected rows of one image .*without padding, got \[0, -1",
         ),
         (
             [(torch.zeros(3, 32, 64), objects(1)._replace(batch_idx=torch.ones(1).long()))],

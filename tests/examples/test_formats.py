@@ -122,7 +122,9 @@ def test_pictures_of_coco_that_are_nowhere_are_told_by_name(folder, tmp_path):
     ):
         read_labels(root, "detect")
     (root / "annotations" / "instances_train2014.json").write_text("{}")
-    with pytest.raises(DataError, match=r"instances_train2014\.json and instances_train2017\.json both stand for"):
+    with pytest.raises(
+        DataError, match=r"instances_train2014\.json and instances_train2017\.json both list the pictures of"
+    ):
         read_labels(root, "detect")
     with pytest.raises(DataError, match=r"annotations: expected person_keypoints_train\.json"):
         read_labels(root, "pose")

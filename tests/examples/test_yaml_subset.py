@@ -55,7 +55,7 @@ def blank(value: Any) -> Any:
         ("a: 1\n b: 2\n", "line 2: a text over several lines"),
         ("a: [1, 2\nb: 3\n", r"line 1: expected ',' or '\]'"),
         ("a: x: y\n", "line 1: 'x: y' is not supported by this reader of YAML"),
-        ("a: &x 1\n", "line 1: '&x 1' is beyond"),
+        ("a: &x 1\n", "line 1: '&x 1' is not supported by this reader of YAML"),
         ("a: |\n  text\n", "line 2: a text over several lines"),
         ("a: 'x\n", "line 1: not a text in quotes"),
         ('a: "x\n', "line 1: not a text in quotes"),

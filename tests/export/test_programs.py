@@ -136,8 +136,8 @@ def test_the_file_runs_with_numpy_alone(detection):
         ("loss", ["--gain", "box=-1"], "--gain: expected a finite number of 0 or more, got box=-1"),
         ("loss", ["--gain", "box=inf"], "--gain: expected a finite number of 0 or more, got box=inf"),
         ("loss", ["--end-to-end", "--top-k", "5"], "--top-k: expected without --end-to-end"),
-        ("loss", ["--residual"], "--residual: expected with --task pose alone, got --task detect"),
-        ("assignment", ["--mask-stride", "7"], "--mask-stride: expected with --task segment alone, got --task detect"),
+        ("loss", ["--residual"], "--residual: expected only with --task pose, got --task detect"),
+        ("assignment", ["--mask-stride", "7"], "--mask-stride: expected only with --task segment, got --task detect"),
         ("assignment", ["--beta", "inf"], "error: --beta: expected a finite number of 0 or more, got inf"),
         (
             "assignment",

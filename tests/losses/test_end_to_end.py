@@ -186,7 +186,10 @@ def test_what_no_pair_can_be_made_of_is_named():
             lambda: EndToEndLoss(DetectionLoss(3, assigner=SimOTA())),
             "one_to_one: expected an assigner, since the loss's own",
         ),
-        (lambda: EndToEndLoss(DetectionLoss(3), one_to_one=one_level), "one_to_one: expected candidates as the loss's"),
+        (
+            lambda: EndToEndLoss(DetectionLoss(3), one_to_one=one_level),
+            "one_to_one: expected the same candidates as the loss's",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             make()
