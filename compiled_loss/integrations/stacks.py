@@ -30,7 +30,7 @@ class Stacked:
         >>> with Stacked(Network, None, lambda: ours):
         ...     print(Network().loss(), outer)
         Installation(Network, eager, 0 criteria made) Installation(Network, compiled by inductor, 0 criteria made, \
-a later one is in force)
+replaced by a later one)
         >>> outer.uninstall()
         >>> Network().loss(), outer
         ('its own', Installation(Network, compiled by inductor, 0 criteria made, uninstalled))
