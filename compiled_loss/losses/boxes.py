@@ -51,7 +51,7 @@ class UprightBoxes:
     def predicted(self, predictions: Predictions, sides: Sides, anchors: Anchors) -> Tensor:
         """`[B, A, 4]` boxes of all anchors, pixels."""
         points, strides = anchors
-        distances = sides.distances.transpose(1, 2) * strides[:, None]
+        distances = (sides.distances * strides).transpose(1, 2)
         return distances_to_boxes(points * strides[:, None], distances).float()
 
     def scaled(self, boxes: Tensor, strides: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class OrientedBoxes:
         """`[B, A, 5]` boxes of all anchors, pixels."""
         points, strides = anchors
         angles = at_least_float32(angles_of(predictions)).squeeze(1)
-        distances = sides.distances.transpose(1, 2) * strides[:, None]
+        distances = (sides.distances * strides).transpose(1, 2)
         return decode_rotated(points * strides[:, None], distances, angles).float()
 
     def scaled(self, boxes: Tensor, strides: Tensor) -> Tensor:
