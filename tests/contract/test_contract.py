@@ -34,7 +34,6 @@ ALIKE = (
     "detection without bins, with class weights",
     "pose of 17 keypoints",
     "oriented boxes",
-    "end to end",
     "end to end by a plain sum",
     "end to end with weights, ignore rows and images told apart",
     "end to end of oriented boxes",
@@ -47,6 +46,11 @@ ALIKE = (
     "detection with planned pages",
     "pose with residual log-likelihood",
     "end to end of segmentation",
+    "end to end of poses with residual log-likelihood",
+    "assigner that leaves no row without an anchor",
+    "`SimOTA` that shares",
+    "overlap of oriented boxes that later papers added",
+    "segmentation with mask overlaps",
 )
 # Losses of rotated parts, which differ from the others in nothing that a dtype changes.
 OF_PARTS = [f"loss of {parts}" for parts in rotated()]

@@ -8,13 +8,12 @@ from demo.run import prepare
 from demo.settings import parse
 from rich.console import Console
 
-from tests.sampling import sampled
-
 CASES = [("obb", "end2end"), ("pose", "dense"), ("segment", "dense")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "head"), sampled(CASES, 3))
+@pytest.mark.thorough
+@pytest.mark.parametrize(("task", "head"), CASES)
 def test_every_parameter_gets_the_eager_gradient(tmp_path, monkeypatch, task, head):
     monkeypatch.setattr("demo.run.RENDERED_TRAIN", 8)
     monkeypatch.setattr("demo.run.RENDERED_HELD_OUT", 1)

@@ -42,7 +42,7 @@ def graph_of(task, kind):
 
 @pytest.mark.slow
 @pytest.mark.apart
-@pytest.mark.parametrize(("task", "kind"), sampled(((t, k) for t in TASKS for k in KINDS), 3))
+@pytest.mark.parametrize(("task", "kind"), sampled(((t, k) for t in TASKS for k in KINDS), 6))
 def test_archives_and_portable_onnx_files_of_every_task_agree(task, kind, tmp_path):
     graph, metadata = graph_of(task, kind)
     joint = JointGraph(graph) if kind == "gradients" and isinstance(graph, LossGraph) else graph
@@ -86,7 +86,7 @@ def test_the_program_of_decoding_takes_no_argument_of_learning(tmp_path, capsys)
 
 @pytest.mark.slow
 @pytest.mark.apart
-@pytest.mark.parametrize(("task", "kind"), sampled(((t, k) for t in TASKS for k in ("assignment", "gradients")), 3))
+@pytest.mark.parametrize(("task", "kind"), sampled(((t, k) for t in TASKS for k in ("assignment", "gradients")), 5))
 def test_compiled_torch_agrees_for_every_task(task, kind):
     _, metadata = graph_of(task, kind)
 

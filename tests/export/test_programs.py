@@ -201,7 +201,7 @@ OPTIONS = (
 
 @pytest.mark.slow
 @pytest.mark.apart
-@pytest.mark.parametrize(("name", "options"), sampled(OPTIONS, 3))
+@pytest.mark.parametrize(("name", "options"), sampled(OPTIONS, 6))
 def test_other_options_agree(name, options, tmp_path):
     path = tmp_path / name
     assert export("loss", *SMALL, *options, "--out", path) == 0

@@ -99,7 +99,10 @@ def test_all_terms_are_finite_and_fall_under_gradient_descent(kind, _, box, clas
 # A compile takes long; the parts alone are compiled in `tests/terms` and `tests/geometry`, and losses in the contract.
 @pytest.mark.parametrize(
     ("kind", "name", "box"),
-    [pytest.param(*x, id=x[1], marks=[pytest.mark.slow] * (x[1] not in ("WIoU v3", "GWD"))) for x in BOX_TERMS],
+    [
+        pytest.param(*x, id=x[1], marks=[pytest.mark.thorough] * (x[1] not in ("WIoU v3", "GWD", "Inner-MPDIoU")))
+        for x in BOX_TERMS
+    ],
 )
 def test_compiled_each_says_what_it_says_eagerly(kind, name, box):
     classes = list(CLASS_TERMS.values())[IDS.index(name) % len(CLASS_TERMS)]
