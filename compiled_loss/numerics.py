@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compiled_loss.torch_private import is_exporting
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Half and bfloat16 become float32; float32 and float64 stay.
@@ -120,7 +122,7 @@ def pick(x: Tensor, *index: Tensor) -> Tensor:
     for size, inner in zip(x.shape[1:], index[1:], strict=True):
         flat = flat * size + inner
     # From a vector, ONNX Runtime reads fastest with an index of any shape, eager torch with `index_select`.
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return x.view(-1)[flat]
     return x.view(-1).index_select(0, flat.flatten()).view(flat.shape)
 
@@ -201,7 +203,7 @@ def decay(x: Tensor) -> Tensor:
 
 def _is_generated() -> bool:
     """Whether the code is being traced for a code generator, which computes as much as it can in one loop."""
-    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    return torch.compiler.is_compiling() and not is_exporting()
 
 
 def for_any_runtime() -> bool:
@@ -214,7 +216,7 @@ def for_any_runtime() -> bool:
         >>> for_any_runtime()
         False
     """
-    return torch.compiler.is_exporting()
+    return is_exporting()
 
 
 def has_float64(device: torch.device) -> bool:

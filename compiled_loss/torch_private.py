@@ -46,6 +46,9 @@ _INTERFACES = {
     "aliasing": "torch.utils._python_dispatch:return_and_correct_aliasing",
 }
 
+# Older tracers take `torch.compiler.is_exporting` for True in every compile.
+_SAYS_YES = torch.__version__ < "2.13"
+
 
 class MissingInterfaceError(RuntimeError):
     """This version of torch lacks an interface that this package uses."""
@@ -75,6 +78,16 @@ def probe(name: str) -> Any:
             f"torch {torch.__version__} has no {module}.{path}, which compiled_loss uses"
         ) from None
     return found
+
+
+def is_exporting() -> bool:
+    """Whether the code is traced for an export, and not for a compile.
+
+    Example:
+        >>> is_exporting()
+        False
+    """
+    return torch.compiler._is_exporting_flag if _SAYS_YES else torch.compiler.is_exporting()
 
 
 @contextlib.contextmanager

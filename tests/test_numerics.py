@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from compiled_loss.numerics import decay, log1p, one_minus_exp, sigmoid, softplus
+from compiled_loss.numerics import decay, for_any_runtime, log1p, one_minus_exp, sigmoid, softplus
 
 SIZES = [0.0, 1e-30, 1e-9, 1e-4, 0.3, 0.999, 1.0, 7.0, 60.0]
 
@@ -51,3 +51,17 @@ def test_compiled_exponentials_are_off_by_their_rounding_alone(function, exact):
     error = (torch.compile(function)(x) - right).abs() / right
     # Of float32, a product by log2 e is off by 2^-24 of itself, and log2 e by 1.3e-8.
     assert (error <= 3e-7 + 7.3e-8 * x.abs()).all()
+
+
+class AsksWhatItIsTracedFor(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + for_any_runtime()
+
+
+def test_a_graph_is_for_any_runtime_if_it_is_exported_and_not_if_it_is_compiled():
+    x, compiled = torch.zeros(1), torch.compile(AsksWhatItIsTracedFor(), fullgraph=True, backend="eager")
+    assert [f(x).item() for f in (AsksWhatItIsTracedFor(), compiled)] == [0, 0]
+    for strict in (False, True):
+        program = torch.export.export(AsksWhatItIsTracedFor(), (x,), strict=strict)
+        assert program.module()(x).item() == 1
+    assert compiled(x).item() == 0

@@ -44,6 +44,7 @@ FLOORS = {
     "__main__": 8,
 }
 WITHIN_A_FLOOR = {
+    ("numerics", "torch_private"),
     ("pages", "ragged"),
     ("geometry", "ragged"),
     ("geometry", "pages"),

@@ -14,6 +14,7 @@ from compiled_loss.assign.select import Held, best_slots, hold
 from compiled_loss.assign.top_k import first_top_k
 from compiled_loss.checks import require
 from compiled_loss.numerics import pick
+from compiled_loss.torch_private import is_exporting
 
 
 def select_listed(pairs: Pairs, logits: Tensor, merit: Tensor, contest: Tensor, k: int) -> Held:
@@ -38,7 +39,7 @@ def select_listed(pairs: Pairs, logits: Tensor, merit: Tensor, contest: Tensor, 
     Source: TOOD, arXiv 2108.07755, as `torch.topk` over all anchors computes it.
     """
     expected = "False in an exported graph, since every runtime lists equal numbers in an order of its own"
-    require(not torch.compiler.is_exporting(), "keep_zeros", expected, True)
+    require(not is_exporting(), "keep_zeros", expected, True)
     candidates, rows, anchors = pairs.candidates, pairs.labels.shape[0], pairs.scores.shape[2]
     merit = torch.where(candidates.inside, merit, 0.0)
     row = torch.where(candidates.inside, candidates.layout.group[:, None], rows)

@@ -13,6 +13,7 @@ from compiled_loss.geometry.pixels import box_pixels, inside_pixels
 from compiled_loss.geometry.products import product, without_autocast
 from compiled_loss.pages import paginate
 from compiled_loss.ragged import positions
+from compiled_loss.torch_private import is_exporting
 
 # Slots that read an image's prototypes together.
 SLOTS_OF_AN_IMAGE = 64
@@ -107,7 +108,7 @@ def resize_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
     if prototypes.shape[-2:] == torch.Size(size):
         return prototypes
     # An export differentiates what is inside a custom autograd function.
-    if torch.is_grad_enabled() and prototypes.requires_grad and not torch.compiler.is_exporting():
+    if torch.is_grad_enabled() and prototypes.requires_grad and not is_exporting():
         return _Resized.apply(prototypes, *size)
     return F.interpolate(prototypes, size=size, mode="bilinear", align_corners=False)
 
@@ -228,7 +229,7 @@ def decode_masks(
     logits = product(coefficients.float(), prototypes.float().flatten(2))
     logits = logits.unflatten(2, (prototypes.shape[2], prototypes.shape[3]))
     if size is not None:
-        logits = (_resized_exported if torch.compiler.is_exporting() else resize_prototypes)(logits, size)
+        logits = (_resized_exported if is_exporting() else resize_prototypes)(logits, size)
     (height, width), device = image_size, boxes.device
     y = (torch.arange(rows, device=device) + 0.5) * height / rows
     x = (torch.arange(columns, device=device) + 0.5) * width / columns

@@ -13,6 +13,7 @@ from compiled_loss.exact import ExactModule
 from compiled_loss.geometry.boxes import comparable, diagonal, measure
 from compiled_loss.numerics import masked, total
 from compiled_loss.reduce import sum_over_ranks
+from compiled_loss.torch_private import is_exporting
 
 # Logarithm of the largest weight allowed.
 _MOST = 60.0
@@ -95,7 +96,7 @@ class WIoU(ExactModule):
         attention = (pair.centre_distance / diagonal(pair).detach()).clamp(max=1).exp()
         if self.version == 1:
             return attention * error
-        if self.training and not torch.compiler.is_exporting():
+        if self.training and not is_exporting():
             # Non-finite errors must not enter the running mean.
             self._update(error.detach(), (true != 0).any(-1) & error.isfinite())
         return self._focus(error.detach()) * attention * error

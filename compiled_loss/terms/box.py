@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compiled_loss.grid import Sides, decode_distances, decode_sides
 from compiled_loss.numerics import at_least_float32, decay, masked, pick
+from compiled_loss.torch_private import is_exporting
 from compiled_loss.types import Assignment
 
 
@@ -73,7 +74,7 @@ def read_sides(
     image, anchor, _, valid = assignment[:4]
     # If no gradient is needed, the tracer instantiates the function, of which torch warns; forward mode does not need
     # it. An export differentiates what is inside the function, here the decoding of all anchors.
-    plain = distances.requires_grad or torch.compiler.is_exporting()
+    plain = distances.requires_grad or is_exporting()
     if torch.is_grad_enabled() and logits.requires_grad and not plain:
         return _ReadSides.apply(logits, *sides, image, anchor, valid, distances)
     positives = masked(at_least_float32(logits[image, :, anchor]), valid).unflatten(-1, (4, -1))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from compiled_loss.checks import check_shape, numbers_for_each, share
 from compiled_loss.exact import ExactModule
 from compiled_loss.numerics import decay, masked, pick, total, totals
+from compiled_loss.torch_private import is_exporting
 from compiled_loss.types import Assignment
 
 # Logits that share one logarithm.
@@ -205,7 +206,7 @@ def _sums_and_entries(scores: Tensor, image: Tensor, label: Tensor, anchor: Tens
     """`[B, C]` sums of `softplus` over the anchors, and `[P]` logits at places."""
     # If no gradient is needed, the tracer instantiates the function, of which torch warns. Export looks inside the
     # function and differentiates what it finds there.
-    if torch.is_grad_enabled() and scores.requires_grad and not torch.compiler.is_exporting():
+    if torch.is_grad_enabled() and scores.requires_grad and not is_exporting():
         return _SumsAndEntries.apply(scores, image, label, anchor)
     return softplus_sum(scores), scores[image, label, anchor]
 
@@ -236,7 +237,7 @@ def softplus_sum(x: Tensor) -> Tensor:
 def _grouped_softplus_sum(x: Tensor) -> Tensor:
     # At least two entries are left over for any A: with varying sizes, none or one would need a separate graph.
     groups = (x.shape[-1] - 2) // _GROUP
-    if torch.compiler.is_exporting() and not isinstance(groups, int):
+    if is_exporting() and not isinstance(groups, int):
         # Zero or one group, or remaining entry, would need a separate graph. Padding with entries that add nothing
         # leaves at least two groups and no rest.
         groups = groups + 2

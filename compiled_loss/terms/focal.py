@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from compiled_loss.checks import finite_number, require, share
 from compiled_loss.numerics import has_float64, masked, pick, power
 from compiled_loss.terms.classification import WeightedClasses
+from compiled_loss.torch_private import is_exporting
 from compiled_loss.types import Assignment
 
 
@@ -202,7 +203,7 @@ def _sums_and_entries(
     errors of these that are in the sums and must be subtracted."""
     # As in `terms.classification`: no autograd function if no gradient is needed, nor in an export, where a scatter
     # that adds loses terms.
-    if torch.is_grad_enabled() and scores.requires_grad and not torch.compiler.is_exporting():
+    if torch.is_grad_enabled() and scores.requires_grad and not is_exporting():
         # Read here first: if a graph of open sizes first meets a number inside one autograd function, the tracer does
         # not know it in the next one, that of another branch.
         gamma = gamma * 1
