@@ -31,7 +31,9 @@ class Modulated(WeightedClasses):
 
     def __init__(self, gamma: float, background: float, class_weights: Tensor | Sequence[float] | None) -> None:
         super().__init__(class_weights)
-        self._power, self._background = gamma, background
+        # As a text, which is a constant of every graph. In a graph of open sizes torch treats a number of a module as
+        # one that may change, and the tracer cannot follow it into a second autograd function, of another branch.
+        self._power, self._background = str(gamma), background
 
     def positive(self, logit: Tensor, score: Tensor) -> Tensor:
         """`[P]` errors of positives, from their logits and target scores `[P]`."""
@@ -42,17 +44,17 @@ class Modulated(WeightedClasses):
     ) -> tuple[Tensor, Tensor]:
         """Sums over background, and the positives' errors minus their share of these sums."""
         image, anchor, row, valid, score = assignment[:5]
-        label = torch.where(valid, labels.long()[row], 0)
+        label, gamma = torch.where(valid, labels.long()[row], 0), float(self._power)
         factor = torch.ones_like(score) if weights is None else pick(weights.to(scores.dtype), image, anchor)
         if weights is None:
-            sums, logit, own = _sums_and_entries(scores, image, label, anchor, valid, self._power)
+            sums, logit, own = _sums_and_entries(scores, image, label, anchor, valid, gamma)
         else:
             ordinary, apart = valid & (factor == 1), valid & (factor != 1) & (factor > 0)
             # As in `BinaryCrossEntropy`: anchors of weight 1 are summed together, the few others added one by one.
             common = torch.where((weights == 1)[:, None], scores, -torch.inf)
-            sums, logit, own = _sums_and_entries(common, image, label, anchor, ordinary, self._power)
+            sums, logit, own = _sums_and_entries(common, image, label, anchor, ordinary, gamma)
             rows, mine = masked(scores[image, :, anchor], apart), torch.arange(scores.shape[1], device=scores.device)
-            further = torch.where(mine == label[:, None], 0.0, _modulated(rows, self._power) * factor[:, None])
+            further = torch.where(mine == label[:, None], 0.0, _modulated(rows, gamma) * factor[:, None])
             further = masked(further, apart).to(sums.dtype)
             sums = sums + torch.zeros_like(sums).scatter_add(0, image[:, None].expand_as(further), further)
             logit = torch.where(apart, rows.gather(1, label[:, None])[:, 0], logit)
@@ -204,9 +206,6 @@ def _sums_and_entries(
     # As in `terms.classification`: no autograd function if no gradient is needed, nor in an export, where a scatter
     # that adds loses terms.
     if torch.is_grad_enabled() and scores.requires_grad and not is_exporting():
-        # Read here first: if a graph of open sizes first meets a number inside one autograd function, the tracer does
-        # not know it in the next one, that of another branch.
-        gamma = gamma * 1
         sums, logit = _SumsAndEntries.apply(scores, image, label, anchor, valid, gamma)
         logit = masked(logit, valid)
         return sums, logit, torch.zeros_like(logit)

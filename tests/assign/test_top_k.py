@@ -20,7 +20,7 @@ forms = pytest.mark.parametrize("exporting", [False, True])
 def as_exported(monkeypatch, exporting: bool):
     """Keys in the form that exported graphs hold."""
     if exporting:
-        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+        monkeypatch.setattr(torch.compiler, "_is_exporting_flag", True)
     return nullcontext()
 
 

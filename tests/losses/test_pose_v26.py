@@ -258,7 +258,7 @@ def test_both_branches_of_a_loss_with_an_assigner_of_ones_own_are_gated():
     both = EndToEndLoss(of_kind(TaskAligned(top_k=5)))
     assert (both.many.region, both.one.region) == (gate, gate)
     assert EndToEndLoss(of_kind(), one_to_one=TaskAligned(1)).one.region == gate
-    with pytest.raises(ValueError, match="one_to_one: expected candidates as the loss's"):
+    with pytest.raises(ValueError, match="one_to_one: expected the same candidates as the loss's assigner"):
         EndToEndLoss(of_kind(), one_to_one=TaskAligned(1, region=InBox()))
 
 
