@@ -1,5 +1,6 @@
 """The Python of every page runs as it stands, their links lead somewhere, and their table counts the tests."""
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ PAGES = [
 ]
 # Blocks that go on from the one before; those of other pages stand alone.
 IN_TURN = ROOT / "examples" / "README.md"
+NUMBERS = itertools.count()
 
 
 def blocks_of(page: Path) -> list[str]:
@@ -28,9 +30,9 @@ def blocks_of(page: Path) -> list[str]:
 
 
 def names_of_a_page(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a block starts with: the names of a module that can be imported, as older tracers do."""
-    module = ModuleType("page")
-    monkeypatch.setitem(sys.modules, "page", module)
+    """What a block starts with: the names of a module that can be imported, as older tracers do, and keep."""
+    module = ModuleType(f"page_{next(NUMBERS)}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     return module.__dict__
 
 
