@@ -54,7 +54,7 @@ ALIKE = (
 )
 # Losses of rotated parts, which differ from the others in nothing that a dtype changes.
 OF_PARTS = [f"loss of {parts}" for parts in rotated()]
-THOROUGH = {*ALIKE, *OF_PARTS[1:]}
+THOROUGH = {*ALIKE, *OF_PARTS}
 
 
 COMPILED = [marked(x, "inductor" if x in GENERATED else "aot_eager", thorough=x in THOROUGH) for x in CASES]

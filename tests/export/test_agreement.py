@@ -42,7 +42,7 @@ def graph_of(task, kind):
 
 @pytest.mark.slow
 @pytest.mark.apart
-@pytest.mark.parametrize(("task", "kind"), sampled(((t, k) for t in TASKS for k in KINDS), 6))
+@pytest.mark.parametrize(("task", "kind"), sampled(((t, k) for t in TASKS for k in KINDS), 8))
 def test_archives_and_portable_onnx_files_of_every_task_agree(task, kind, tmp_path):
     graph, metadata = graph_of(task, kind)
     joint = JointGraph(graph) if kind == "gradients" and isinstance(graph, LossGraph) else graph
@@ -57,9 +57,10 @@ def test_archives_and_portable_onnx_files_of_every_task_agree(task, kind, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # the consumer in C++ runs one each time
 @pytest.mark.apart
 @pytest.mark.skipif(cpp_compiler() is None, reason="AOTInductor needs a C++ compiler: CXX, or g++ on the path")
-@pytest.mark.parametrize(("task", "options"), sampled([("detect", ["--gradients"]), ("pose", [])]))
+@pytest.mark.parametrize(("task", "options"), [("detect", ["--gradients"]), ("pose", [])])
 def test_packages_of_aotinductor_agree(task, options, tmp_path):
     path = tmp_path / "loss.aoti.pt2"
     small = ["--image-size", "64", "96", "--classes", "3"]
@@ -86,7 +87,7 @@ def test_the_program_of_decoding_takes_no_argument_of_learning(tmp_path, capsys)
 
 @pytest.mark.slow
 @pytest.mark.apart
-@pytest.mark.parametrize(("task", "kind"), sampled(((t, k) for t in TASKS for k in ("assignment", "gradients")), 5))
+@pytest.mark.parametrize(("task", "kind"), sampled(((t, k) for t in TASKS for k in ("assignment", "gradients")), 8))
 def test_compiled_torch_agrees_for_every_task(task, kind):
     _, metadata = graph_of(task, kind)
 

@@ -178,8 +178,9 @@ def test_every_program_explains_itself(program, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # `tests/exporting/test_portable.py` writes one each time
 @pytest.mark.apart
-@pytest.mark.parametrize("task", sampled(["segment", "pose"]))
+@pytest.mark.parametrize("task", ["segment", "pose"])
 def test_the_assignment_and_loss_agree_with_the_image_size_open(task, tmp_path):
     options = ["--task", task, "--classes", "3", "--image-size", "any"]
     for program in ("assignment", "loss"):
