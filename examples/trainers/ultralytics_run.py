@@ -121,8 +121,8 @@ def main() -> None:
             for version in ("11", "26"):
                 same_losses(f"yolo{version}n{ENDINGS[task]}.yaml", folder)
         folder = Path(scratch) / options.tasks[0]
-        if options.backend != "none":
-            one_graph(f"yolo11n{ENDINGS[options.tasks[0]]}.yaml", folder, options.backend)
+        for version in ("11", "26") if options.backend != "none" else ():
+            one_graph(f"yolo{version}n{ENDINGS[options.tasks[0]]}.yaml", folder, options.backend)
         resumed(f"yolo26n{ENDINGS[options.tasks[0]]}.yaml", folder)
 
 
